@@ -1,10 +1,15 @@
 //! The daemon and its CAN Service speak to programs, of requests and paths; here their errors are put for people at a command line.
 
 /// What a request is at the command line. Longer ones before those that they begin with.
-const COMMANDS: [(&str, &str); 25] = [
+const COMMANDS: [(&str, &str); 30] = [
     ("GET /deletions", "`can-sync deletions`"),
     ("POST /deletions/confirm", "`can-sync deletions confirm`"),
     ("POST /deletions/reject", "`can-sync deletions reject`"),
+    ("GET /folders/{id}/conflicts", "`can-sync folder conflicts`"),
+    ("GET /folders/{id}/history", "`can-sync folder history`"),
+    ("GET /folders/{id}", "`can-sync folder status`"),
+    ("POST /folders", "`can-sync folder add`"),
+    ("GET /folders", "`can-sync folder list`"),
     ("POST /fetch/{hash}", "`can-sync fetch HASH`"),
     ("GET /why/{hash}", "`can-sync why HASH`"),
     ("GET /peers/{id}", "`can-sync peers list`"),
@@ -78,6 +83,7 @@ mod tests {
             include_str!("../api/routes.rs"),
             include_str!("../api/libraries.rs"),
             include_str!("../api/deletions.rs"),
+            include_str!("../api/folders.rs"),
             include_str!("../store/service/error.rs"),
         ];
         let is_hint = |text: &&str| {

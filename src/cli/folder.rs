@@ -1,18 +1,22 @@
 //! `can-sync folder`: directories of this machine that are kept alike with those of others.
 
-use std::path::PathBuf;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use reqwest::Method;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::which::{Asked, At, Which, file_in};
 use super::Context;
 use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::output::message;
 use super::text;
-use crate::folder::report::{FolderReport, FolderVersion, KnownFolder};
+use crate::folder::report::{FolderReport, FolderRoom};
+
+mod show;
+pub(super) mod which;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct FolderCommandArgs {
@@ -26,11 +30,8 @@ enum FolderAction {
     Add(AddArgs),
     /// List the folders of this machine and of the network
     List,
-    /// Show how a folder is; all of them without a name
-    Status {
-        /// Its name, its directory, or the beginning of its id
-        folder: Option<String>,
-    },
+    /// Show how a folder is, how far, and what waits for you; all of them without a name
+    Status(Which),
     /// Do nothing until `resume`
     Pause(Which),
     /// Go on
@@ -44,21 +45,14 @@ enum FolderAction {
     /// List the copies of files that were edited on two machines apart
     Conflicts(Which),
     /// List what a folder has and had at a path
-    History {
-        #[command(flatten)]
-        which: Which,
-        /// A file: from the folder's root, or as it is from here
-        path: String,
-    },
+    History(At),
     /// Give a path what it had before
     Restore {
         #[command(flatten)]
-        which: Which,
-        /// A file: from the folder's root, or as it is from here
-        path: String,
-        /// As it was at this time, such as 2026-11-29T08:00:00Z; before it was changed last, if it is missing
-        #[arg(long)]
-        at: Option<Timestamp>,
+        at: At,
+        /// As it was at this time, such as 2026-11-29T08:00:00Z or 2026-11-29; before it was changed last, if it is missing
+        #[arg(long = "at", value_name = "TIME", value_parser = moment)]
+        time: Option<Timestamp>,
     },
     /// Files that were removed elsewhere before they were found here: they stay, and come back elsewhere
     Keep(Asked),
@@ -70,8 +64,9 @@ enum FolderAction {
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct AddArgs {
     /// The directory
+    #[arg(value_name = "DIR")]
     path: PathBuf,
-    /// What people call the folder; one that the network knows is joined. The directory's name, if it is missing
+    /// What people call the folder; one that the network knows is joined. The directory's name, if it is missing. An id does, too
     #[arg(long)]
     name: Option<String>,
     /// Write nothing to this directory
@@ -83,238 +78,148 @@ struct AddArgs {
     /// Leave files here that are removed elsewhere
     #[arg(long)]
     ignore_removals: bool,
+    /// Find changes by looking from time to time alone, as it has to be on network file systems
+    #[arg(long)]
+    scan_only: bool,
     /// Make another folder, also if the network knows one of that name
     #[arg(long)]
     new: bool,
-}
-
-#[derive(clap::Args, Debug)]
-struct Which {
-    /// The folder's name, its directory, or the beginning of its id; not needed where there is one
-    #[arg(long = "folder", value_name = "FOLDER")]
-    folder: Option<String>,
-}
-
-#[derive(clap::Args, Debug)]
-struct Asked {
-    #[command(flatten)]
-    which: Which,
-    /// One file alone
-    path: Option<String>,
-}
-
-/// `GET /folders`.
-#[derive(Deserialize)]
-struct Folders {
-    folders: Vec<FolderReport>,
-    known: Vec<KnownFolder>,
-}
-
-#[derive(Deserialize)]
-struct Versions {
-    versions: Vec<FolderVersion>,
 }
 
 pub(super) async fn run(context: &Context, args: FolderCommandArgs) -> Result<(), CliError> {
     let agent = context.agent()?;
     match args.action {
         FolderAction::Add(args) => add(context, &agent, args).await,
-        FolderAction::List => list(context, &agent).await,
-        FolderAction::Status { folder } => status(context, &agent, folder.as_deref()).await,
-        FolderAction::Pause(which) => act(context, &agent, &which, json!({ "action": "pause" })).await,
-        FolderAction::Resume(which) => act(context, &agent, &which, json!({ "action": "resume" })).await,
-        FolderAction::Confirm(which) => act(context, &agent, &which, json!({ "action": "confirm" })).await,
-        FolderAction::Revert(which) => act(context, &agent, &which, json!({ "action": "revert" })).await,
-        FolderAction::Keep(Asked { which, path }) => {
-            act(context, &agent, &which, json!({ "action": "keep", "path": path })).await
-        }
-        FolderAction::Trash(Asked { which, path }) => {
-            act(context, &agent, &which, json!({ "action": "trash", "path": path })).await
-        }
-        FolderAction::Remove(which) => {
-            let found = find(&agent, which.folder.as_deref()).await?;
-            agent.call::<Value>(agent.request(Method::DELETE, &format!("/folders/{}", found.folder))).await?;
-            Ok(context
-                .out
-                .line(&format!("{} is kept alike no longer; every file stays", text::escape(&found.path)))?)
-        }
-        FolderAction::Conflicts(which) => {
-            let found = find(&agent, which.folder.as_deref()).await?;
-            if context.out.json {
-                return Ok(context.out.value(&found.conflicts)?);
-            }
-            for path in &found.conflicts {
-                context.out.line(&text::escape(path))?;
-            }
-            Ok(())
-        }
-        FolderAction::History { which, path } => history(context, &agent, &which, &path).await,
-        FolderAction::Restore { which, path, at } => {
-            let found = find(&agent, which.folder.as_deref()).await?;
-            let path = inside(&found, &path);
-            let at_ms = at.map(|at| u64::try_from(at.as_millisecond()).unwrap_or_default());
+        FolderAction::List => show::list(context, &agent).await,
+        FolderAction::Status(which) => show::status(context, &agent, &which).await,
+        FolderAction::Pause(which) => act(context, &agent, &which, "pause").await,
+        FolderAction::Resume(which) => act(context, &agent, &which, "resume").await,
+        FolderAction::Confirm(which) => act(context, &agent, &which, "confirm").await,
+        FolderAction::Revert(which) => act(context, &agent, &which, "revert").await,
+        FolderAction::Keep(asked) => answer(context, &agent, &asked, "keep").await,
+        FolderAction::Trash(asked) => answer(context, &agent, &asked, "trash").await,
+        FolderAction::Remove(which) => remove(context, &agent, &which).await,
+        FolderAction::Conflicts(which) => show::conflicts(context, &agent, &which).await,
+        FolderAction::History(at) => show::history(context, &agent, &at).await,
+        FolderAction::Restore { at, time } => {
+            let (folder, path) = at.find(&agent).await?;
+            let at_ms = time.map(|at| u64::try_from(at.as_millisecond()).unwrap_or_default());
             let body = json!({ "action": "restore", "path": path, "at_ms": at_ms });
-            said(context, &agent, &found, &body).await
+            said(context, &agent, &folder, &body).await
         }
     }
 }
 
-/// The path from the folder's root, also where the name of a file on this machine was given.
-fn inside(folder: &FolderReport, path: &str) -> String {
-    let absolute = std::path::absolute(path).ok();
-    let below = absolute.as_deref().and_then(|path| path.strip_prefix(&folder.path).ok());
-    below.and_then(|path| path.to_str()).unwrap_or(path).to_owned()
+/// A time, or a day here, the whole of which counts.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let day = || crate::http::extract::DayEdge::End.of(text, jiff::tz::TimeZone::system());
+    let expected = "expected a time such as 2026-11-29T08:00:00Z, or a day such as 2026-11-29";
+    text.parse().ok().or_else(day).ok_or_else(|| expected.to_owned())
 }
 
-/// By name, directory or id; the only one, if none is named.
-async fn find(agent: &ApiClient, wanted: Option<&str>) -> Result<FolderReport, CliError> {
-    let Folders { mut folders, .. } = agent.get("/folders", &[]).await?;
-    let Some(wanted) = wanted else {
-        return match folders.len() {
-            1 => Ok(folders.remove(0)),
-            0 => Err(CliError::new(Exit::NotFound, "no folder is on this machine".to_owned())
-                .hint("`can-sync folder add PATH` makes one")),
-            _ => Err(CliError::failure("there are several folders".to_owned())
-                .hint("say which: --folder NAME; `can-sync folder list` shows them")),
-        };
+/// The directory as the node has to be told of it: whole, and without `~`, which no shell has put in place behind `=` or in quotes.
+fn whole(path: &Path) -> Result<String, CliError> {
+    let home = || std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+    let path = match (path.strip_prefix("~"), home()) {
+        (Ok(below), Some(home)) if !path.exists() => home.join(below),
+        (Ok(_) | Err(_), _) => path.to_owned(),
     };
-    let path = std::path::absolute(wanted).ok();
-    let is_it = |folder: &FolderReport| {
-        let is_part = wanted.len() >= 6 && folder.folder.starts_with(&wanted.to_ascii_lowercase());
-        folder.name == wanted
-            || is_part
-            || path.as_deref().is_some_and(|path| path == std::path::Path::new(&folder.path))
-    };
-    let mut found: Vec<FolderReport> = folders.into_iter().filter(is_it).collect();
-    match found.len() {
-        1 => Ok(found.remove(0)),
-        0 => Err(CliError::new(
-            Exit::NotFound,
-            format!("no folder '{}' is on this machine", text::escape(wanted)),
-        )
-        .hint("`can-sync folder list` shows those that are")),
-        _ => {
-            let ids: Vec<&str> = found.iter().map(|folder| folder.folder.as_str()).collect();
-            Err(CliError::failure(format!("several folders are called '{}'", text::escape(wanted)))
-                .hint(format!("name one by its id: {}", ids.join(", "))))
-        }
-    }
+    let whole = std::path::absolute(&path)
+        .map_err(|e| CliError::failure(format!("cannot find '{}': {e}", path.display())))?;
+    let shown = whole.display().to_string();
+    let text = whole.into_os_string().into_string();
+    text.map_err(|_| {
+        CliError::new(Exit::Usage, format!("the path '{shown}' is no UTF-8 text"))
+            .hint("a folder's directory needs a path that every program can read: rename it")
+    })
 }
 
 async fn add(context: &Context, agent: &ApiClient, args: AddArgs) -> Result<(), CliError> {
-    let AddArgs { path, name, send_only, read_only, ignore_removals, new } = args;
-    let path = std::path::absolute(&path)
-        .map_err(|e| CliError::failure(format!("cannot find '{}': {e}", path.display())))?;
-    let Some(path) = path.to_str() else {
-        return Err(CliError::failure("the path of a folder has to be UTF-8".to_owned()));
-    };
+    let AddArgs { path, name, send_only, read_only, ignore_removals, scan_only, new } = args;
+    let path = whole(&path)?;
     let mode = match (send_only, read_only) {
-        (true, _) => "send-only",
-        (_, true) => "read-only",
-        (false, false) => "both",
+        (true, _) => Some("send-only"),
+        (_, true) => Some("read-only"),
+        (false, false) => None,
     };
-    let removals = if ignore_removals { "ignore" } else { "apply" };
-    let body = json!({ "path": path, "name": name, "mode": mode, "removals": removals, "new": new });
+    let own = || Path::new(&path).file_name().map(|name| name.to_string_lossy().into_owned());
+    let (name, new) = match name.clone().or_else(own) {
+        Some(called) if !new && std::io::stdin().is_terminal() => {
+            match which::ask_which(agent, &called, &path).await? {
+                Some(which::Chosen::Known(id)) => (Some(id), false),
+                Some(which::Chosen::New) => (name, true),
+                None => (name, new),
+            }
+        }
+        Some(_) | None => (name, new),
+    };
+    let body = json!({
+        "path": path, "name": name, "mode": mode, "removals": ignore_removals.then_some("ignore"),
+        "scan_only": scan_only.then_some(true), "new": new,
+    });
     let added: FolderReport = agent.post("/folders", &body).await?;
     if context.out.json {
         return Ok(context.out.value(&added)?);
     }
     let (name, path) = (text::escape(&added.name), text::escape(&added.path));
-    context.out.line(&format!(
-        "{path} is the folder '{name}' now ({})",
-        &added.folder[..added.folder.len().min(10)]
-    ))?;
-    message(
-        "what is in it is in the store as well, so that it takes its room twice where files cannot share blocks",
-    );
-    message(
-        "next, on another machine: can-sync folder add PATH --name NAME; `can-sync folder status` says how far it is",
-    );
+    let id = &added.folder[..added.folder.len().min(10)];
+    context.out.line(&format!("{path} is the folder '{name}' now ({id})"))?;
+    if let Some(room) = &added.room {
+        message(&room_needed(room));
+    }
+    message(&format!(
+        "next, on another machine: can-sync folder add DIR --name '{name}'; `can-sync folder status` says how far it is"
+    ));
     Ok(())
 }
 
-async fn list(context: &Context, agent: &ApiClient) -> Result<(), CliError> {
+/// What the store's copies take.
+fn room_needed(room: &FolderRoom) -> String {
+    let FolderRoom { files, bytes, free_bytes, shares_blocks } = room;
+    let (files, size) = (text::counted(*files, "file"), text::bytes(*bytes));
+    let free = free_bytes.map(|free| format!(", of {} that are free", text::bytes(free))).unwrap_or_default();
+    if *shares_blocks {
+        return format!("{files}, {size}: the store shares their blocks, and takes no room of its own");
+    }
+    if free_bytes.is_none() {
+        return format!("{files}, {size}: the store, which is elsewhere, takes as much");
+    }
+    format!(
+        "{files}, {size}: what is in a folder is in the store as well, and takes its room twice on this disk ({size} more{free})"
+    )
+}
+
+async fn remove(context: &Context, agent: &ApiClient, which: &Which) -> Result<(), CliError> {
+    let found = which.find(agent).await?;
+    if found.folder.is_empty() {
+        let error =
+            CliError::failure(format!("{} is not bound, and so nothing of it is to be removed", found.path));
+        return Err(error.hint("take it out of `folders:` in the configuration"));
+    }
+    let done: Value =
+        agent.call(agent.request(Method::DELETE, &format!("/folders/{}", found.folder))).await?;
     if context.out.json {
-        let all: Value = agent.get("/folders", &[]).await?;
-        return Ok(context.out.value(&all)?);
+        return Ok(context.out.value(&done)?);
     }
-    let Folders { folders, known } = agent.get("/folders", &[]).await?;
-    for folder in &folders {
-        context.out.line(&line(folder))?;
-    }
-    for one in known.iter().filter(|one| !one.bound) {
-        context.out.line(&format!(
-            "{}  {}  not on this machine, made by {}",
-            &one.folder[..one.folder.len().min(10)],
-            text::escape(&one.name),
-            text::escape(&one.by)
-        ))?;
+    context.out.line(&format!("{} is kept alike no longer; every file stays", text::escape(&found.path)))?;
+    if found.configured {
+        message(
+            "the configuration names it: take it out of `folders:` there, or the next start binds it again",
+        );
     }
     Ok(())
 }
 
-fn line(folder: &FolderReport) -> String {
-    let id = &folder.folder[..folder.folder.len().min(10)];
-    let (name, path) = (text::escape(&folder.name), text::escape(&folder.path));
-    format!("{id}  {name}  {path}  {}  {} files", folder.state.name(), folder.entries)
+async fn act(context: &Context, agent: &ApiClient, which: &Which, action: &str) -> Result<(), CliError> {
+    let found = which.find(agent).await?;
+    said(context, agent, &found, &json!({ "action": action })).await
 }
 
-async fn status(context: &Context, agent: &ApiClient, wanted: Option<&str>) -> Result<(), CliError> {
-    let folders = match wanted {
-        Some(_) => vec![find(agent, wanted).await?],
-        None => agent.get::<Folders>("/folders", &[]).await?.folders,
-    };
-    if context.out.json {
-        return Ok(context.out.value(&folders)?);
-    }
-    for folder in &folders {
-        context.out.line(&line(folder))?;
-        for remark in remarks(folder) {
-            context.out.line(&format!("  {remark}"))?;
-        }
-    }
-    Ok(())
-}
-
-/// What people should know of a folder.
-fn remarks(folder: &FolderReport) -> Vec<String> {
-    let mut remarks = Vec::new();
-    remarks.extend(folder.reason.iter().map(|why| text::escape(why).into_owned()));
-    if folder.mode != "both" {
-        remarks.push(folder.mode.clone());
-    }
-    if folder.waiting > 0 {
-        remarks.push(format!("{} on the way", text::counted(folder.waiting, "content")));
-    }
-    if folder.held > 0 {
-        remarks.push(format!(
-            "{} held, because they are many: `can-sync folder confirm`, or `revert`",
-            text::counted(folder.held, "removal")
-        ));
-        remarks.extend(folder.held_paths.iter().map(|path| format!("  {}", text::escape(path))));
-    }
-    for path in &folder.asked {
-        remarks.push(format!(
-            "{} was removed elsewhere: `can-sync folder keep`, or `trash`",
-            text::escape(path)
-        ));
-    }
-    if !folder.conflicts.is_empty() {
-        let count = text::counted(folder.conflicts.len() as u64, "file");
-        remarks.push(format!(
-            "{count} edited on two machines apart: `can-sync folder conflicts` lists the copies"
-        ));
-    }
-    for remark in folder.passed_over.iter().chain(&folder.unknown) {
-        remarks.push(format!("left alone: {}: {}", text::escape(&remark.path), text::escape(&remark.why)));
-    }
-    remarks.extend(folder.problems.iter().map(|problem| text::escape(problem).into_owned()));
-    remarks
-}
-
-async fn act(context: &Context, agent: &ApiClient, which: &Which, body: Value) -> Result<(), CliError> {
-    let found = find(agent, which.folder.as_deref()).await?;
-    said(context, agent, &found, &body).await
+/// `keep` and `trash`: of one file, or of all that wait.
+async fn answer(context: &Context, agent: &ApiClient, asked: &Asked, action: &str) -> Result<(), CliError> {
+    let (found, path) = asked.find(agent).await?;
+    let path = path.map(|path| file_in(&found, &path, |path| found.asked.iter().any(|asked| asked == path)));
+    said(context, agent, &found, &json!({ "action": action, "path": path })).await
 }
 
 async fn said(
@@ -323,6 +228,10 @@ async fn said(
     folder: &FolderReport,
     body: &Value,
 ) -> Result<(), CliError> {
+    if folder.folder.is_empty() {
+        let why = folder.reason.clone().unwrap_or_default();
+        return Err(CliError::failure(format!("{} is not bound: {why}", folder.path)));
+    }
     let done: Value = agent.post(&format!("/folders/{}/actions", folder.folder), body).await?;
     if context.out.json {
         return Ok(context.out.value(&done)?);
@@ -330,22 +239,26 @@ async fn said(
     Ok(context.out.line(&text::escape(done["done"].as_str().unwrap_or("done")))?)
 }
 
-async fn history(context: &Context, agent: &ApiClient, which: &Which, path: &str) -> Result<(), CliError> {
-    let found = find(agent, which.folder.as_deref()).await?;
-    let query = [("path", inside(&found, path))];
-    let Versions { versions } = agent.get(&format!("/folders/{}/history", found.folder), &query).await?;
-    if context.out.json {
-        return Ok(context.out.value(&versions)?);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_days_are_taken() {
+        assert_eq!(moment("2026-11-29T08:00:00Z").unwrap().as_second(), 1_795_939_200);
+        assert!(
+            moment("2026-11-29").unwrap()
+                > moment("2026-11-29T00:00:00Z").unwrap() - jiff::Span::new().hours(24)
+        );
+        assert!(moment("yesterday").unwrap_err().contains("2026-11-29"));
     }
-    for version in &versions {
-        let at = i64::try_from(version.at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-        let at = at.map_or_else(String::new, |at| at.to_string());
-        let what = match (&version.hash, version.size) {
-            (Some(hash), Some(size)) => format!("{size} bytes  {hash}"),
-            _ => "removed".to_owned(),
-        };
-        let now = if version.current { "  now" } else { "" };
-        context.out.line(&format!("{at}  {}  {what}{now}", text::escape(&version.by)))?;
+
+    #[test]
+    fn room_is_told_in_words() {
+        let room = FolderRoom { files: 2, bytes: 1 << 20, free_bytes: Some(5 << 20), shares_blocks: false };
+        let said = room_needed(&room);
+        assert!(said.contains("twice") && said.contains("1.0 MiB more, of 5.0 MiB"), "{said}");
+        assert!(room_needed(&FolderRoom { shares_blocks: true, ..room }).contains("no room"));
+        assert!(room_needed(&FolderRoom { free_bytes: None, ..room }).contains("elsewhere"));
     }
-    Ok(())
 }

@@ -1,0 +1,391 @@
+//! Which folder is meant, and which of its files: by name, directory or id; by the path of a file, from here, from anywhere, or from the
+//! folder's root. Where there is one folder, nobody has to name it.
+
+use std::io::BufRead as _;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::cli::client::ApiClient;
+use crate::cli::error::{CliError, Exit};
+use crate::cli::output::message;
+use crate::cli::resolve;
+use crate::cli::text;
+use crate::entry::composed;
+use crate::folder::report::{FolderReport, FolderVersion, KnownFolder};
+
+/// Folders that an error lists.
+const LISTED_MAX: usize = 16;
+
+/// `GET /folders`.
+#[derive(Deserialize)]
+pub(super) struct Folders {
+    pub(super) folders: Vec<FolderReport>,
+    pub(super) known: Vec<KnownFolder>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Versions {
+    pub(super) versions: Vec<FolderVersion>,
+}
+
+/// One folder.
+#[derive(clap::Args, Debug)]
+pub(in crate::cli) struct Which {
+    /// The folder's name, its directory, or the beginning of its id; not needed where there is one
+    #[arg(value_name = "FOLDER")]
+    folder: Option<String>,
+    /// The same
+    #[arg(long = "folder", value_name = "FOLDER", id = "named", conflicts_with = "folder")]
+    named: Option<String>,
+}
+
+/// One of its files.
+#[derive(clap::Args, Debug)]
+pub(super) struct At {
+    /// A file, as it is from here or from the folder's root; before it, if need be, the folder
+    #[arg(value_name = "[FOLDER] PATH", num_args = 1..=2, required = true)]
+    words: Vec<String>,
+    /// The folder's name, its directory, or the beginning of its id; not needed where there is one, or where the path leads into it
+    #[arg(long = "folder", value_name = "FOLDER")]
+    named: Option<String>,
+}
+
+/// A folder, or one of its files.
+#[derive(clap::Args, Debug)]
+pub(super) struct Asked {
+    /// One file alone, or the folder, or both; without a file, all that wait
+    #[arg(value_name = "[FOLDER] [PATH]", num_args = 0..=2)]
+    words: Vec<String>,
+    /// The folder's name, its directory, or the beginning of its id; not needed where there is one
+    #[arg(long = "folder", value_name = "FOLDER")]
+    named: Option<String>,
+}
+
+impl Which {
+    /// The one that is named so.
+    pub(in crate::cli) fn of(wanted: &str) -> Self {
+        Self { folder: Some(wanted.to_owned()), named: None }
+    }
+
+    /// Whether one is named.
+    pub(super) fn is_named(&self) -> bool {
+        self.wanted().is_some()
+    }
+
+    fn wanted(&self) -> Option<&str> {
+        self.folder.as_deref().or(self.named.as_deref())
+    }
+
+    pub(in crate::cli) async fn find(&self, agent: &ApiClient) -> Result<FolderReport, CliError> {
+        pick(bound(agent).await?, self.wanted())
+    }
+}
+
+impl At {
+    /// The folder, and the path from its root.
+    pub(super) async fn find(&self, agent: &ApiClient) -> Result<(FolderReport, String), CliError> {
+        let (wanted, path) = split(&self.words, self.named.as_deref())?;
+        let folder = pick_for(bound(agent).await?, wanted, path)?;
+        for candidate in candidates(&folder, path) {
+            if !versions(agent, &folder, &candidate).await?.is_empty() {
+                return Ok((folder, candidate));
+            }
+        }
+        let path = file_in(&folder, path, |_| false);
+        Ok((folder, path))
+    }
+}
+
+impl Asked {
+    /// The folder, and the file as it was typed.
+    pub(super) async fn find(&self, agent: &ApiClient) -> Result<(FolderReport, Option<String>), CliError> {
+        let folders = bound(agent).await?;
+        match (self.words.as_slice(), self.named.as_deref()) {
+            ([], named) => Ok((pick(folders, named)?, None)),
+            // A folder's name where no file that waits is called so.
+            ([word], None) if folders.iter().any(|folder| is(folder, word)) && !is_asked(&folders, word) => {
+                Ok((pick(folders, Some(word))?, None))
+            }
+            (words, named) => {
+                let (wanted, path) = split(words, named)?;
+                Ok((pick_for(folders, wanted, path)?, Some(path.to_owned())))
+            }
+        }
+    }
+}
+
+fn is_asked(folders: &[FolderReport], word: &str) -> bool {
+    folders.iter().any(|folder| folder.asked.iter().any(|asked| asked == word))
+}
+
+/// The folder, if one is named, and the path.
+fn split<'a>(words: &'a [String], named: Option<&'a str>) -> Result<(Option<&'a str>, &'a str), CliError> {
+    match (words, named) {
+        ([path], named) => Ok((named, path)),
+        ([folder, path], None) => Ok((Some(folder), path)),
+        (_, Some(_)) => Err(CliError::new(Exit::Usage, "the folder is named twice")
+            .hint("name it before the path, or with --folder")),
+        (_, None) => Err(CliError::new(Exit::Usage, "a path is missing")),
+    }
+}
+
+/// The id of a folder that the network knows, whether or not it is on this machine.
+pub(in crate::cli) async fn known(agent: &ApiClient, wanted: &str) -> Result<String, CliError> {
+    let Folders { known, .. } = agent.get("/folders", &[]).await?;
+    let digits = wanted.to_ascii_lowercase();
+    let is_it = |one: &&KnownFolder| {
+        composed(&one.name) == composed(wanted)
+            || (digits.len() >= resolve::DIGITS_MIN && one.folder.starts_with(&digits))
+    };
+    let found: Vec<&KnownFolder> = known.iter().filter(is_it).collect();
+    match found.as_slice() {
+        [one] => Ok(one.folder.clone()),
+        [] => Err(CliError::new(Exit::NotFound, format!("no folder '{wanted}' is known"))
+            .hint("`can-sync folder list` shows those that are")),
+        several => {
+            let ids: Vec<String> = several.iter().map(|one| resolve::short(&one.folder)).collect();
+            Err(CliError::new(Exit::Usage, format!("several folders are called '{wanted}'"))
+                .hint(format!("name one by its id: {}", ids.join(", "))))
+        }
+    }
+}
+
+pub(super) async fn bound(agent: &ApiClient) -> Result<Vec<FolderReport>, CliError> {
+    Ok(agent.get::<Folders>("/folders", &[]).await?.folders)
+}
+
+pub(super) async fn versions(
+    agent: &ApiClient,
+    folder: &FolderReport,
+    path: &str,
+) -> Result<Vec<FolderVersion>, CliError> {
+    // What cannot be the path of a file is none that the folder ever had.
+    if folder.folder.is_empty() || crate::entry::EntryPath::parse(path).is_err() {
+        return Ok(Vec::new());
+    }
+    let query = [("path", path.to_owned())];
+    let url = format!("/folders/{}/history", folder.folder);
+    Ok(agent.get::<Versions>(&url, &query).await?.versions)
+}
+
+/// Whether `wanted` names the folder.
+fn is(folder: &FolderReport, wanted: &str) -> bool {
+    let is_part =
+        wanted.len() >= resolve::DIGITS_MIN && folder.folder.starts_with(&wanted.to_ascii_lowercase());
+    let is_there = || real(Path::new(wanted)).is_some_and(|path| path == Path::new(&folder.path));
+    composed(&folder.name) == composed(wanted) || is_part || is_there()
+}
+
+/// The one that is named; the only one, if none is.
+fn pick(folders: Vec<FolderReport>, wanted: Option<&str>) -> Result<FolderReport, CliError> {
+    let Some(wanted) = wanted else { return only(folders) };
+    let all = listed(&folders);
+    let mut found: Vec<FolderReport> = folders.into_iter().filter(|folder| is(folder, wanted)).collect();
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => {
+            let error = CliError::new(Exit::NotFound, format!("no folder '{wanted}' is on this machine"));
+            Err(error.hint(if all.is_empty() {
+                "there is none: `can-sync folder add DIR` makes one".to_owned()
+            } else {
+                format!("these are: {all}")
+            }))
+        }
+        _ => Err(CliError::new(Exit::Usage, format!("several folders are called '{wanted}'"))
+            .hint(format!("name one by its id or directory: {}", listed(&found)))),
+    }
+}
+
+fn only(mut folders: Vec<FolderReport>) -> Result<FolderReport, CliError> {
+    match folders.len() {
+        1 => Ok(folders.remove(0)),
+        0 => Err(CliError::new(Exit::NotFound, "no folder is on this machine")
+            .hint("`can-sync folder add DIR` makes one")),
+        _ => Err(CliError::new(Exit::Usage, "there are several folders: say which")
+            .hint(format!("these are here: {}", listed(&folders)))),
+    }
+}
+
+/// Names, with what tells them apart.
+fn listed(folders: &[FolderReport]) -> String {
+    let one = |folder: &FolderReport| {
+        format!("{} ({}, {})", folder.name, resolve::short(&folder.folder), folder.path)
+    };
+    let shown: Vec<String> = folders.iter().take(LISTED_MAX).map(one).collect();
+    shown.join("; ")
+}
+
+/// The one that is named, or into which the path leads, or the only one.
+fn pick_for(folders: Vec<FolderReport>, wanted: Option<&str>, path: &str) -> Result<FolderReport, CliError> {
+    if wanted.is_some() {
+        return pick(folders, wanted);
+    }
+    let is_inside = |folder: &FolderReport| below(folder, path).is_some();
+    let mut folders = folders;
+    match folders.iter().position(is_inside) {
+        Some(at) => Ok(folders.swap_remove(at)),
+        None => only(folders),
+    }
+}
+
+/// Where a path leads from here, without `.` and `..`; links in the directories above it are followed.
+fn real(path: &Path) -> Option<PathBuf> {
+    let mut whole = PathBuf::new();
+    for part in std::path::absolute(path).ok()?.components() {
+        match part {
+            Component::ParentDir => {
+                whole.pop();
+            }
+            Component::CurDir => {}
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => whole.push(part),
+        }
+    }
+    if let Ok(real) = std::fs::canonicalize(&whole).and_then(|real| match std::fs::symlink_metadata(&whole) {
+        Ok(meta) if meta.is_symlink() && !real.is_dir() => Err(std::io::Error::other("the link itself")),
+        _ => Ok(real),
+    }) {
+        return Some(real);
+    }
+    // A file that went: as much of its path as there is.
+    let (above, name) = (whole.parent()?, whole.file_name()?);
+    Some(std::fs::canonicalize(above).unwrap_or_else(|_| above.to_owned()).join(name))
+}
+
+/// The path from the folder's root of a name that leads into it from here.
+fn below(folder: &FolderReport, path: &str) -> Option<String> {
+    let real = real(Path::new(path))?;
+    let below = real.strip_prefix(&folder.path).ok()?.to_str()?;
+    (!below.is_empty()).then(|| below.to_owned())
+}
+
+/// A path from the root as it is typed, without what means nothing.
+fn from_root(path: &str) -> Option<String> {
+    let mut parts = Vec::new();
+    for part in Path::new(path).components() {
+        match part {
+            Component::Normal(part) => parts.push(part.to_str()?),
+            Component::CurDir => {}
+            Component::ParentDir => {
+                parts.pop()?;
+            }
+            Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    (!parts.is_empty()).then(|| parts.join("/"))
+}
+
+/// What a path may mean in a folder, the likelier first.
+fn candidates(folder: &FolderReport, path: &str) -> Vec<String> {
+    let mut all: Vec<String> = below(folder, path).into_iter().chain(from_root(path)).collect();
+    all.dedup();
+    all
+}
+
+/// The path from the folder's root: the first for which `is_there` holds, else the likeliest, else as it was typed.
+pub(super) fn file_in(folder: &FolderReport, path: &str, is_there: impl Fn(&str) -> bool) -> String {
+    let mut all = candidates(folder, path);
+    match all.iter().position(|candidate| is_there(candidate)) {
+        Some(at) => all.swap_remove(at),
+        None if all.is_empty() => path.to_owned(),
+        None => all.swap_remove(0),
+    }
+}
+
+/// What somebody chose.
+pub(super) enum Chosen {
+    /// The folder with this id.
+    Known(String),
+    New,
+}
+
+/// Asks a person on the terminal which folder is meant where several have the name; `None` where that is no question.
+pub(super) async fn ask_which(agent: &ApiClient, name: &str, path: &str) -> Result<Option<Chosen>, CliError> {
+    let Folders { folders, known } = agent.get("/folders", &[]).await?;
+    let known: Vec<KnownFolder> =
+        known.into_iter().filter(|one| composed(&one.name) == composed(name)).collect();
+    let is_bound = real(Path::new(path)).is_some_and(|path| {
+        folders.iter().any(|folder| Path::new(&folder.path) == path && !folder.folder.is_empty())
+    });
+    if known.len() < 2 || is_bound {
+        return Ok(None);
+    }
+    message(&format!("The network knows {} folders called '{}':", known.len(), text::escape(name)));
+    for (number, one) in known.iter().enumerate() {
+        let here = if one.bound { ", on this machine already" } else { "" };
+        let (id, by) = (resolve::short(&one.folder), text::escape(&one.by));
+        message(&format!("  {}  {id}, made by {by}{here}", number + 1));
+    }
+    message(&format!("Which one? [1-{}, n for a new one, Enter for none]", known.len()));
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.map_err(|e| CliError::failure(format!("cannot read the answer: {e}")))?;
+    match answer.trim() {
+        "n" | "N" | "new" => Ok(Some(Chosen::New)),
+        number => match number.parse::<usize>().ok().and_then(|number| known.get(number.checked_sub(1)?)) {
+            Some(one) => Ok(Some(Chosen::Known(one.folder.clone()))),
+            None => Err(CliError::failure("no folder was chosen, and nothing was done")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str, id: &str, path: &Path) -> FolderReport {
+        FolderReport {
+            name: name.to_owned(),
+            folder: id.repeat(64 / id.len()),
+            path: path.display().to_string(),
+            ..FolderReport::default()
+        }
+    }
+
+    #[test]
+    fn a_folder_is_named_in_many_ways() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().canonicalize().unwrap();
+        std::fs::create_dir(home.join("Photos")).unwrap();
+        let all =
+            || vec![folder("photos", "ab", &home.join("Photos")), folder("text", "cd", &home.join("Text"))];
+        let id = |wanted: &str| pick(all(), Some(wanted)).map(|found| found.name);
+        assert_eq!(id("photos").unwrap(), "photos");
+        assert_eq!(id("ABABABAB").unwrap(), "photos");
+        assert_eq!(id(home.join("Photos").to_str().unwrap()).unwrap(), "photos");
+        assert_eq!(id(home.join("x/../Photos/.").to_str().unwrap()).unwrap(), "photos");
+        let error = id("other").unwrap_err();
+        assert_eq!(error.exit(), Exit::NotFound);
+        assert!(error.to_string().contains("photos (ababababab"), "{error}");
+        let error = pick(all(), None).unwrap_err();
+        assert!(error.to_string().contains("text (cdcdcdcdcd"), "{error}");
+        assert_eq!(pick(all().split_off(1), None).unwrap().name, "text");
+        assert_eq!(pick(Vec::new(), None).unwrap_err().exit(), Exit::NotFound);
+        let twins = vec![folder("x", "ab", &home.join("a")), folder("x", "cd", &home.join("b"))];
+        let error = pick(twins, Some("x")).unwrap_err();
+        assert!(
+            error.to_string().contains("ababababab") && error.to_string().contains("cdcdcdcdcd"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_file_is_named_from_the_root_or_as_it_is_from_here() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().canonicalize().unwrap();
+        std::fs::create_dir_all(home.join("Photos/2024")).unwrap();
+        std::os::unix::fs::symlink(home.join("Photos"), home.join("link")).unwrap();
+        let one = folder("photos", "ab", &home.join("Photos"));
+        let file = |path: &str| file_in(&one, path, |_| false);
+        assert_eq!(file("2024/a.jpg"), "2024/a.jpg");
+        assert_eq!(file("./2024//x/../a.jpg"), "2024/a.jpg");
+        for whole in ["Photos/2024/a.jpg", "link/2024/a.jpg", "Photos/../Photos/2024/a.jpg"] {
+            assert_eq!(file(home.join(whole).to_str().unwrap()), "2024/a.jpg", "{whole}");
+        }
+        assert_eq!(file("../a"), "../a", "the node says that this is no path");
+        let other = folder("text", "cd", &home.join("Text"));
+        let path = home.join("Photos/a");
+        let found = pick_for(vec![other, one], None, path.to_str().unwrap()).unwrap();
+        assert_eq!(found.name, "photos");
+    }
+}
