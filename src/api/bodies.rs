@@ -11,6 +11,7 @@ use super::words::SyncWords;
 use crate::actor::status::{ActorState, ActorStatus};
 use crate::clock::{Doubt, Reading, rfc3339};
 use crate::discovery::channel::{ChannelReport, ChannelState};
+use crate::folder::report::{FolderProgress, FolderReport, FolderState};
 use crate::library::{self, report::LibraryReport};
 use crate::peer::report::{PeerReport, PeersReport, SyncReport, SyncState, TransferReport};
 use crate::store::StoreStatus;
@@ -46,8 +47,61 @@ pub struct NodeStatus {
     pub discovery: BTreeMap<String, ChannelView>,
     /// The libraries that this node takes part in, besides the full mirror.
     pub libraries: Vec<LibraryReport>,
+    /// Folders with a directory on this machine, in short; `GET /folders` has all of it. None while FoldersActor does not answer.
+    pub folders: Vec<FolderSummary>,
     /// The supervision tree in short; `GET /actors` has all of it.
     pub actors: ActorsSummary,
+}
+
+/// A folder in `/status`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct FolderSummary {
+    /// 64 hexadecimal digits; empty for one of the configuration that is not bound.
+    pub folder: String,
+    /// What the network calls it.
+    pub name: String,
+    /// The directory.
+    pub path: String,
+    /// What it is up to.
+    pub state: FolderState,
+    /// Why, where that helps.
+    pub reason: Option<String>,
+    /// Files that the folder has.
+    pub entries: u64,
+    /// Files whose contents are on their way.
+    pub waiting: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// How far what is done now is.
+    pub progress: Option<FolderProgress>,
+    /// Seconds until nothing waits and nothing is left to do, at the rate of late.
+    pub eta_secs: Option<u64>,
+    /// Removals that wait for `confirm` or `revert`.
+    pub held: u64,
+    /// Files that wait for `keep` or `trash`; at most 100 are counted.
+    pub asked: usize,
+    /// Copies of what was edited apart; at most 100 are counted.
+    pub conflicts: usize,
+}
+
+impl From<FolderReport> for FolderSummary {
+    fn from(report: FolderReport) -> Self {
+        Self {
+            folder: report.folder,
+            name: report.name,
+            path: report.path,
+            state: report.state,
+            reason: report.reason,
+            entries: report.entries,
+            waiting: report.waiting,
+            waiting_bytes: report.waiting_bytes,
+            progress: report.progress,
+            eta_secs: report.eta_secs,
+            held: report.held,
+            asked: report.asked.len(),
+            conflicts: report.conflicts.len(),
+        }
+    }
 }
 
 /// The `store` part of `/status`.
@@ -390,7 +444,7 @@ pub(super) fn node_status(
     view: &AgentView,
     store: Result<StoreStatus, String>,
     damaged: Vec<DamagedView>,
-    peers: PeersReport,
+    (peers, folders): (PeersReport, Vec<FolderReport>),
     tree: &ActorStatus,
 ) -> NodeStatus {
     let counts = PeerCounts {
@@ -411,6 +465,7 @@ pub(super) fn node_status(
         peers: counts,
         discovery: channels(&view.discovery.reports()),
         libraries: library::actor::reports(&view.libraries, view.clock.now_ms()),
+        folders: folders.into_iter().map(FolderSummary::from).collect(),
         actors: ActorsSummary::new(tree),
     }
 }

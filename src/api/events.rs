@@ -61,7 +61,7 @@ impl Cursor {
 ///
 /// Begins with `event: hello`, whose data names the process (`boot`) and its last event (`last_id`). Then one event per
 /// happening: `peer_connected`, `peer_lost`, `peer_stale`, `asset_received`, `asset_failed`, `damaged`, `healed`, `in_sync`, `deletions_held`,
-/// `actor_restarted`; and
+/// `folder_conflict`, `folder_missing`, `folder_held`, `actor_restarted`; and
 /// `event: reset` when events were lost, after which come those that are still kept. While something is missing on either
 /// side, `event: progress` tells about once a second how much, how fast it comes and how long the rest takes, in all and by
 /// peer; it has no id, and none is kept.

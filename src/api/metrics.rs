@@ -21,6 +21,7 @@ use crate::stderr::{self, Lost};
 use crate::store::StoreStatus;
 use crate::store::scrub::ScrubReport;
 
+mod folders;
 mod format;
 
 use format::TextFormat;
@@ -48,16 +49,30 @@ pub fn endpoint_registry(endpoint: &Endpoint) -> Arc<Registry> {
 )]
 pub(super) async fn metrics(State(state): State<ApiState>, headers: HeaderMap) -> impl IntoResponse {
     let view = &state.view;
-    let (store, peers, tree, process) =
-        tokio::join!(view.store_status(), view.peers_report(), view.tree(), ProcessFigures::read());
+    let (store, peers, folders, tree, process) = tokio::join!(
+        view.store_status(),
+        view.peers_report(),
+        view.folder_reports(),
+        view.tree(),
+        ProcessFigures::read()
+    );
     let mut out = Exposition::default();
     node(&mut out, view);
-    up(&mut out, [("store", store.is_ok()), ("peers", peers.is_ok()), ("actors", tree.is_ok())]);
+    let parts = [
+        ("store", store.is_ok()),
+        ("peers", peers.is_ok()),
+        ("folders", folders.is_ok()),
+        ("actors", tree.is_ok()),
+    ];
+    up(&mut out, parts);
     if let Ok(status) = &store {
         store_figures(&mut out, status);
     }
     if let Ok(report) = &peers {
         peer_figures(&mut out, report);
+    }
+    if let Ok(reports) = &folders {
+        folders::figures(&mut out, reports);
     }
     if let Ok(tree) = &tree {
         actor_figures(&mut out, tree);
@@ -93,7 +108,7 @@ fn node(out: &mut Exposition, view: &AgentView) {
     }
 }
 
-fn up(out: &mut Exposition, parts: [(&str, bool); 3]) {
+fn up(out: &mut Exposition, parts: [(&str, bool); 4]) {
     out.family("can_sync_part_up", "gauge", "Whether this part of the node answered for this scrape.");
     for (part, up) in parts {
         out.sample("can_sync_part_up", &[("part", part)], u8::from(up));
@@ -292,7 +307,7 @@ fn resident_bytes(status: &str) -> Option<u64> {
 
 /// Counts are shown, not summed: what a float cannot hold exactly does not matter.
 #[expect(clippy::cast_precision_loss)]
-fn float(count: u64) -> f64 {
+pub(super) fn float(count: u64) -> f64 {
     count as f64
 }
 

@@ -14,9 +14,11 @@ use crate::peer::report::{ConnectionState, Direction, PeerReport, PeersReport, T
 use crate::store::StoreStatus;
 use crate::store::scrub::ScrubReport;
 
+mod folders;
 mod recent;
 mod text;
 
+use self::folders::FolderRow;
 pub(super) use self::recent::Recent;
 use self::text::{Ago, bytes, count, duration, grouped, rate, short, shown};
 
@@ -38,6 +40,7 @@ pub(super) struct Live {
     pub(super) waiting_more: usize,
     pub(super) peers: Result<Rows<PeerRow>, String>,
     pub(super) libraries: Vec<LibraryRow>,
+    pub(super) folders: Result<Vec<FolderRow>, String>,
     pub(super) transfers: Result<Rows<TransferRow>, String>,
     pub(super) actors: Result<Rows<ActorRow>, String>,
     pub(super) actors_summary: String,
@@ -60,9 +63,10 @@ impl<T> Rows<T> {
 impl Live {
     /// Asks for everything at once.
     pub(super) async fn gather(view: &AgentView, now_ms: u64) -> Self {
-        let (store, peers, transfers, tree, deletions) = tokio::join!(
+        let (store, peers, folders, transfers, tree, deletions) = tokio::join!(
             view.store_status(),
             view.peers_report(),
+            view.folder_reports(),
             view.transfers(),
             view.tree(),
             DeletionList::gather(view)
@@ -80,6 +84,9 @@ impl Live {
                 .into_iter()
                 .map(LibraryRow::new)
                 .collect(),
+            folders: folders
+                .map(|all| all.into_iter().map(FolderRow::new).collect())
+                .map_err(|error| error.message),
             deletions: deletions.holds.iter().map(|hold| HoldRow::new(hold, now_ms)).collect(),
             waiting: waiting.shown,
             waiting_more: waiting.more,

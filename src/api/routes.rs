@@ -113,9 +113,10 @@ pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
 )]
 async fn status(State(state): State<ApiState>) -> ApiResult<Success<NodeStatus>> {
     let view = &state.view;
-    let (store, peers, tree) = tokio::join!(view.store_status(), view.peers_report(), view.tree());
+    let (store, peers, folders, tree) =
+        tokio::join!(view.store_status(), view.peers_report(), view.folder_reports(), view.tree());
     let damaged = super::damaged::gather(view, store.as_ref().ok()).await;
-    Ok(Success::new(node_status(view, store, damaged, peers?, &tree?)))
+    Ok(Success::new(node_status(view, store, damaged, (peers?, folders.unwrap_or_default()), &tree?)))
 }
 
 /// Every known peer

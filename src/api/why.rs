@@ -8,8 +8,10 @@ use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::view::{ASK_TIMEOUT, ApiState, PEERS, ask};
+use super::view::{ASK_TIMEOUT, ApiState, FOLDERS, PEERS, ask};
 use crate::clock::span;
+use crate::folder::report::FolderPlace;
+use crate::folder::supervisor::FoldersMsg;
 use crate::http::envelope::Success;
 use crate::http::{ApiError, ApiResult};
 use crate::peer::messages::PeersMsg;
@@ -68,6 +70,8 @@ pub(super) struct WhyView {
     /// Versions of it that one machine does not take from another yet, because they are dated ahead of its clock, or its list of a
     /// library's revoked tickets is too old.
     waiting: Vec<WaitingReport>,
+    /// The paths at which folders have it; at most 10000.
+    folders: Vec<FolderPlace>,
 }
 
 /// Why a content is not here
@@ -183,7 +187,15 @@ async fn view(state: &ApiState, hash: ContentHash) -> ApiResult<WhyView> {
         only: report.only,
         sources: report.sources,
         waiting: report.waiting,
+        folders: folders(state, hash).await,
     })
+}
+
+/// Where folders have it; nowhere, where nobody can say.
+async fn folders(state: &ApiState, hash: ContentHash) -> Vec<FolderPlace> {
+    let hashes = vec![hash];
+    let asked = ask(&state.view.folders, FOLDERS, |reply| FoldersMsg::ListPlaces { hashes, reply }).await;
+    asked.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 async fn stored(state: &ApiState, hash: ContentHash) -> ApiResult<Option<StoredRecord>> {

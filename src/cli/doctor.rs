@@ -334,6 +334,31 @@ fn refused_peers(daemon: &Value) -> Vec<Vec<String>> {
     refused.take(PEERS_SHOWN).map(row).collect()
 }
 
+/// A row for each folder that somebody has to look after.
+fn troubled_folders(daemon: &Value) -> Vec<Vec<String>> {
+    let folders = daemon["folders"].as_array().into_iter().flatten();
+    let row = |folder: &Value| {
+        let text = |key: &str| folder[key].as_str().unwrap_or_default().to_owned();
+        let asked = folder["asked"].as_u64().unwrap_or_default();
+        let held = folder["held"].as_u64().unwrap_or_default();
+        let (what, advice) = match folder["state"].as_str()? {
+            "missing" | "failed" => (text("reason"), "`can-sync folder status` says more"),
+            "held" if held > 0 => (
+                format!("{} held, because they are many", text::counted(held, "removal")),
+                "`can-sync folder confirm` carries them out, `revert` puts the files back",
+            ),
+            "held" => (
+                format!("{} removed elsewhere before they were found here", text::counted(asked, "file")),
+                "`can-sync folder keep` or `trash` decides",
+            ),
+            "paused" => ("paused".to_owned(), "`can-sync folder resume` goes on"),
+            _ => return None,
+        };
+        Some(vec![format!("folder: {}", text("name")), "warn".to_owned(), what, advice.to_owned()])
+    };
+    folders.filter_map(row).collect()
+}
+
 fn show(context: &Context, checks: &[Check], health: Health, daemon: Option<&Value>) -> Result<(), CliError> {
     let out = context.out;
     if out.json {
@@ -352,6 +377,7 @@ fn show(context: &Context, checks: &[Check], health: Health, daemon: Option<&Val
     };
     let mut rows: Vec<_> = checks.iter().map(row).collect();
     rows.extend(daemon.map(refused_peers).unwrap_or_default());
+    rows.extend(daemon.map(troubled_folders).unwrap_or_default());
     // What the daemon itself says of its channels: it has tried for longer than we have.
     let channels = daemon.and_then(|status| status.get("discovery")?.as_object());
     for (name, channel) in channels.into_iter().flatten() {
@@ -398,6 +424,21 @@ mod tests {
         assert_eq!(health(&[(Clock, Fail), (Mdns, Ok)]), Health::Degraded);
         assert_eq!(health(&[(Store, Fail), (Mdns, Ok)]), Health::Failed);
         assert_eq!(health(&[(Udp, Fail), (Mdns, Ok)]), Health::Failed);
+    }
+
+    #[test]
+    fn folders_that_need_somebody_are_named_with_a_next_step() {
+        let folders = json!([
+            { "name": "a", "state": "idle" },
+            { "name": "b", "state": "missing", "reason": "there is no directory /b" },
+            { "name": "c", "state": "held", "held": 30, "asked": 0 },
+            { "name": "d", "state": "held", "held": 0, "asked": 2 },
+        ]);
+        let rows = troubled_folders(&json!({ "folders": folders }));
+        let named: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
+        assert_eq!(named, ["folder: b", "folder: c", "folder: d"]);
+        assert!(rows[0][2].contains("/b") && rows[1][3].contains("confirm") && rows[2][3].contains("keep"));
+        assert_eq!(troubled_folders(&json!({})), Vec::<Vec<String>>::new());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::output::message;
 use super::peers::{self, PeerBody};
 use super::text;
 use crate::clock::rfc3339;
+use crate::folder::report::{FolderProgress, FolderState};
 use crate::store::scrub::ScrubReport;
 
 /// Between two looks with `--watch`.
@@ -44,9 +45,66 @@ pub(super) struct StatusBody {
     #[serde(default)]
     discovery: BTreeMap<String, ChannelBody>,
     #[serde(default)]
+    folders: Vec<FolderBody>,
+    #[serde(default)]
     actors: Actors,
     #[serde(flatten)]
     more: Map<String, Value>,
+}
+
+/// A folder of this machine, in short.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct FolderBody {
+    name: String,
+    path: String,
+    state: FolderState,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    entries: u64,
+    #[serde(default)]
+    waiting: u64,
+    #[serde(default)]
+    waiting_bytes: u64,
+    #[serde(default)]
+    progress: Option<FolderProgress>,
+    #[serde(default)]
+    eta_secs: Option<u64>,
+    #[serde(default)]
+    held: u64,
+    #[serde(default)]
+    asked: u64,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+impl FolderBody {
+    fn sentence(&self) -> String {
+        let files = text::counted(self.entries, "file");
+        let mut said = format!("{} at {}: {}, {files}", self.name, self.path, self.state.name());
+        if let Some(FolderProgress { files, files_total, .. }) = self.progress {
+            said = format!("{said}, {files} of {files_total} done");
+        }
+        if self.waiting > 0 {
+            let contents = text::counted(self.waiting, "content");
+            said = format!("{said}, {contents} ({}) on the way", text::bytes(self.waiting_bytes));
+        }
+        if let Some(secs) = self.eta_secs {
+            said = format!("{said}, {} left", text::seconds(secs));
+        }
+        if self.held > 0 {
+            let held = text::counted(self.held, "removal");
+            said = format!("{said}; {held} held, `can-sync folder confirm` or `revert` decides");
+        }
+        if self.asked > 0 {
+            let asked = text::counted(self.asked, "file");
+            said = format!("{said}; {asked} removed elsewhere, `can-sync folder keep` or `trash` decides");
+        }
+        match &self.reason {
+            Some(reason) => format!("{said}: {reason}"),
+            None => said,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -247,6 +305,7 @@ impl StatusBody {
             let held = text::counted(self.sync.held_deletions, "deletion");
             fields.push(("held back", format!("{held} by peers; `can-sync deletions` lists them")));
         }
+        fields.extend(self.folders.iter().map(|folder| ("folder", folder.sentence())));
         let (off, used): (Vec<_>, Vec<_>) =
             self.discovery.iter().partition(|(_, channel)| channel.state == "off");
         for (name, channel) in used {

@@ -8,6 +8,9 @@ use super::error::CliError;
 use super::resolve;
 use super::text;
 
+/// Paths of folders that are shown.
+const PLACES_SHOWN: usize = 20;
+
 #[derive(clap::Args, Debug)]
 pub(super) struct WhyArgs {
     /// The asset: its hash, or the beginning of that or the name of one that is known here
@@ -40,6 +43,15 @@ pub(super) async fn run(context: &Context, args: &WhyArgs) -> Result<(), CliErro
         let id = source["endpoint_id"].as_str().unwrap_or_default();
         let id = resolve::shown(id, context.out.terminal);
         context.out.line(&text::escape(&format!("{id}  {name}  {state}")))?;
+    }
+    let folders = answer["folders"].as_array().into_iter().flatten();
+    for place in folders.clone().take(PLACES_SHOWN) {
+        let of = |key: &str| place[key].as_str().unwrap_or_default();
+        let folder = if of("name").is_empty() { resolve::short(of("folder")) } else { of("name").to_owned() };
+        context.out.line(&text::escape(&format!("in the folder '{folder}' as {}", of("path"))))?;
+    }
+    if let more @ 1.. = folders.count().saturating_sub(PLACES_SHOWN) {
+        context.out.line(&format!("and at {more} more paths"))?;
     }
     Ok(())
 }

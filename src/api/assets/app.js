@@ -68,10 +68,10 @@ function swap(html) {
 
 // What a link or button is about: the same before and after a swap.
 function target(element) {
-  const { forget, invite, library, decide, hold, device, endpoint } = element.dataset;
+  const { forget, invite, library, decide, hold, device, endpoint, act, folder } = element.dataset;
   return (
     forget ?? (invite && `${invite} ${library}`) ?? (decide && `${decide} ${hold}`) ?? (device && `${device} ${endpoint}`) ??
-    element.getAttribute("href")
+    (act && `${act} ${folder}`) ?? element.getAttribute("href")
   );
 }
 
@@ -484,6 +484,29 @@ async function onDevice(button) {
   soon();
 }
 
+// What is asked before a folder does something that is not easily taken back.
+const folderQuestions = {
+  confirm: (name) => `Remove the files of '${name}' that went elsewhere? What they had stays in the history.`,
+  trash: (name) => `Move the files of '${name}' that were removed elsewhere to the trash, for 30 days?`,
+  remove: (name) => `Keep '${name}' alike no longer? Every file stays where it is.`,
+};
+
+async function onFolder(button) {
+  const { act, folder, name } = button.dataset;
+  const question = folderQuestions[act];
+  if (question && !confirm(question(name))) return;
+  button.disabled = true;
+  const path = `folders/${encodeURIComponent(folder)}`;
+  try {
+    if (act === "remove") await askJson(path, "DELETE");
+    else await askJson(`${path}/actions`, "POST", { action: act });
+  } catch (error) {
+    alert(error.message);
+  }
+  button.disabled = false;
+  soon();
+}
+
 async function onVerify(button) {
   button.disabled = true;
   try {
@@ -521,6 +544,13 @@ const held = ({ assets, bytes: size }) => `${assets} ${assets === 1 ? "asset" : 
 async function dialPeer(fields) {
   const { endpoint_id } = await askJson("peers", "POST", { ticket: fields.get("ticket").trim() });
   return `Connecting to ${endpoint_id.slice(0, 10)}…`;
+}
+
+async function addFolder(fields) {
+  const name = fields.get("name").trim() || undefined;
+  const made = await askJson("folders", "POST", { path: fields.get("path").trim(), name, mode: fields.get("mode") });
+  const room = made.room && !made.room.shares_blocks ? ` Its files take ${bytes(made.room.bytes)} in the store as well.` : "";
+  return `${visible(made.path)} is the folder '${visible(made.name)}' now.${room}`;
 }
 
 async function createLibrary(fields) {
@@ -582,7 +612,7 @@ async function onSignIn(event) {
 
 const EVENTS = [
   "hello", "reset", "peer_connected", "peer_lost", "peer_stale", "asset_received", "asset_failed", "damaged", "healed",
-  "in_sync", "deletions_held", "actor_restarted",
+  "in_sync", "deletions_held", "folder_conflict", "folder_missing", "folder_held", "actor_restarted",
 ];
 
 // A browser opens few connections to one server, and an event stream keeps one for as long as its page is open. So one page of
@@ -650,6 +680,7 @@ function start() {
     return;
   }
   byId("dial").addEventListener("submit", (event) => submitted(event, "dial-result", dialPeer));
+  byId("add-folder").addEventListener("submit", (event) => submitted(event, "add-folder-result", addFolder));
   byId("create-library").addEventListener("submit", (event) => submitted(event, "create-result", createLibrary));
   byId("join-library").addEventListener("submit", (event) => submitted(event, "join-result", joinLibrary));
   document.addEventListener("click", (event) => {
@@ -660,6 +691,7 @@ function start() {
     else if (button.dataset.invite) onInvite(button);
     else if (button.dataset.decide) onDecide(button);
     else if (button.dataset.device) onDevice(button);
+    else if (button.dataset.act) onFolder(button);
     else if (button.id === "verify") onVerify(button);
   });
   watchDrops();
