@@ -28,6 +28,7 @@ mod doctor;
 mod edit;
 mod error;
 mod events;
+mod export;
 mod fetch;
 mod folder;
 mod get;
@@ -115,6 +116,8 @@ enum Command {
     Get(get::GetArgs),
     /// Get one asset now, from any peer in the network that has it
     Fetch(fetch::FetchArgs),
+    /// Write assets as plain files into a directory
+    Export(export::ExportArgs),
     /// List assets, newest first
     List(list::ListArgs),
     /// Find assets
@@ -245,6 +248,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Put(args) => put::run(context, args).await,
         Command::Get(args) => get::run(context, args).await,
         Command::Fetch(args) => fetch::run(context, &args).await,
+        Command::Export(args) => export::run(context, args).await,
         Command::List(args) => list::run(context, &args).await,
         Command::Search(args) => search::run(context, args).await,
         Command::Edit(args) => edit::run(context, args).await,

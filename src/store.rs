@@ -376,6 +376,16 @@ pub trait ContentStore: Send + Sync + 'static {
         Box::pin(async { Err(StoreError::NoFolders) })
     }
 
+    /// What folders have now with one of these contents, in any order: at most [`PLACES_MAX`](entries::PLACES_MAX) entries for up to 1,000
+    /// contents. A store that cannot look by content knows none.
+    fn entries_with(
+        &self,
+        contents: Vec<ContentHash>,
+    ) -> BoxFuture<'_, Result<Vec<FolderRecord>, StoreError>> {
+        drop(contents);
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     /// The versions of what is at a path that lost, the newest first, those that come after `before`; at most 1,000.
     fn entry_history(
         &self,

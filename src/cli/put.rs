@@ -161,6 +161,11 @@ fn print(context: &Context, source: &PutSource, stored: &Stored, many: bool) -> 
     context.out.line(&format!("{}  {}", text::escape(&asset.hash), text::escape(&name)))
 }
 
+/// Why a file or directory belongs to a node: the directory that is its own.
+pub(super) fn owner_of(path: &Path) -> Option<PathBuf> {
+    own_dirs::owner(path)
+}
+
 /// Stores one file with a tag.
 pub(super) async fn store_file(store: &ApiClient, path: &Path, tag: &str) -> Result<Asset, CliError> {
     let source = PutSource::File { path: path.to_owned(), size: 0 };

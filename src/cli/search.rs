@@ -8,8 +8,9 @@ use super::error::{CliError, Exit};
 use crate::http::extract::DayEdge;
 use crate::store::embedded::HashPrefix;
 
+/// Which assets.
 #[derive(clap::Args, Debug)]
-pub(super) struct SearchArgs {
+pub(super) struct SearchFilters {
     /// Words that are all in the file name or description, in any order, whatever their case
     #[arg(value_name = "WORDS")]
     words: Vec<String>,
@@ -34,24 +35,38 @@ pub(super) struct SearchArgs {
     /// Created at this time or earlier: a date, the whole of which counts, RFC 3339, or milliseconds since 1970
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
+}
+
+impl SearchFilters {
+    /// As the CAN Service is asked for it; empty for everything.
+    pub(super) fn query(self) -> Vec<(&'static str, String)> {
+        let Self { words, application, user, tags, mime_prefix, hash, from, to } = self;
+        let tags = (!tags.is_empty()).then(|| tags.join(","));
+        let fields = [
+            ("q", (!words.is_empty()).then(|| words.join(" "))),
+            ("application", application),
+            ("user", user),
+            ("tags", tags),
+            ("mime_prefix", mime_prefix),
+            ("hash_prefix", hash),
+            ("from", from.map(|time| local_day(time, DayEdge::Start))),
+            ("to", to.map(|time| local_day(time, DayEdge::End))),
+        ];
+        fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct SearchArgs {
+    #[command(flatten)]
+    filters: SearchFilters,
     #[command(flatten)]
     amount: Amount,
 }
 
 pub(super) async fn run(context: &Context, args: SearchArgs) -> Result<(), CliError> {
-    let SearchArgs { words, application, user, tags, mime_prefix, hash, from, to, amount } = args;
-    let tags = (!tags.is_empty()).then(|| tags.join(","));
-    let fields = [
-        ("q", (!words.is_empty()).then(|| words.join(" "))),
-        ("application", application),
-        ("user", user),
-        ("tags", tags),
-        ("mime_prefix", mime_prefix),
-        ("hash_prefix", hash),
-        ("from", from.map(|time| local_day(time, DayEdge::Start))),
-        ("to", to.map(|time| local_day(time, DayEdge::End))),
-    ];
-    let query: Vec<_> = fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let SearchArgs { filters, amount } = args;
+    let query = filters.query();
     if query.is_empty() && amount.holding().is_none() {
         return Err(CliError::new(Exit::Usage, "nothing to search for")
             .hint("`can-sync search --help` says by what; `can-sync list` shows everything"));

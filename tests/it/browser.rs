@@ -255,6 +255,30 @@ async fn a_machine_that_waits_is_let_in_and_held_deletions_are_decided() {
 }
 
 #[tokio::test]
+async fn a_folder_is_added_paused_and_forgotten() {
+    let Some(browser) = Browser::start().await else { return };
+    let desk = start("desk", "");
+    desk.user.write("Photos/one.txt", "one");
+    let photos = desk.user.home().join("Photos").canonicalize().unwrap();
+    browser.open(&desk.url("/")).await;
+    browser.shows("No folders").await;
+    browser.run("for (const part of document.querySelectorAll('details')) part.open = true", json!([])).await;
+    browser.enter("#folder-path", photos.to_str().unwrap()).await;
+    browser.click("#add-folder button").await;
+    browser.shows("is the folder 'Photos' now").await;
+    browser.shows("idle").await;
+    browser.click("button[data-act='pause']").await;
+    browser.shows("paused").await;
+    browser.click("button[data-act='resume']").await;
+    browser.shows("idle").await;
+    browser.click("button[data-act='remove']").await;
+    let question = browser.accept().await;
+    assert!(question.contains("Every file stays"), "{question}");
+    browser.shows("No folders").await;
+    assert!(photos.join("one.txt").exists());
+}
+
+#[tokio::test]
 async fn nobody_is_kept_out_by_the_page() {
     let Some(browser) = Browser::start().await else { return };
     let (desk, cellar) =
@@ -279,6 +303,10 @@ async fn nobody_is_kept_out_by_the_page() {
     browser.run("for (const part of document.querySelectorAll('details')) part.open = true", json!([])).await;
     browser.click("button[data-invite='read']").await;
     browser.shows("Ticket to read").await;
+    desk.user.write("Photos/one.txt", "one");
+    std::os::unix::fs::symlink("/nowhere", desk.user.home().join("Photos/link")).unwrap();
+    desk.ok(&["folder", "add", "Photos"]);
+    browser.shows("Left alone").await;
     for width in [390, 1280] {
         for scheme in ["light", "dark"] {
             browser.view(width, scheme).await;

@@ -38,6 +38,8 @@ async fn what_is_put_on_one_machine_is_on_the_other() {
         assert_eq!(put(&a.sync_store(), record, None).await, EntryOutcome::Stored);
     }
     has(&b, &[folder.clone(), first.clone()]).await;
+    let with = b.sync_store().entries_with(vec![hash_of(b"none"), hash_of(b"one")]).await.expect("entries");
+    assert_eq!(with, std::slice::from_ref(&first));
     // Back the other way, as an edit.
     let second = entry("d/a.txt", Some(&first), Some(b"two"), &author(2, 5));
     assert_eq!(put(&b.sync_store(), &second, Some(first.digest())).await, EntryOutcome::Stored);

@@ -32,6 +32,7 @@ fn help_lists_what_works_and_nothing_else() {
         "put",
         "get",
         "fetch",
+        "export",
         "list",
         "search",
         "edit",

@@ -212,7 +212,7 @@ async fn the_status_counts() {
 }
 
 /// Every route there is. A new one has to be added here, and then to be described.
-const ROUTES: [(&str, &str); 34] = [
+const ROUTES: [(&str, &str); 35] = [
     ("post", "/ingest"),
     ("get", "/list"),
     ("get", "/search"),
@@ -247,6 +247,7 @@ const ROUTES: [(&str, &str); 34] = [
     ("get", "/sync/entries/history"),
     ("post", "/sync/entries/query"),
     ("post", "/sync/entries/take"),
+    ("post", "/sync/entries/with"),
 ];
 
 #[tokio::test]

@@ -1,0 +1,318 @@
+//! `can-sync export`: assets as plain files, once. Those that files of folders have are at their paths, all others are by their names.
+//!
+//! Nothing that is there is written over: a file of another content with the same name stays, and the new one has the beginning of its
+//! hash in its name. So a second export of the same adds nothing. Memory: a page of assets, and what is on its way.
+
+use std::collections::HashMap;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures::StreamExt as _;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tokio::task::spawn_blocking;
+
+use self::placing::{ExportDir, ExportName, Place};
+use super::Context;
+use super::assets::{Asset, AssetPage, PAGE_MAX};
+use super::client::ApiClient;
+use super::error::{CliError, Exit};
+use super::folder::which::{self, Which};
+use super::output::message;
+use super::progress::ProgressLine;
+use super::search::SearchFilters;
+use super::text;
+use crate::folder::report::FolderPlace;
+use crate::record::ContentHash;
+
+mod placing;
+
+/// Files that are written at a time: enough for the disk to make several durable in one go.
+const WRITES: usize = 8;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct ExportArgs {
+    /// Where the files go; it is made, if it is not there
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    #[command(flatten)]
+    filters: SearchFilters,
+    /// Only what this folder has: its name, its directory on this machine, or the beginning of its id
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<String>,
+    /// Only those whose content is held here; without it, what is not is an error at the end
+    #[arg(long)]
+    held: bool,
+}
+
+#[derive(Deserialize)]
+struct Places {
+    places: Vec<FolderPlace>,
+}
+
+/// A file that is to be made.
+#[derive(Debug)]
+struct Export {
+    hash: ContentHash,
+    size: u64,
+    name: ExportName,
+    mtime_ms: Option<u64>,
+    executable: bool,
+}
+
+/// What became of all of it.
+#[derive(Debug, Default)]
+struct Tally {
+    written: u64,
+    bytes: u64,
+    there: u64,
+    absent: u64,
+    failed: u64,
+}
+
+impl Tally {
+    fn told(&self) -> String {
+        let mut told =
+            format!("{} written, {}", text::counted(self.written, "file"), text::bytes(self.bytes));
+        if self.there > 0 {
+            told = format!("{told}; {} there already", text::counted(self.there, "file"));
+        }
+        told
+    }
+}
+
+pub(super) async fn run(context: &Context, args: ExportArgs) -> Result<(), CliError> {
+    let ExportArgs { dir, filters, folder, held } = args;
+    let agent = context.agent()?;
+    let store = context.store()?;
+    let folder = if let Some(wanted) = folder {
+        Some(folder_id(&agent, &wanted).await?)
+    } else {
+        // Whether there is a node at all.
+        places(&agent, &[]).await?;
+        None
+    };
+    let target = Arc::new(ExportDir::make(&dir)?);
+    let mut query = filters.query();
+    let path = if query.is_empty() { "/list" } else { "/search" };
+    if held {
+        query.push(("held", "true".to_owned()));
+    }
+    let progress = ProgressLine::bytes("exporting", None);
+    let count: Arc<dyn Fn(u64) + Send + Sync> = Arc::new(progress.counter());
+    let (mut tally, mut cursor) = (Tally::default(), None::<String>);
+    loop {
+        let mut query = query.clone();
+        query.push(("limit", PAGE_MAX.to_string()));
+        query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
+        let page: AssetPage = store.get(path, &query).await?;
+        let found = exports(&agent, page.assets, folder.as_deref(), &mut tally).await?;
+        let mut writes = futures::stream::iter(found)
+            .map(|export| {
+                let (store, target, count) = (store.clone(), Arc::clone(&target), Arc::clone(&count));
+                async move {
+                    let done = write(&store, &target, &export, &*count).await;
+                    (export, done)
+                }
+            })
+            .buffer_unordered(WRITES);
+        while let Some((export, done)) = writes.next().await {
+            progress.set(&format!("exporting, {} so far", text::counted(tally.written, "file")));
+            progress.suspend(|| tell(context, &export, done, &mut tally))?;
+        }
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    drop(progress);
+    message(&tally.told());
+    let absent = (tally.absent > 0).then(|| {
+        format!("{} not held here: `can-sync fetch HASH` gets one", text::counted(tally.absent, "asset"))
+    });
+    let failed =
+        (tally.failed > 0).then(|| format!("{} could not be exported", text::counted(tally.failed, "file")));
+    let wrong: Vec<String> = [failed, absent].into_iter().flatten().collect();
+    if wrong.is_empty() { Ok(()) } else { Err(CliError::several(&wrong)) }
+}
+
+/// The id of a folder that the network knows, by all that folders are named by.
+async fn folder_id(agent: &ApiClient, wanted: &str) -> Result<String, CliError> {
+    if let Ok(found) = Which::of(wanted).find(agent).await
+        && !found.folder.is_empty()
+    {
+        return Ok(found.folder);
+    }
+    which::known(agent, wanted).await
+}
+
+/// Where folders have contents; nowhere, with a store that keeps no folders.
+async fn places(agent: &ApiClient, hashes: &[&str]) -> Result<Vec<FolderPlace>, CliError> {
+    match agent.post::<Places>("/folder-places", &json!({ "hashes": hashes })).await {
+        Ok(Places { places }) => Ok(places),
+        Err(error) if error.exit() == Exit::Failure => {
+            tracing::debug!(%error, "no paths of folders are known");
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The files that a page of assets makes.
+async fn exports(
+    agent: &ApiClient,
+    assets: Vec<Asset>,
+    folder: Option<&str>,
+    tally: &mut Tally,
+) -> Result<Vec<Export>, CliError> {
+    let hashes: Vec<&str> = assets.iter().map(|asset| asset.hash.as_str()).collect();
+    let places = places(agent, &hashes).await?;
+    let mut places_of: HashMap<String, Vec<FolderPlace>> = HashMap::new();
+    for place in places.into_iter().filter(|place| folder.is_none_or(|folder| place.folder == folder)) {
+        places_of.entry(place.hash.clone()).or_default().push(place);
+    }
+    let mut all = Vec::new();
+    for asset in assets {
+        let Ok(hash) = asset.hash.parse::<ContentHash>() else { continue };
+        let places = places_of.remove(&asset.hash).unwrap_or_default();
+        if folder.is_some() && places.is_empty() {
+            continue;
+        }
+        if !asset.held {
+            tally.absent += 1;
+            continue;
+        }
+        if places.is_empty() {
+            let modified = asset.more.get("modified_at").and_then(|time| text::ms_of(time.as_str()?));
+            let name = ExportName::of_asset(asset.filename.as_deref(), hash);
+            all.push(Export { hash, size: asset.size, name, mtime_ms: modified, executable: false });
+        }
+        all.extend(places.into_iter().map(|place| Export {
+            hash,
+            size: asset.size,
+            name: ExportName::of_path(&place.path, hash),
+            mtime_ms: Some(place.mtime_ms),
+            executable: place.executable,
+        }));
+    }
+    Ok(all)
+}
+
+/// Writes a file under a temporary name, checks it, makes it durable, and gives it a name that nothing has. `None` if it is there
+/// already.
+async fn write(
+    store: &ApiClient,
+    target: &Arc<ExportDir>,
+    export: &Export,
+    count: &(dyn Fn(u64) + Send + Sync),
+) -> Result<(PathBuf, bool), ExportFailure> {
+    let &Export { hash, size, executable, mtime_ms, .. } = export;
+    let (to, name) = (Arc::clone(target), export.name.clone());
+    let place = blocking(move || to.place(&name, hash, size)).await?;
+    let dir = match place {
+        Place::There(path) => return Ok((path, false)),
+        Place::Free(dir) => dir,
+    };
+    let mut file = ExportDir::temporary(&dir, executable).map_err(|e| cannot(&dir, &e))?;
+    let mut response = store.send(store.request(Method::GET, &format!("/asset/{hash}"))).await?;
+    let mut hasher = Sha256::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| store.unreachable(&e))? {
+        hasher.update(&chunk);
+        file.write_all(&chunk).map_err(|e| cannot(&dir, &e))?;
+        count(chunk.len() as u64);
+    }
+    let found = ContentHash(hasher.finalize().into());
+    if found != hash {
+        let damaged = format!("the content that the store gave is damaged: it hashes to {found}");
+        return Err(CliError::failure(damaged).into());
+    }
+    let name = export.name.clone();
+    blocking(move || {
+        if let Some(time) =
+            mtime_ms.and_then(|ms| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)))
+        {
+            // A file system without such times has its own.
+            file.as_file().set_modified(time).ok();
+        }
+        file.as_file().sync_all()?;
+        ExportDir::name(file, &dir, &name, hash, size)
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, ExportFailure> {
+    let done = spawn_blocking(work).await.map_err(|e| CliError::failure(e.to_string()))?;
+    done.map_err(|e| cannot(Path::new(""), &e))
+}
+
+/// Why a file was not exported.
+#[derive(Debug)]
+struct ExportFailure {
+    error: CliError,
+    /// Whether all other files would meet it as well.
+    is_end: bool,
+}
+
+impl From<CliError> for ExportFailure {
+    /// Nothing goes on without the node.
+    fn from(error: CliError) -> Self {
+        let is_end =
+            matches!(error.exit(), Exit::NoDaemon | Exit::Degraded | Exit::NotAllowed | Exit::Timeout);
+        Self { error, is_end }
+    }
+}
+
+fn cannot(dir: &Path, error: &io::Error) -> ExportFailure {
+    let place = if dir.as_os_str().is_empty() { String::new() } else { format!(" in '{}'", dir.display()) };
+    let is_end = is_full(error);
+    let failure = CliError::failure(format!("cannot write{place}: {error}"));
+    let hint = "make room and export again: what is there already is passed over";
+    ExportFailure { error: if is_end { failure.hint(hint) } else { failure }, is_end }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+}
+
+/// What became of one file.
+fn tell(
+    context: &Context,
+    export: &Export,
+    done: Result<(PathBuf, bool), ExportFailure>,
+    tally: &mut Tally,
+) -> Result<(), CliError> {
+    let (path, is_new) = match done {
+        Ok(done) => done,
+        Err(ExportFailure { error, is_end: true }) => {
+            message(&tally.told());
+            return Err(error);
+        }
+        Err(ExportFailure { error: e, .. }) => {
+            tally.failed += 1;
+            message(&format!("can-sync: {}: {e}", text::escape(&export.name.to_string())));
+            return Ok(());
+        }
+    };
+    if is_new {
+        tally.written += 1;
+        tally.bytes += export.size;
+    } else {
+        tally.there += 1;
+    }
+    let path = path.display().to_string();
+    if context.out.json {
+        let state = if is_new { "written" } else { "there" };
+        let hash = export.hash.to_string();
+        context.out.value(&json!({ "hash": hash, "path": path, "size": export.size, "state": state }))?;
+    } else if is_new {
+        context.out.line(&format!("{}  {}", export.hash, text::escape(&path)))?;
+    }
+    Ok(())
+}
