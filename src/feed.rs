@@ -170,12 +170,12 @@ impl CanServiceState {
     fn on_page(&mut self, entries: Vec<FeedEntry>, folder_records: Vec<StoredEntry>, follows: bool) {
         let (last, last_entry) = (entries.last(), folder_records.last());
         let last = last.map(|entry| entry.seq).max(last_entry.map(|entry| entry.seq));
-        let has_contents = entries.iter().any(|entry| entry.holding.is_held());
+        let held = entries.iter().filter(|entry| entry.holding.is_held());
+        let contents: Arc<[ContentHash]> = held.map(|entry| entry.record.hash).collect();
         let named = folder_records.iter().map(|entry| (entry.record.folder(), entry.record.hash()));
-        if has_contents || !folder_records.is_empty() {
+        if !contents.is_empty() || !folder_records.is_empty() {
             // When FoldersActor is down, everything is looked at once it is back.
-            let _ =
-                self.args.folders.cast(FoldersMsg::StoreChanged { entries: named.collect(), has_contents });
+            let _ = self.args.folders.cast(FoldersMsg::StoreChanged { entries: named.collect(), contents });
         }
         let changed = self.args.libraries.apply(entries);
         let changed_entries = self.args.libraries.mirror().apply_entries(folder_records);

@@ -57,6 +57,13 @@ impl Process {
         memory(&self.child.id().to_string(), field)
     }
 
+    /// Bytes that it asked the system for since it started, of files and sockets alike.
+    pub(crate) fn read(&self) -> Result<u64> {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.child.id()))?;
+        let read = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+        Ok(read.ok_or("no such field")?.trim().parse()?)
+    }
+
     /// Begins to count `VmHWM` anew.
     pub(crate) fn forget_peak(&self) -> Result<()> {
         Ok(std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5")?)

@@ -5,7 +5,7 @@
 //! at a time. **A restart** loses nothing: rows and journal are in `agent.db`, and the first look is at everything.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
-use super::files::FolderMarker;
-use super::report::{FolderRemark, FolderReport, FolderState};
+use super::report::FolderReport;
 use super::rows::FolderBinding;
 use super::watching::watch;
 use super::work::answering::FolderCommand;
@@ -24,9 +23,15 @@ use super::work::{FolderContext, FolderWork, LookScope, StopSwitch, WorkError};
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::entry::EntryHash;
+use crate::record::ContentHash;
+
+mod reporting;
+
+pub(super) use reporting::first_report;
+use reporting::report_of;
 
 /// Names that wait to be looked at; more are everything.
-const NAMES_MAX: usize = 10_000;
+const NAMES_MAX: usize = 50_000;
 /// A file that was closed, renamed or removed is as it is meant.
 const WHOLE_AFTER: Duration = Duration::from_millis(50);
 /// One that somebody writes to is let rest.
@@ -50,8 +55,8 @@ pub enum FolderMsg {
     DiskChanged { paths: Vec<PathBuf>, is_whole: bool },
     /// Its watcher: it hears nothing more, or not everything.
     WatchFailed { why: String },
-    /// FoldersActor: the store has other versions of these, or contents that it had not.
-    StoreChanged { entries: Vec<EntryHash>, has_contents: bool },
+    /// FoldersActor: the store has other versions of these entries, and these contents.
+    StoreChanged { entries: Vec<EntryHash>, contents: Arc<[ContentHash]> },
     /// FoldersActor: somebody asks for something.
     Obey { command: FolderCommand, reply: CommandReply },
     /// FoldersActor: how the folder is.
@@ -154,8 +159,8 @@ impl Actor for FolderActor {
         match message {
             FolderMsg::DiskChanged { paths, is_whole } => state.on_disk_changed(&myself, &paths, is_whole),
             FolderMsg::WatchFailed { why } => state.on_watch_failed(&myself, why),
-            FolderMsg::StoreChanged { entries, has_contents } => {
-                state.on_store_changed(&myself, entries, has_contents);
+            FolderMsg::StoreChanged { entries, contents } => {
+                state.on_store_changed(&myself, entries, &contents);
             }
             FolderMsg::Obey { command, reply } => state.on_obey(&myself, command, reply),
             FolderMsg::GetReport { reply } => {
@@ -222,25 +227,23 @@ impl FolderActorState {
             self.scope.is_full = true;
         }
         for path in paths {
-            match path.to_str() {
-                // A directory came or went, with all that is in it.
-                Some(name) if self.is_file(path) => {
-                    self.scope.names.insert(name.to_owned());
-                }
-                Some(_) | None => self.scope.is_full = true,
+            let Some(name) = path.to_str() else {
+                self.scope.is_full = true;
+                continue;
+            };
+            if is_whole {
+                self.scope.unrested.remove(name);
+            } else {
+                self.scope.unrested.insert(name.to_owned());
             }
+            self.scope.names.insert(name.to_owned());
         }
         if self.scope.names.len() > NAMES_MAX {
             self.scope.names.clear();
+            self.scope.unrested.clear();
             self.scope.is_full = true;
         }
         self.look_in(myself, if is_whole { WHOLE_AFTER } else { REST_AFTER });
-    }
-
-    /// Whether the name is no directory's now; one that went is told by its rows.
-    fn is_file(&self, path: &Path) -> bool {
-        let found = std::fs::symlink_metadata(self.args.binding.path.join(path));
-        found.map_or(true, |found| !found.is_dir())
     }
 
     fn on_watch_failed(&mut self, myself: &ActorRef<FolderMsg>, why: String) {
@@ -254,11 +257,17 @@ impl FolderActorState {
         &mut self,
         myself: &ActorRef<FolderMsg>,
         entries: Vec<EntryHash>,
-        has_contents: bool,
+        contents: &[ContentHash],
     ) {
         self.scope.entries.extend(entries);
         // What a look under way waits for is not known yet.
-        self.scope.waiting |= has_contents && (self.work.is_none() || self.report.waiting > 0);
+        if self.work.is_none() || self.report.waiting > 0 {
+            self.scope.contents.extend(contents);
+        }
+        if self.scope.contents.len() > NAMES_MAX {
+            self.scope.contents = BTreeSet::new();
+            self.scope.waiting = true;
+        }
         if self.scope.entries.len() > NAMES_MAX {
             self.scope.entries = BTreeSet::new();
             self.scope.is_full = true;
@@ -272,6 +281,10 @@ impl FolderActorState {
         if self.commands.len() >= COMMANDS_MAX {
             let _ = reply.send(Err("too much is asked of the folder at once; try again".into()));
             return;
+        }
+        if command == FolderCommand::Pause && self.work.is_none() {
+            // It may be long, and goes on as well later.
+            self.stop.set();
         }
         self.commands.push_back((command, reply));
         self.begin(myself);
@@ -334,10 +347,11 @@ impl FolderActorState {
 
     fn on_look_ended(&mut self, myself: &ActorRef<FolderMsg>, done: LookDone) {
         let LookDone { work, outcome, was_full, reply } = done;
+        self.stop.clear();
         self.is_paused = work.binding.settings.paused;
         self.args.binding = work.binding.clone();
         self.report = report_of(&work, &outcome);
-        let is_restless = work.is_restless;
+        let (is_restless, turn) = (work.is_restless, work.next_turn());
         self.work = Some(work);
         if let Some((reply, answer)) = reply {
             let _ = reply.send(answer);
@@ -357,6 +371,10 @@ impl FolderActorState {
                 self.scope.is_full = true;
                 Some(MISSING_RETRY)
             }
+            Err(WorkError::Stopped) => {
+                self.scope.is_full = true;
+                Some(RETRY_MIN)
+            }
             Err(error) => {
                 tracing::warn!(path = %self.args.binding.path.display(), %error, "a look at a folder failed");
                 self.scope.is_full = true;
@@ -368,6 +386,10 @@ impl FolderActorState {
             let generation = self.scan_generation;
             myself
                 .send_after(self.args.context.full_scan_interval, move || FolderMsg::ScanDue { generation });
+        }
+        if let Some(delay) = turn.filter(|_| outcome.is_ok()) {
+            self.scope.later = true;
+            self.look_in(myself, delay);
         }
         match again {
             Some(delay) => self.look_in(myself, delay),
@@ -383,81 +405,5 @@ impl FolderActorState {
         let now = self.retry;
         self.retry = (now * 2).min(RETRY_MAX);
         now
-    }
-
-    fn report(&self) -> FolderReport {
-        let mut report = self.report.clone();
-        if self.work.is_none() && !matches!(report.state, FolderState::Missing | FolderState::Failed) {
-            report.state = FolderState::Busy;
-        } else if self.is_paused {
-            report.state = FolderState::Paused;
-        }
-        (report.progress, report.eta_secs) = self.meter.read();
-        report.watched = self.watcher.is_some() && self.watch_problem.is_none();
-        report.problems.extend(
-            self.watch_problem
-                .iter()
-                .map(|why| format!("changes are found by looking from time to time: {why}")),
-        );
-        report
-    }
-
-    fn health(&self) -> ActorDetail {
-        let report = self.report();
-        let waits = self.scope.names.len() + self.scope.entries.len() + self.commands.len();
-        let detail = format!("{}: {}, {} files", report.path, report.state.name(), report.files);
-        ActorDetail { queued: Some(waits as u64), detail: Some(detail), children: Vec::new() }
-    }
-}
-
-pub(super) fn first_report(binding: &FolderBinding) -> FolderReport {
-    let FolderMarker { folder, .. } = binding.marker;
-    let settings = binding.settings;
-    let mode = match (settings.read_only, settings.send_only) {
-        (true, _) => "read-only",
-        (false, true) => "send-only",
-        (false, false) => "both",
-    };
-    FolderReport {
-        folder: data_encoding::HEXLOWER.encode(&folder.0),
-        path: binding.path.display().to_string(),
-        mode: mode.into(),
-        removals: if settings.ignore_removals { "ignore" } else { "apply" }.into(),
-        scan_only: settings.scan_only,
-        ..FolderReport::default()
-    }
-}
-
-fn report_of(work: &FolderWork, outcome: &Result<(), WorkError>) -> FolderReport {
-    let remarks = |list: &[(String, String)]| -> Vec<FolderRemark> {
-        list.iter().map(|(path, why)| FolderRemark { path: path.clone(), why: why.clone() }).collect()
-    };
-    let state = match outcome {
-        Err(WorkError::Gone(_)) => FolderState::Missing,
-        Err(_) => FolderState::Failed,
-        Ok(()) if work.held_count() > 0 || !work.asked.is_empty() => FolderState::Held,
-        Ok(()) if !work.waiting.is_empty() || work.is_restless => FolderState::Waiting,
-        Ok(()) => FolderState::Idle,
-    };
-    FolderReport {
-        state,
-        reason: outcome.as_ref().err().map(ToString::to_string),
-        files: work.files,
-        entries: work.live_entries(),
-        waiting: work.waiting.len() as u64,
-        waiting_bytes: work.waiting_bytes(),
-        held: work.held_count(),
-        held_paths: work.held_paths(),
-        asked: work
-            .asked
-            .values()
-            .take(super::work::SHOWN_MAX)
-            .map(|path| path.as_str().to_owned())
-            .collect(),
-        conflicts: work.conflicts(),
-        passed_over: remarks(&work.passed_over),
-        unknown: remarks(&work.unknown),
-        problems: work.problems.clone(),
-        ..first_report(&work.binding)
     }
 }

@@ -1,7 +1,7 @@
 //! What is done because somebody says so, and what cannot be done as it was planned.
 
 use super::plan::{FolderAction, keep_version, own_version, plan, write};
-use super::sight::{AgreedRow, DiskSight, PathSight, ReadFile, SeenFile};
+use super::sight::{AgreedRow, DiskSight, FolderMode, PathSight, ReadFile, SeenFile};
 use crate::entry::EntryRecord;
 
 /// The user's answer to [`FolderAction::Ask`]: the file belongs to the folder again. `None` unless that was the question.
@@ -46,12 +46,21 @@ pub(crate) fn revert(sight: &PathSight<'_>) -> FolderAction {
                 None => action,
             }
         }
+        // Nothing else would write it.
+        (FolderAction::Put(_), DiskSight::Gone(_) | DiskSight::Directory(_), Some(_))
+            if sight.rules.mode == FolderMode::SendOnly && sight.store.is_target_here =>
+        {
+            let is_directory = matches!(sight.disk, DiskSight::Directory(_));
+            write(entry, None, is_directory || sight.has_children)
+        }
         (FolderAction::Put(_), DiskSight::Gone(_) | DiskSight::Directory(_), Some(_)) => FolderAction::Forget,
         (FolderAction::Remove { .. } | FolderAction::Write { .. }, _, Some(file)) => {
             let (at, file) = ((sight.folder, sight.path), Some(file.clone()));
             let again = EntryRecord::after(Some(entry), at, file, sight.author, entry.hlc);
             FolderAction::Put(AgreedRow { entry: again, disk: agreed.disk.clone() })
         }
+        // It would be lost all the same, for instance because what it was is not here: it stays held.
+        _ if action.loses(Some(agreed)).is_some() => FolderAction::Nothing,
         _ => action,
     }
 }

@@ -46,12 +46,12 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-pub(crate) use copying::{CopiedFile, CopyError};
+pub(crate) use copying::{CopiedFile, CopyError, WholeFile};
 pub(crate) use ignoring::{IGNORE_FILE, IgnoreRules};
 pub(crate) use journal::{FolderJournal, JournalNote, NoteStep};
 pub(crate) use looking::{FileAt, LookCounts, LookEnd, LookRules, PassedOver, Sighted};
 pub(crate) use marker::{BindError, FolderGone, FolderMarker, Forbidden, MARKER};
-pub(crate) use own::{NoteId, OwnPath, TRASH};
+pub(crate) use own::{NoteId, OwnPath, TRASH, is_temporary};
 pub(crate) use placing::{ActEnd, AfterAct};
 pub(crate) use recovery::Recovered;
 pub(crate) use removing::RemoveOrder;

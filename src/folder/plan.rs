@@ -7,8 +7,7 @@
 use super::sight::{
     AgreedRow, DiskSight, FolderMode, MountPoint, OnDisk, PathSight, ReadFile, SeenFile, StoreSight,
 };
-use crate::entry::EntryPath;
-use crate::entry::EntryRecord;
+use crate::entry::{EntryFile, EntryPath, EntryRecord};
 use crate::record::{ContentHash, Hlc};
 
 /// What the actor does about a path. After each action but `Nothing` it looks at the path again, until that is what comes out, or
@@ -103,7 +102,9 @@ impl FolderAction {
             | Self::StepAside(_)
             | Self::Ask => return None,
         };
-        let is_lost = after.is_none_or(|after| after.size == 0 && before.size > 0);
+        // Of the two the name alone cannot be a lie.
+        let is_empty = |file: &EntryFile| file.size == 0 || file.target.is_of(b"");
+        let is_lost = after.is_none_or(|after| is_empty(after) && !is_empty(before));
         is_lost.then_some(before.target)
     }
 }
@@ -175,6 +176,8 @@ fn with_row(sight: &PathSight<'_>, agreed: &AgreedRow) -> FolderAction {
     let needs_reading = match &shown {
         Shown::Elsewhere => return FolderAction::Nothing,
         Shown::Unread => true,
+        // It makes way on the disk, and is nothing for the store.
+        Shown::Changed(..) if sight.rules.mode == FolderMode::ReadOnly => false,
         // The store lost it, or was set back: nothing may happen to the file before it is there again.
         Shown::Agreed(_) | Shown::Changed(..) => agreed.disk.is_some() && !is_shown_here,
         Shown::Gone => false,
@@ -263,20 +266,52 @@ fn changed(sight: &PathSight<'_>, agreed: &AgreedRow, file: &SeenFile, read: Rea
     }
     // The reader's change makes way on the disk once there is something to make way for.
     if sight.rules.mode == FolderMode::ReadOnly {
-        let makes_way =
-            entry.is_some_and(|entry| entry.supersedes(&agreed.entry)) && sight.store.is_target_here;
-        let at = Hlc::from_ms(file.described(read.hash).mtime_ms);
-        let name = sight.path.conflict(&sight.author.by, at, &read.hash.0);
-        return if makes_way { FolderAction::StepAside(name) } else { FolderAction::Nothing };
+        let newer = entry.filter(|entry| entry.supersedes(&agreed.entry));
+        return newer
+            .and_then(EntryRecord::target)
+            .map_or(FolderAction::Nothing, |target| make_way(sight, file, read, target));
     }
     let edit = next_version(sight, Some(&agreed.entry), Some((file, read)));
     FolderAction::Put(AgreedRow::read(edit, file, read))
+}
+
+/// A reader's file makes way for this content.
+fn make_way(sight: &PathSight<'_>, file: &SeenFile, read: ReadFile, target: ContentHash) -> FolderAction {
+    if !sight.store.is_target_here {
+        return FolderAction::Fetch(target);
+    }
+    let at = Hlc::from_ms(file.described(read.hash).mtime_ms);
+    FolderAction::StepAside(sight.path.conflict(&sight.author.by, at, &read.hash.0))
+}
+
+/// The same where nothing is written to the folder: what it never had at the path is not in the store.
+fn readers_without_row(sight: &PathSight<'_>, file: &SeenFile, read: ReadFile) -> FolderAction {
+    let StoreSight { entry, is_shown_here, .. } = sight.store;
+    let shown_before = sight.store.shown_before.filter(|_| is_shown_here);
+    let adopt = |version: &EntryRecord| FolderAction::Agree(AgreedRow::read(version.clone(), file, read));
+    match entry.map(|entry| (entry, entry.target())) {
+        Some((entry, Some(target))) if target == read.hash => {
+            if is_shown_here {
+                adopt(entry)
+            } else {
+                FolderAction::Nothing
+            }
+        }
+        Some((_, Some(target))) => shown_before.map_or_else(|| make_way(sight, file, read, target), adopt),
+        Some((entry, None)) if is_shown_here && (entry.was == Some(read.hash) || shown_before.is_some()) => {
+            FolderAction::Ask
+        }
+        Some((_, None)) | None => FolderAction::Nothing,
+    }
 }
 
 /// A file of which nothing was agreed: the directory was bound just now, the file is new, or `agent.db` was lost.
 fn without_row(sight: &PathSight<'_>, file: &SeenFile) -> FolderAction {
     let StoreSight { entry, shown_before, is_shown_here, .. } = sight.store;
     let Some(read) = file.read else { return FolderAction::Read };
+    if sight.rules.mode == FolderMode::ReadOnly {
+        return readers_without_row(sight, file, read);
+    }
     if !is_shown_here {
         return FolderAction::Nothing;
     }

@@ -1,11 +1,13 @@
 //! What this machine remembers of its folders, in `agent.db`: bindings, agreed rows, the brake, the journal.
 //!
 //! Everything is durable once a call returns: a row decides what is done to a user's file. Losing the file costs questions and reading,
-//! and no content: a directory without rows is one that was bound just now.
+//! and no content: a directory without rows is one that was bound just now. A row of another directory would be worse than none: what
+//! that one has and this one lacks would look removed. So rows and notes are written only by the binding that the folder has.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -20,6 +22,8 @@ use crate::record::WriterId;
 use crate::store::StoreId;
 
 mod coding;
+#[cfg(test)]
+mod tests;
 
 /// Why what is remembered of folders cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +74,14 @@ pub struct FolderBinding {
     pub(crate) settings: FolderSettings,
 }
 
+/// Every binding, those that were removed among them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FolderBindings {
+    /// Greater, the later they were read.
+    pub(crate) at: u64,
+    pub(crate) all: Vec<FolderBinding>,
+}
+
 /// A change of what was agreed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly all are of the largest")]
@@ -86,7 +98,11 @@ pub(crate) enum RowChange {
 
 /// The tables of folders. Cheap to clone; blocks.
 #[derive(Clone, Debug)]
-pub(crate) struct FolderRows(Arc<Mutex<Connection>>);
+pub(crate) struct FolderRows {
+    connection: Arc<Mutex<Connection>>,
+    /// How often bindings were read.
+    reads: Arc<AtomicU64>,
+}
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -105,7 +121,7 @@ impl FolderRows {
         };
         let connection =
             open().map_err(|source| RowsError { action: "open the tables of folders", source })?;
-        Ok(Self(Arc::new(Mutex::new(connection))))
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), reads: Arc::default() })
     }
 
     fn with<T>(
@@ -114,49 +130,76 @@ impl FolderRows {
         ask: impl FnOnce(&mut Connection) -> Result<T, Failure>,
     ) -> Result<T, RowsError> {
         let mut connection: MutexGuard<'_, Connection> =
-            self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         ask(&mut connection).map_err(|source| RowsError { action, source })
     }
 
-    /// Every binding, those that were removed among them.
-    pub(crate) fn bindings(&self) -> Result<Vec<FolderBinding>, RowsError> {
+    /// What is bound.
+    pub(crate) fn bindings(&self) -> Result<FolderBindings, RowsError> {
         self.with("read the folders", |connection| {
+            let at = self.reads.fetch_add(1, Ordering::Relaxed);
             let mut statement = connection
                 .prepare("SELECT folder, binding, path, settings FROM folder_bindings ORDER BY path")?;
             let mut found = statement.query([])?;
-            let mut bindings = Vec::new();
+            let mut all = Vec::new();
             while let Some(row) = found.next()? {
                 let marker = FolderMarker { folder: FolderId(row.get(0)?), binding: row.get(1)? };
                 let (path, settings): (String, String) = (row.get(2)?, row.get(3)?);
                 let settings = serde_json::from_str(&settings)?;
-                bindings.push(FolderBinding { marker, path: path.into(), settings });
+                all.push(FolderBinding { marker, path: path.into(), settings });
             }
-            Ok(bindings)
+            Ok(FolderBindings { at, all })
         })
     }
 
-    /// Writes a binding; the brake of one that is there stays.
-    pub(crate) fn save_binding(&self, binding: &FolderBinding) -> Result<(), RowsError> {
+    /// Writes a binding; the brake of one that is there stays. Unless it goes on from what was agreed, that is forgotten in the same
+    /// transaction. The journal stays: what it names may be anybody's.
+    pub(crate) fn bind(&self, binding: &FolderBinding, goes_on: bool) -> Result<(), RowsError> {
         self.with("write a folder", |connection| {
             let path = binding.path.to_str().ok_or("its path is no UTF-8")?;
             let settings = json!(binding.settings).to_string();
             let FolderMarker { folder, binding } = binding.marker;
-            connection.execute(
+            let tx = connection.transaction()?;
+            if !goes_on {
+                tx.execute("DELETE FROM folder_rows WHERE folder = ?1", [folder.0])?;
+            }
+            tx.execute(
                 "INSERT INTO folder_bindings VALUES (?1, ?2, ?3, ?4, '{}') ON CONFLICT (folder) DO UPDATE SET \
                  binding = ?2, path = ?3, settings = ?4",
                 params![folder.0, binding, path, settings],
             )?;
+            Ok(tx.commit()?)
+        })
+    }
+
+    /// Takes back a binding whose directory did not get its marker.
+    pub(crate) fn unbind(&self, marker: FolderMarker) -> Result<(), RowsError> {
+        self.with("take back a folder", |connection| {
+            let sql = "DELETE FROM folder_bindings WHERE folder = ?1 AND binding = ?2";
+            connection.execute(sql, params![marker.folder.0, marker.binding])?;
             Ok(())
         })
     }
 
-    /// Forgets what was agreed with a directory that is another one now.
-    pub(crate) fn forget_rows(&self, folder: FolderId) -> Result<(), RowsError> {
-        self.with("forget a folder", |connection| {
+    /// How a folder is kept here; `None` where another binding took the place of this one.
+    pub(crate) fn settings(&self, marker: FolderMarker) -> Result<Option<FolderSettings>, RowsError> {
+        self.with("read a folder", |connection| settings_of(connection, marker))
+    }
+
+    /// Changes how a folder is kept here, and says how that is then; `None` where another binding took the place of this one.
+    pub(crate) fn change_settings(
+        &self,
+        marker: FolderMarker,
+        change: impl FnOnce(&mut FolderSettings),
+    ) -> Result<Option<FolderSettings>, RowsError> {
+        self.with("write a folder", |connection| {
             let tx = connection.transaction()?;
-            tx.execute("DELETE FROM folder_rows WHERE folder = ?1", [folder.0])?;
-            tx.execute("DELETE FROM folder_journal WHERE folder = ?1", [folder.0])?;
-            Ok(tx.commit()?)
+            let Some(mut settings) = settings_of(&tx, marker)? else { return Ok(None) };
+            change(&mut settings);
+            let sql = "UPDATE folder_bindings SET settings = ?2 WHERE folder = ?1";
+            tx.execute(sql, params![marker.folder.0, json!(settings).to_string()])?;
+            tx.commit()?;
+            Ok(Some(settings))
         })
     }
 
@@ -184,17 +227,24 @@ impl FolderRows {
             let mut rows = BTreeMap::new();
             while let Some(row) = found.next()? {
                 let (record, disk): (Vec<u8>, Option<String>) = (row.get(1)?, row.get(2)?);
-                let disk = disk.map(|disk| disk_of(&disk)).transpose()?;
-                rows.insert(EntryHash(row.get(0)?), AgreedRow { entry: record_of(&record)?, disk });
+                match agreed_of(&record, disk.as_deref()) {
+                    Ok(agreed) => drop(rows.insert(EntryHash(row.get(0)?), agreed)),
+                    // As if the path had never been agreed on: it is read, and nothing is removed for it.
+                    Err(error) => {
+                        tracing::error!(%error, "a row of a folder cannot be read, and counts as none");
+                    }
+                }
             }
             Ok(rows)
         })
     }
 
     /// Writes changes of what was agreed, all or none.
-    pub(crate) fn change(&self, folder: FolderId, changes: &[RowChange]) -> Result<(), RowsError> {
+    pub(crate) fn change(&self, marker: FolderMarker, changes: &[RowChange]) -> Result<(), RowsError> {
         self.with("write what was agreed", |connection| {
+            let FolderMarker { folder, .. } = marker;
             let tx = connection.transaction()?;
+            check_bound(&tx, marker)?;
             for change in changes {
                 match change {
                     RowChange::Agree(row) => {
@@ -230,34 +280,57 @@ impl FolderRows {
     }
 
     /// Keeps what the brake of a folder remembers.
-    pub(crate) fn save_brake(&self, folder: FolderId, brake: &FolderBrake) -> Result<(), RowsError> {
+    pub(crate) fn save_brake(&self, marker: FolderMarker, brake: &FolderBrake) -> Result<(), RowsError> {
         self.with("write the brake of a folder", |connection| {
+            check_bound(connection, marker)?;
             let sql = "UPDATE folder_bindings SET brake = ?2 WHERE folder = ?1";
-            connection.execute(sql, params![folder.0, brake_text(brake)])?;
+            connection.execute(sql, params![marker.folder.0, brake_text(brake)])?;
             Ok(())
         })
     }
 
     /// The journal of one folder.
-    pub(crate) fn journal(&self, folder: FolderId) -> JournalRows {
-        JournalRows { rows: self.clone(), folder }
+    pub(crate) fn journal(&self, marker: FolderMarker) -> JournalRows {
+        JournalRows { rows: self.clone(), marker }
     }
+}
+
+fn settings_of(
+    connection: &Connection,
+    FolderMarker { folder, binding }: FolderMarker,
+) -> Result<Option<FolderSettings>, Failure> {
+    let sql = "SELECT settings FROM folder_bindings WHERE folder = ?1 AND binding = ?2";
+    let found: Option<String> =
+        connection.query_row(sql, params![folder.0, binding], |row| row.get(0)).optional()?;
+    Ok(found.map(|text| serde_json::from_str(&text)).transpose()?)
+}
+
+/// # Errors
+/// The folder has another binding: nothing that this one learns is worth anything.
+fn check_bound(connection: &Connection, marker: FolderMarker) -> Result<(), Failure> {
+    let is_bound = settings_of(connection, marker)?.is_some();
+    if is_bound { Ok(()) } else { Err("the folder was bound to a directory anew".into()) }
+}
+
+fn agreed_of(record: &[u8], disk: Option<&str>) -> Result<AgreedRow, Failure> {
+    Ok(AgreedRow { entry: record_of(record)?, disk: disk.map(disk_of).transpose()? })
 }
 
 /// The journal of one folder.
 #[derive(Clone, Debug)]
 pub(crate) struct JournalRows {
     rows: FolderRows,
-    folder: FolderId,
+    marker: FolderMarker,
 }
 
 impl FolderJournal for JournalRows {
     fn note(&self, notes: &[JournalNote]) -> io::Result<()> {
         let written = self.rows.with("write the journal of a folder", |connection| {
             let tx = connection.transaction()?;
+            check_bound(&tx, self.marker)?;
             for note in notes {
                 tx.prepare_cached("INSERT OR REPLACE INTO folder_journal VALUES (?1, ?2, ?3)")?
-                    .execute(params![self.folder.0, note.id.0, note_text(note)])?;
+                    .execute(params![self.marker.folder.0, note.id.0, note_text(note)])?;
             }
             Ok(tx.commit()?)
         });
@@ -269,7 +342,7 @@ impl FolderJournal for JournalRows {
             let tx = connection.transaction()?;
             for id in ids {
                 tx.prepare_cached("DELETE FROM folder_journal WHERE folder = ?1 AND id = ?2")?
-                    .execute(params![self.folder.0, id.0])?;
+                    .execute(params![self.marker.folder.0, id.0])?;
             }
             Ok(tx.commit()?)
         });
@@ -280,11 +353,15 @@ impl FolderJournal for JournalRows {
         let read = self.rows.with("read the journal of a folder", |connection| {
             let mut statement =
                 connection.prepare("SELECT id, note FROM folder_journal WHERE folder = ?1 ORDER BY id")?;
-            let mut found = statement.query([self.folder.0])?;
+            let mut found = statement.query([self.marker.folder.0])?;
             let mut notes = Vec::new();
             while let Some(row) = found.next()? {
                 let (id, text): ([u8; 16], String) = (row.get(0)?, row.get(1)?);
-                notes.push(note_of(NoteId(id), &text)?);
+                match note_of(NoteId(id), &text) {
+                    Ok(note) => notes.push(note),
+                    // What it names is found as a stray, and goes to the trash.
+                    Err(error) => tracing::error!(%error, "a note of a folder's journal cannot be read"),
+                }
             }
             Ok(notes)
         });

@@ -33,7 +33,7 @@ use self::world::FolderWorld;
 use crate::entry::EntryRecord;
 use crate::record::ContentHash;
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 1_000;
 /// Within how many seeds a planted bug has to be found.
 const SEEDS_FOR_A_BUG: u64 = 200;
 

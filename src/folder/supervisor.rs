@@ -5,25 +5,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 
-use super::actor::{CommandReply, FolderActor, FolderArgs, FolderMsg};
+use super::actor::{CommandReply, FolderMsg};
 use super::report::{FolderConflict, FolderPlace, FolderReport, FolderVersion, KnownFolder};
-use super::rows::FolderBinding;
+use super::rows::{FolderBinding, FolderBindings};
 use super::work::FolderContext;
 use super::work::answering::FolderCommand;
-use crate::actor::policy::{ChildKind, policy};
-use crate::actor::restart::{ExitKind, History, RestartDecision, decide};
-use crate::actor::status::{ASK_GRANDCHILD_LIMIT, ActorDetail, ActorState, ActorStatus, ask};
+use crate::actor::restart::{ExitKind, History};
+use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::entry::{EntryHash, FolderId};
-use crate::events::NodeEvent;
 use crate::record::ContentHash;
 
 mod adding;
 mod binding;
+mod children;
 mod orders;
 
 pub(crate) use orders::FolderWishes;
@@ -63,8 +62,8 @@ pub type FolderReply<T> = RpcReplyPort<Result<T, FolderError>>;
 
 #[derive(Debug)]
 pub enum FoldersMsg {
-    /// CanServiceActor: entries that changed, and whether contents came.
-    StoreChanged { entries: Arc<[(FolderId, EntryHash)]>, has_contents: bool },
+    /// CanServiceActor: entries that changed, and contents that are here.
+    StoreChanged { entries: Arc<[(FolderId, EntryHash)]>, contents: Arc<[ContentHash]> },
     /// HTTP API: bind a directory to a folder.
     AddFolder { order: FolderOrder, reply: FolderReply<FolderReport> },
     /// HTTP API: every folder of this machine.
@@ -86,7 +85,7 @@ pub enum FoldersMsg {
     /// Its task: folders of the configuration that cannot be bound, as of the last try, and those that are.
     Tried { unbound: Vec<UnboundFolder>, bound: Vec<String> },
     /// Its task: the bindings as they are now.
-    Bound { bindings: Vec<FolderBinding>, names: BTreeMap<FolderId, String> },
+    Bound { bindings: FolderBindings, names: BTreeMap<FolderId, String> },
     /// Its timer: start that FolderActor again.
     Respawn { folder: FolderId, generation: u64 },
     /// Its tasks: one of them panicked, and why.
@@ -116,10 +115,14 @@ pub struct FoldersState {
     args: FoldersArgs,
     tasks: Tasks<FoldersMsg>,
     folders: BTreeMap<FolderId, Bound>,
+    /// How late it was read which they are.
+    bound_at: Option<u64>,
     names: BTreeMap<FolderId, String>,
     unbound: Vec<UnboundFolder>,
     /// Ids of folders that the configuration names.
     configured: BTreeSet<String>,
+    /// How many FolderActors were started.
+    starts: u64,
 }
 
 pub struct FoldersActor;
@@ -140,9 +143,11 @@ impl Actor for FoldersActor {
             args,
             tasks,
             folders: BTreeMap::new(),
+            bound_at: None,
             names: BTreeMap::new(),
             unbound: Vec::new(),
             configured: BTreeSet::new(),
+            starts: 0,
         })
     }
 
@@ -153,8 +158,8 @@ impl Actor for FoldersActor {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            FoldersMsg::StoreChanged { entries, has_contents } => {
-                state.on_store_changed(&entries, has_contents);
+            FoldersMsg::StoreChanged { entries, contents } => {
+                state.on_store_changed(&entries, &contents);
             }
             FoldersMsg::AddFolder { order, reply } => state.on_add(&myself, order, reply),
             FoldersMsg::ListFolders { reply } => {
@@ -306,14 +311,15 @@ impl FoldersState {
         self.folders.keys().filter_map(|folder| self.actor_of(*folder)).collect()
     }
 
-    fn on_store_changed(&mut self, entries: &[(FolderId, EntryHash)], has_contents: bool) {
+    fn on_store_changed(&mut self, entries: &[(FolderId, EntryHash)], contents: &Arc<[ContentHash]>) {
         for (folder, bound) in &self.folders {
             let Some(actor) = &bound.actor else { continue };
             let changed: Vec<EntryHash> =
                 entries.iter().filter(|(of, _)| of == folder).map(|(_, hash)| *hash).collect();
-            if !changed.is_empty() || has_contents {
+            if !changed.is_empty() || !contents.is_empty() {
                 // One that is gone looks at everything when it is back.
-                let _ = actor.send_message(FolderMsg::StoreChanged { entries: changed, has_contents });
+                let contents = Arc::clone(contents);
+                let _ = actor.send_message(FolderMsg::StoreChanged { entries: changed, contents });
             }
         }
     }
@@ -385,154 +391,10 @@ impl FoldersState {
             }
         };
         let Some(bound) = self.folders.get(&folder) else { return };
-        let mut binding = bound.binding.clone();
-        binding.settings.removed = true;
+        let marker = bound.binding.marker;
         let (context, owner) = (self.args.context.clone(), myself.clone());
         self.tasks.spawn(async move {
-            let _ = reply.send(binding::save(&context, binding, &owner).await);
+            let _ = reply.send(binding::remove(&context, marker, &owner).await);
         });
-    }
-
-    /// Starts those that are new, and stops those that are gone.
-    async fn on_bound(
-        &mut self,
-        myself: &ActorRef<FoldersMsg>,
-        bindings: Vec<FolderBinding>,
-        names: BTreeMap<FolderId, String>,
-    ) {
-        self.names.extend(names);
-        let wanted: BTreeMap<FolderId, FolderBinding> = bindings
-            .into_iter()
-            .filter(|binding| !binding.settings.removed)
-            .map(|binding| (binding.marker.folder, binding))
-            .collect();
-        let gone: Vec<FolderId> =
-            self.folders.keys().copied().filter(|id| !wanted.contains_key(id)).collect();
-        for folder in gone {
-            if let Some(Bound { actor: Some(actor), .. }) = self.folders.remove(&folder) {
-                actor.stop(Some("the folder was removed".into()));
-            }
-        }
-        for (folder, binding) in wanted {
-            match self.folders.get_mut(&folder) {
-                Some(bound) if bound.binding == binding => continue,
-                // Kept in another way from now on.
-                Some(bound) => {
-                    bound.binding = binding;
-                    if let Some(actor) = bound.actor.take() {
-                        actor.stop(Some("the folder is kept in another way".into()));
-                    }
-                    self.start(myself, folder).await;
-                    continue;
-                }
-                None => {}
-            }
-            let history = History::default();
-            let bound = Bound { binding, actor: None, history, generation: 0, degraded: false };
-            self.folders.insert(folder, bound);
-            self.start(myself, folder).await;
-        }
-    }
-
-    async fn start(&mut self, myself: &ActorRef<FoldersMsg>, folder: FolderId) {
-        let Some(bound) = self.folders.get_mut(&folder) else { return };
-        let args = FolderArgs { context: self.args.context.clone(), binding: bound.binding.clone() };
-        bound.generation += 1;
-        match Actor::spawn_linked(None, FolderActor, args, myself.get_cell()).await {
-            Ok((actor, _)) => {
-                bound.actor = Some(actor);
-                bound.degraded = false;
-                bound.history.started(Instant::now());
-            }
-            Err(error) => {
-                let exit = ExitKind::of_spawn_error(&error);
-                self.failed(myself, folder, &exit);
-            }
-        }
-    }
-
-    fn on_exit(&mut self, myself: &ActorRef<FoldersMsg>, who: ActorId, exit: &ExitKind) {
-        let is_it = |bound: &Bound| bound.actor.as_ref().is_some_and(|actor| actor.get_id() == who);
-        let folder = self.folders.iter().find(|(_, bound)| is_it(bound)).map(|(folder, _)| *folder);
-        if let Some(folder) = folder {
-            self.failed(myself, folder, exit);
-        }
-    }
-
-    fn failed(&mut self, myself: &ActorRef<FoldersMsg>, folder: FolderId, exit: &ExitKind) {
-        let Some(bound) = self.folders.get_mut(&folder) else { return };
-        bound.actor = None;
-        let decision =
-            decide(policy(ChildKind::Folder), exit, &mut bound.history, Instant::now(), rand::random());
-        let (reason, generation) = (exit.reason(), bound.generation);
-        let after = match decision {
-            RestartDecision::LetGo => return,
-            RestartDecision::Respawn { after } => after,
-            RestartDecision::Degrade { retry_after, .. } => {
-                bound.degraded = true;
-                retry_after
-            }
-            RestartDecision::BackOff { for_, .. } => for_,
-            RestartDecision::Escalate { .. } => policy(ChildKind::Folder).backoff.max,
-        };
-        tracing::warn!(path = %bound.binding.path.display(), reason, ?after, "a FolderActor failed and is started again");
-        let (kind, restarts) = (ChildKind::Folder.to_string(), bound.history.restarts());
-        let event = NodeEvent::ActorRestarted { kind, reason, restarts };
-        self.args.context.events.publish(self.args.context.clock.own_ms(), event);
-        myself.send_after(after, move || FoldersMsg::Respawn { folder, generation });
-    }
-
-    fn on_get_health(&mut self, reply: RpcReplyPort<ActorDetail>) {
-        if reply.is_closed() {
-            return;
-        }
-        let asked: Vec<_> = self
-            .folders
-            .iter()
-            .map(|(folder, bound)| {
-                let label = self.names.get(folder).cloned().unwrap_or_else(|| binding::id_of(*folder));
-                (label, bound.actor.clone(), bound.history.clone(), bound.degraded)
-            })
-            .collect();
-        self.tasks.spawn(async move {
-            let children = asked.into_iter().map(|(label, actor, history, degraded)| async move {
-                child_status(label, actor, &history, degraded).await
-            });
-            let children = futures::future::join_all(children).await;
-            let detail = Some(format!("{} folders", children.len()));
-            let _ = reply.send(ActorDetail { queued: None, detail, children });
-        });
-    }
-}
-
-async fn child_status(
-    label: String,
-    actor: Option<ActorRef<FolderMsg>>,
-    history: &History,
-    degraded: bool,
-) -> ActorStatus {
-    let query = |reply| FolderMsg::GetHealth { reply };
-    let answer = match &actor {
-        Some(actor) => ask(actor, query, ASK_GRANDCHILD_LIMIT).await,
-        None => None,
-    };
-    let state = match (&actor, &answer) {
-        (None, _) if degraded => ActorState::Degraded,
-        (None, _) => ActorState::Restarting,
-        (Some(_), None) => ActorState::Unresponsive,
-        (Some(_), Some(_)) => ActorState::Running,
-    };
-    let answer = answer.unwrap_or_default();
-    ActorStatus {
-        id: actor.map(|actor| actor.get_id().to_string()),
-        kind: ChildKind::Folder.to_string(),
-        label: Some(label),
-        state,
-        restarts: history.restarts(),
-        uptime_secs: history.running_since().map_or(0, |since| since.elapsed().as_secs()),
-        queued: answer.queued,
-        last_error: history.last_error().map(str::to_owned),
-        children: Vec::new(),
-        detail: answer.detail,
     }
 }

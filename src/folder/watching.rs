@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use ractor::ActorRef;
 
 use super::actor::FolderMsg;
+use super::files::is_temporary;
 use crate::entry::path::OWN_PREFIX;
 
 /// Starts to watch everything below a directory.
@@ -15,9 +16,10 @@ use crate::entry::path::OWN_PREFIX;
 /// Why it cannot be watched: the folder is looked at from time to time then.
 pub(super) fn watch(root: &Path, actor: ActorRef<FolderMsg>) -> Result<RecommendedWatcher, String> {
     let below = root.to_owned();
+    let mut placed = None;
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let message = match event {
-            Ok(event) => match heard(&below, event) {
+            Ok(event) => match heard(&below, event, &mut placed) {
                 Some(message) => message,
                 None => return,
             },
@@ -31,9 +33,21 @@ pub(super) fn watch(root: &Path, actor: ActorRef<FolderMsg>) -> Result<Recommend
     Ok(watcher)
 }
 
-fn heard(root: &Path, event: notify::Event) -> Option<FolderMsg> {
+/// What an event says. `placed` remembers the last rename of a file of our own: what it is called then has its row.
+fn heard(root: &Path, event: notify::Event, placed: &mut Option<usize>) -> Option<FolderMsg> {
     if event.need_rescan() {
         return Some(FolderMsg::DiskChanged { paths: Vec::new(), is_whole: true });
+    }
+    if let EventKind::Modify(ModifyKind::Name(mode)) = event.kind
+        && let Some(tracker) = event.tracker()
+    {
+        if mode == RenameMode::From && event.paths.iter().any(|path| is_temporary(path)) {
+            *placed = Some(tracker);
+            return None;
+        }
+        if *placed == Some(tracker) {
+            return None;
+        }
     }
     let is_whole = match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write))

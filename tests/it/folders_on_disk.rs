@@ -2,111 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::support::daemon::{Daemon, embedded_yaml};
-use crate::support::nodes::{TestNode, eventually};
+use crate::support::machine::{Machine, files, knows, pair};
+use crate::support::nodes::eventually;
 
-/// A node with a bound directory.
-struct Machine {
-    node: TestNode,
-    home: TempDir,
-}
-
-impl Machine {
-    async fn start(name: &str) -> Self {
-        let node = TestNode::start(name, |_| {}).await;
-        let home = tempfile::tempdir().expect("a directory");
-        fs::create_dir(home.path().join("Photos")).expect("a directory");
-        Self { node, home }
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.home.path().join("Photos")
-    }
-
-    fn put(&self, name: &str, content: &str) {
-        let path = self.dir().join(name);
-        fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
-        fs::write(path, content).expect("a file");
-    }
-
-    async fn add(&self) -> Value {
-        let body = json!({ "path": self.dir(), "name": "photos" });
-        let answer = self.node.post("/folders", body).await;
-        assert_eq!(answer["status"], "success", "{answer}");
-        answer["data"].clone()
-    }
-
-    async fn act(&self, body: Value) -> Value {
-        self.node.post("/folders/photos/actions", body).await
-    }
-
-    async fn report(&self) -> Value {
-        self.node.get("/folders/photos").await["data"].clone()
-    }
-
-    /// Waits until the directory has these files, and no others.
-    async fn has(&self, expected: &[(&str, &str)]) {
-        let expected: BTreeMap<String, String> =
-            expected.iter().map(|(name, content)| ((*name).to_owned(), (*content).to_owned())).collect();
-        eventually("the directory has it", async || {
-            let found = files(&self.dir());
-            if found == expected {
-                return Ok(());
-            }
-            Err(format!("{found:?}, and {}", self.report().await))
-        })
-        .await;
-    }
-
-    /// Waits until the folder says this of itself.
-    async fn says(&self, what: &str, is_so: impl Fn(&Value) -> bool) {
-        eventually(what, async || {
-            let report = self.report().await;
-            is_so(&report).then_some(()).ok_or_else(|| report.to_string())
-        })
-        .await;
-    }
-}
-
-/// Every file below a directory with its content, but our own.
-fn files(dir: &Path) -> BTreeMap<String, String> {
-    let walk = walkdir::WalkDir::new(dir)
-        .into_iter()
-        .filter_entry(|entry| !entry.file_name().to_string_lossy().starts_with(".can-sync"));
-    let files = walk.filter_map(Result::ok).filter(|entry| entry.file_type().is_file());
-    files
-        .filter_map(|entry| {
-            let name = entry.path().strip_prefix(dir).ok()?.to_str()?.to_owned();
-            // One that goes meanwhile is found to be gone with the next look.
-            Some((name, fs::read_to_string(entry.path()).ok()?))
-        })
-        .collect()
-}
-
-/// Two machines that know each other, with the folder on both.
-async fn pair() -> (Machine, Machine) {
-    let (a, b) = tokio::join!(Machine::start("a"), Machine::start("b"));
-    b.node.dial(&a.node).await;
-    tokio::join!(a.node.wait_in_sync(), b.node.wait_in_sync());
-    a.add().await;
-    knows(&b).await;
-    b.add().await;
-    (a, b)
-}
-
-/// Waits until the folder's name is known there: else it would make another one.
-async fn knows(machine: &Machine) {
-    eventually("the folder is known", async || {
-        let known = machine.node.get("/folders").await["data"]["known"].clone();
-        known.as_array().is_some_and(|known| known.len() == 1).then_some(()).ok_or_else(|| known.to_string())
-    })
-    .await;
-}
+mod binding;
+mod oddities;
+mod one_way;
+mod removals;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_done_in_one_directory_shows_in_the_other() {

@@ -18,6 +18,7 @@ pub(crate) mod hostile;
 pub(crate) mod infrastructure;
 pub(crate) mod library_member;
 pub(crate) mod listing;
+pub(crate) mod machine;
 pub(crate) mod member;
 pub(crate) mod mounted;
 pub(crate) mod netns;

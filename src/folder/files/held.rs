@@ -214,6 +214,14 @@ impl FolderDir {
                 if let Some(twin) = self.written_otherwise(&above, &component)? {
                     next = self.step(above, &twin)?;
                 } else if makes {
+                    // Two directories that are one to other machines, or to people: a look would leave one of them alone.
+                    if let Some(twin) = self.twins(&above, &component)?.first() {
+                        let why = format!(
+                            "{} is there, which differs from {component} in case alone",
+                            below(&above.path, twin)
+                        );
+                        return Err(io::Error::other(why));
+                    }
                     let all = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
                     match rustix::fs::mkdirat(&above, component.as_str(), all) {
                         Ok(()) => made += 1,

@@ -8,15 +8,14 @@ use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 
 use super::held::{Descent, HeldDir, split};
 use super::journal::{FolderJournal, JournalNote, NoteStep};
+use super::opened::Poured;
 use super::own::{NoteId, OwnPath};
 use super::stat::RawStat;
+#[cfg(target_os = "linux")]
+use super::writing::SYNC_EACH_MAX;
 use super::writing::{ContentSource, WriteError, WriteOrder};
 use super::{FolderDir, Moment};
 use crate::entry::EntryFile;
-use crate::record::ContentHash;
-
-/// As many files or fewer are made durable one by one; more with all else that the file system has to write.
-const SYNC_EACH_MAX: usize = 8;
 
 /// A file that is made but not in its place.
 pub(super) struct MadeFile<'a> {
@@ -143,11 +142,13 @@ impl FolderDir {
         };
         let opened = rustix::fs::openat(&making.dir, making.making(), flags, Mode::from_raw_mode(mode));
         let mut file = File::from(opened.map_err(|error| failed(error.into()))?);
-        let hash = self.fill_made(order.content, &mut file, making, reserve_bytes).map_err(failed)?;
-        match hash {
+        match self.fill_made(order.content, &mut file, making, reserve_bytes).map_err(failed)? {
             None => return Err(WriteError::NoRoom(order.name.clone())),
-            Some(hash) if hash != making.file.target => {
+            Some(poured) if poured.hash != making.file.target => {
                 return Err(WriteError::WrongContent(order.name.clone()));
+            }
+            Some(poured) if poured.bytes != making.file.size => {
+                return Err(WriteError::WrongSize(order.name.clone(), making.file.size, poured.bytes));
             }
             Some(_) => {}
         }
@@ -156,22 +157,26 @@ impl FolderDir {
         self.at(Moment::Made).map_err(failed)
     }
 
-    /// Content, and what it hashes to; `None` where it would go into the reserve.
+    /// Writes the content; `None` where it would go into the reserve.
     fn fill_made(
         &self,
         content: ContentSource<'_>,
         file: &mut File,
         making: &MadeFile<'_>,
         reserve_bytes: u64,
-    ) -> io::Result<Option<ContentHash>> {
+    ) -> io::Result<Option<Poured>> {
         if let ContentSource::File(source) = content
             && self.clone_file(source, file)
         {
-            return Ok(Some(self.hash_rest(file)?.hash));
+            return Ok(Some(self.hash_rest(file)?));
         }
         let room = rustix::fs::fstatvfs(&making.dir)?;
         let free = room.f_bavail.saturating_mul(room.f_frsize);
-        if free < making.file.size.saturating_add(reserve_bytes) {
+        let size = match content {
+            ContentSource::File(source) => source.metadata()?.len(),
+            ContentSource::Bytes(bytes) => bytes.len() as u64,
+        };
+        if free < size.saturating_add(reserve_bytes) {
             return Ok(None);
         }
         let poured = match content {
@@ -182,7 +187,7 @@ impl FolderDir {
             }
             ContentSource::Bytes(mut bytes) => self.pour(&mut bytes, file)?,
         };
-        Ok(Some(poured.hash))
+        Ok(Some(poured))
     }
 
     /// Owner, mode and time.

@@ -98,6 +98,11 @@ pub(crate) enum BindError {
         /// The folder.
         above: PathBuf,
     },
+    /// It has the marker of this folder, but of another binding.
+    #[error(
+        "{0} was bound to this folder by another installation, or is a copy of a directory that was: if nothing else keeps it alike, remove its {MARKER} and add it again; no file is lost by that"
+    )]
+    OtherBinding(PathBuf),
     /// It has a marker that is not this one.
     #[error(
         "{0} is bound to another folder already: remove that first, and its {MARKER} if no machine uses it"
@@ -173,6 +178,9 @@ impl FolderDir {
         let root = dir.held_root().map_err(unreadable)?;
         match read_marker(&root).map_err(unreadable)? {
             MarkerSight::Marker(found) if found == marker => {}
+            MarkerSight::Marker(found) if found.folder == marker.folder => {
+                return Err(BindError::OtherBinding(dir.path));
+            }
             MarkerSight::Marker(_) | MarkerSight::Unknown => return Err(BindError::Bound(dir.path)),
             MarkerSight::None => dir.write_marker(&root).map_err(|error| {
                 let is_there = error.kind() == io::ErrorKind::AlreadyExists;
@@ -198,6 +206,21 @@ impl FolderDir {
             root.sync().map_err(unreadable)?;
         }
         Ok(())
+    }
+
+    /// The marker of a directory that may be a folder, if it has one. Nothing is written.
+    ///
+    /// # Errors
+    /// [`BindError`]
+    pub(crate) fn marker_at(path: &Path, forbidden: &Forbidden) -> Result<Option<FolderMarker>, BindError> {
+        let dir = Self::open_unmarked(path, FolderMarker { folder: FolderId([0; 32]), binding: [0; 16] })?;
+        forbidden.check(&dir.path)?;
+        let unreadable = |error| FolderGone::Unreadable(dir.path.clone(), error);
+        match dir.held_root().and_then(|root| read_marker(&root)).map_err(unreadable)? {
+            MarkerSight::None => Ok(None),
+            MarkerSight::Marker(found) => Ok(Some(found)),
+            MarkerSight::Unknown => Err(BindError::Bound(dir.path)),
+        }
     }
 
     fn write_marker(&self, root: &HeldDir) -> io::Result<()> {
@@ -232,7 +255,6 @@ impl FolderDir {
     /// # Errors
     /// [`FolderGone`]
     pub(crate) fn check(&self) -> Result<(), FolderGone> {
-        self.forget_listings();
         let now = Self::root_at(&self.path)?.1;
         if (now.key, now.inode) != (self.root_stat.key, self.root_stat.inode) {
             return Err(FolderGone::Replaced(self.path.clone()));

@@ -1,6 +1,7 @@
 //! Names of our own files in a folder: temporary ones beside their places, and the trash.
 
 use std::fmt;
+use std::path::Path;
 
 use data_encoding::HEXLOWER;
 
@@ -16,6 +17,11 @@ const MAKING_SUFFIX: &str = ".part";
 /// Digits of the time in the name of a file in the trash.
 const TIME_DIGITS: usize = 13;
 const ID_DIGITS: usize = 32;
+
+/// Whether a path is that of a temporary file of ours.
+pub(crate) fn is_temporary(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()))
+}
 
 /// Names a note in the journal: random, and part of the names of its files.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -11,6 +11,7 @@ use super::held::{Descent, HeldDir, below};
 use super::journal::{FolderJournal, JournalNote};
 use super::own::{NoteId, OwnPath, TRASH};
 use super::stat::{FileKind, RawStat};
+use super::writing::sync_dirs;
 use super::{FolderDir, Moment};
 
 /// What came of an action.
@@ -107,8 +108,9 @@ impl FolderDir {
     /// Whether a file that is in its place may be what was agreed: it is not read.
     pub(super) fn may_be(dir: &HeldDir, stat: &RawStat, over: &AgreedRow) -> bool {
         let agreed = over.disk.as_ref().map(|disk| disk.stat.executable);
+        // What the entry says of the size is somebody's word.
         stat.kind == FileKind::File
-            && over.entry.file.as_ref().is_some_and(|file| file.size == stat.size)
+            && over.disk.as_ref().is_some_and(|disk| disk.stat.size == stat.size)
             && over.came_out(stat.seen(dir.traits, agreed), None) != CameOut::Changed
     }
 
@@ -123,18 +125,15 @@ impl FolderDir {
 
     /// Makes durable what went from these directories into the trash.
     pub(super) fn sync_out(&self, dirs: &[HeldDir]) -> io::Result<()> {
-        let (mut synced, mut mounts) = (HashSet::new(), HashSet::new());
+        let mut mounts = HashSet::new();
         for dir in dirs {
             if mounts.insert(&dir.mount)
                 && let Descent::Open(trash) = self.descend(&below(&dir.mount, TRASH))?
             {
                 trash.sync()?;
             }
-            if synced.insert(&dir.path) {
-                dir.sync()?;
-            }
         }
-        Ok(())
+        sync_dirs(dirs)
     }
 
     /// Removes a file that was made here, if it still is that one. `false` where it is not.

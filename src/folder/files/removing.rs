@@ -5,7 +5,7 @@ use std::io;
 
 use rustix::fs::RenameFlags;
 
-use super::super::AgreedRow;
+use super::super::{AgreedRow, MountPoint};
 use super::held::{Descent, HeldDir, split};
 use super::journal::{FolderJournal, JournalNote, NoteStep};
 use super::own::{NoteId, OwnPath};
@@ -61,9 +61,9 @@ impl FolderDir {
         now_ms: u64,
     ) -> Vec<io::Result<ActEnd>> {
         let mut ends: Vec<Option<io::Result<ActEnd>>> = orders.iter().map(|_| None).collect();
-        let mut taking = Vec::new();
+        let (mut taking, mut trashes) = (Vec::new(), HashSet::new());
         for (at, order) in orders.iter().enumerate() {
-            match self.find_for_removal(order, now_ms) {
+            match self.find_for_removal(order, &mut trashes, now_ms) {
                 Ok(Some(found)) => taking.push((at, found)),
                 Ok(None) => ends[at] = Some(Ok(ActEnd::LookAgain)),
                 Err(error) => ends[at] = Some(Err(error)),
@@ -83,6 +83,8 @@ impl FolderDir {
                 forgotten.push(taking.note.id);
             }
             if matches!(end, Ok(ActEnd::Done { .. })) {
+                // Else each of them costs a listing of its directory when it is looked at again.
+                self.drop_name(&taking.dir.path, &taking.name);
                 emptied.insert(taking.dir.path.clone());
             }
             ends[at] = Some(end);
@@ -101,6 +103,7 @@ impl FolderDir {
     fn find_for_removal<'a>(
         &self,
         order: &'a RemoveOrder<'a>,
+        trashes: &mut HashSet<MountPoint>,
         now_ms: u64,
     ) -> io::Result<Option<TakenOut<'a>>> {
         let (directory, name) = split(order.name.as_str());
@@ -119,7 +122,10 @@ impl FolderDir {
         if !may_be {
             return Ok(None);
         }
-        self.open_trash(&dir.mount)?;
+        if !trashes.contains(&dir.mount) {
+            self.open_trash(&dir.mount)?;
+            trashes.insert(dir.mount.clone());
+        }
         let id = NoteId::random();
         let note = JournalNote {
             id,

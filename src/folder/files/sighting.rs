@@ -53,6 +53,13 @@ impl FolderDir {
         }
     }
 
+    /// Whether a directory stands at a name. What cannot be told is none.
+    pub(crate) fn is_directory(&self, name: &EntryPath) -> bool {
+        let (directory, name) = split(name.as_str());
+        let Ok(Descent::Open(dir)) = self.descend(directory) else { return false };
+        dir.stat(name).is_ok_and(|stat| stat.is_some_and(|stat| stat.kind == FileKind::Directory))
+    }
+
     fn sight_name(
         &self,
         path: &EntryPath,

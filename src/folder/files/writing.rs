@@ -3,8 +3,13 @@
 //! Many at a time: one commit of the journal, and one order to the disk to keep what was written, for a whole batch. Nothing is in its
 //! place before its content is durable under a temporary name.
 
+use std::collections::HashMap;
+#[cfg(target_os = "linux")]
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsFd as _;
 
 use super::super::AgreedRow;
 use super::held::HeldDir;
@@ -15,6 +20,9 @@ use crate::entry::{EntryPath, EntryRecord};
 
 /// Files that are acted on at a time, with two descriptors each.
 pub(super) const BATCH_MAX: usize = 128;
+/// As many files or directories or fewer are made durable one by one; more with all else that the file system has to write.
+#[cfg(target_os = "linux")]
+pub(super) const SYNC_EACH_MAX: usize = 8;
 
 /// Where a content comes from.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +63,9 @@ pub(crate) enum WriteError {
     /// The store gave something else.
     #[error("the store gave another content for {0}")]
     WrongContent(EntryPath),
+    /// Whoever wrote the version lied, or erred.
+    #[error("{0} is to have {1} bytes, and its content has {2}")]
+    WrongSize(EntryPath, u64, u64),
     /// The system, or the journal.
     #[error("cannot write {0}: {1}")]
     Failed(EntryPath, #[source] io::Error),
@@ -142,12 +153,21 @@ impl FolderDir {
     }
 }
 
-fn sync_dirs(dirs: &[HeldDir]) -> io::Result<()> {
-    let mut done = std::collections::HashSet::new();
+/// Makes the names in directories durable.
+pub(super) fn sync_dirs<'a>(dirs: impl IntoIterator<Item = &'a HeldDir>) -> io::Result<()> {
+    let mut different: HashMap<&str, &HeldDir> = HashMap::new();
     for dir in dirs {
-        if done.insert(&dir.path) {
-            dir.sync()?;
-        }
+        different.entry(&dir.path).or_insert(dir);
     }
-    Ok(())
+    #[cfg(target_os = "linux")]
+    if different.len() > SYNC_EACH_MAX {
+        let mut done = HashSet::new();
+        for dir in different.values() {
+            if done.insert(dir.key.device) {
+                rustix::fs::syncfs(dir.as_fd())?;
+            }
+        }
+        return Ok(());
+    }
+    different.values().try_for_each(|dir| dir.sync())
 }

@@ -318,6 +318,24 @@ fn a_folder_that_goes_one_way_does_nothing_in_the_other() {
 }
 
 #[test]
+fn what_a_reader_has_of_its_own_needs_no_store_and_makes_way() {
+    let rules = FolderRules { mode: FolderMode::ReadOnly, ..FolderRules::default() };
+    let newer = version(Some(&one()), 2, NOW_MS, Some(2));
+    let own = KnownPath { disk: file(3, true), is_shown_here: false, rules, ..KnownPath::agreed(&one()) };
+    assert_eq!(own.plan(), FolderAction::Nothing);
+    let changed = KnownPath { entry: Some(newer.clone()), ..own.clone() };
+    assert!(matches!(changed.plan(), FolderAction::StepAside(_)));
+    let missing = KnownPath { is_target_here: false, ..changed };
+    assert_eq!(missing.plan(), FolderAction::Fetch(hash(2)));
+    // What was there before the directory was bound.
+    let found = KnownPath { agreed: None, ..own };
+    assert!(matches!(found.plan(), FolderAction::StepAside(_)));
+    assert_eq!(KnownPath { entry: None, ..found.clone() }.plan(), FolderAction::Nothing);
+    let same = KnownPath { disk: file(1, true), is_shown_here: true, ..found };
+    assert!(matches!(same.plan(), FolderAction::Agree(row) if row.entry == one()));
+}
+
+#[test]
 fn what_a_row_says_of_a_written_file_is_what_was_written() {
     let at_ns = 999_999_000_000;
     let saved = FileStat { size: 8, mtime_ns: at_ns, ctime_ns: at_ns, inode: 5, executable: false };
@@ -340,6 +358,9 @@ fn what_a_row_says_of_a_written_file_is_what_was_written() {
 fn what_is_held_can_be_undone() {
     let gone = KnownPath { disk: DiskSight::Gone(MountPoint::new()), ..KnownPath::agreed(&one()) };
     assert_eq!(gone.with(revert), FolderAction::Forget, "the next look writes it again");
+    let rules = FolderRules { mode: FolderMode::SendOnly, ..FolderRules::default() };
+    let sender = KnownPath { rules, ..gone };
+    assert!(matches!(sender.with(revert), FolderAction::Write { .. }), "no look writes anything");
     let removal = version(Some(&one()), 2, NOW_MS, None);
     let received = KnownPath { entry: Some(removal.clone()), ..KnownPath::agreed(&one()) };
     let again = put(received.with(revert));
@@ -350,6 +371,8 @@ fn what_is_held_can_be_undone() {
     assert!(
         matches!(emptied.with(revert), FolderAction::Write { entry, over: Some(_), .. } if entry == one())
     );
+    let missing = KnownPath { is_target_here: false, ..emptied };
+    assert_eq!(missing.with(revert), FolderAction::Nothing, "it does not lose what it is to bring back");
 }
 
 #[test]

@@ -80,8 +80,13 @@ fn disk_from(text: DiskText) -> OnDisk {
     OnDisk { stat, mount, is_aside: aside, is_settled: settled }
 }
 
+/// As JSON, which all of these can be.
+fn text_of(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
 pub(super) fn disk_text(disk: &OnDisk) -> String {
-    serde_json::json!(disk_fields(disk)).to_string()
+    text_of(&disk_fields(disk))
 }
 
 pub(super) fn disk_of(text: &str) -> Result<OnDisk, Failure> {
@@ -106,7 +111,7 @@ pub(super) fn note_text(note: &JournalNote) -> String {
         trash: note.trash.as_str().to_owned(),
         at_ms: note.at_ms,
     };
-    serde_json::json!(text).to_string()
+    text_of(&text)
 }
 
 pub(super) fn note_of(id: NoteId, text: &str) -> Result<JournalNote, Failure> {

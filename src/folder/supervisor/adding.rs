@@ -8,7 +8,7 @@ use ractor::ActorRef;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use super::binding::{STORE_WITHIN, bindings, blocking, definitions, id_of, names, reported, save};
+use super::binding::{STORE_WITHIN, bindings, blocking, definitions, id_of, names, reported, tell};
 use super::{FolderError, FolderOrder, FoldersArgs, FoldersMsg, UnboundFolder};
 use crate::entry::{EntryAuthor, FolderAccess, FolderDefinition, FolderId, FolderRecord, composed};
 use crate::folder::files::{FolderDir, FolderMarker, distant_kind, free_bytes, room_needed};
@@ -32,12 +32,8 @@ const CONFIGURED_CONTEXT: &str = "can-sync 2026 folder by configuration";
 /// Tells FoldersActor what is bound, and binds what the configuration names; again and again, what cannot be.
 pub(super) async fn begin(args: FoldersArgs, owner: ActorRef<FoldersMsg>) {
     loop {
-        match bindings(&args.context).await {
-            Ok(bindings) => {
-                let names = names(&args.context).await;
-                let _ = owner.send_message(FoldersMsg::Bound { bindings, names });
-                break;
-            }
+        match tell(&args.context, &owner).await {
+            Ok(()) => break,
             Err(error) => {
                 tracing::error!(%error, "folders do not start; trying again");
                 sleep(BEGIN_RETRY).await;
@@ -88,7 +84,7 @@ pub(super) async fn begin(args: FoldersArgs, owner: ActorRef<FoldersMsg>) {
 /// say what it has, or one that has another id there would be made anew.
 async fn unknown(args: &FoldersArgs) -> Vec<FolderOrder> {
     let known = names(&args.context).await;
-    let bound = bindings(&args.context).await.unwrap_or_default();
+    let bound = bindings(&args.context).await.map(|bindings| bindings.all).unwrap_or_default();
     let mut unknown = Vec::new();
     for order in args.configured.iter() {
         let own = order.path.file_name().and_then(|name| name.to_str());
@@ -115,22 +111,29 @@ pub(super) async fn add(
 ) -> Result<FolderReport, FolderError> {
     let failed = |why: String| FolderError::Failed(why);
     let real = real_path(&order.path).await?;
+    let _alone = context.busy.binding.lock().await;
     let known = definitions(context).await.map_err(|error| failed(error.to_string()))?;
-    let before = bindings(context).await?;
+    let before = bindings(context).await?.all;
+    let found = marker_at(context, &real).await?;
     let mine = before.iter().find(|one| one.path == real);
-    if let Some(bound) = mine.filter(|one| !one.settings.removed) {
-        return change(context, order, bound, name_in(&known, bound.marker.folder), owner).await;
+    // One that lost its marker is bound anew, and begins without what was agreed.
+    let unmarked = mine.filter(|one| !one.settings.removed);
+    if let Some(bound) = unmarked {
+        check_name(order, bound, &name_in(&known, bound.marker.folder))?;
+        if found == Some(bound.marker) {
+            return change(context, order, bound, name_in(&known, bound.marker.folder), owner).await;
+        }
     }
-    may_be_one(context, &real).await?;
-    let name = match &order.name {
-        Some(name) => name.clone(),
-        None => match mine.map(|one| name_in(&known, one.marker.folder)).filter(|name| !name.is_empty()) {
-            Some(name) => name,
-            None => own_name(&real)?,
-        },
+    let own = mine.map(|one| name_in(&known, one.marker.folder)).filter(|name| !name.is_empty());
+    let name = match (&order.name, own) {
+        (Some(name), _) => name.clone(),
+        (None, Some(name)) => name,
+        (None, None) => own_name(&real)?,
     };
     let is_nested = |one: &&FolderBinding| {
-        !one.settings.removed && (one.path.starts_with(&real) || real.starts_with(&one.path))
+        !one.settings.removed
+            && one.path != real
+            && (one.path.starts_with(&real) || real.starts_with(&one.path))
     };
     if let Some(nested) = before.iter().find(is_nested) {
         let other = nested.path.display();
@@ -139,10 +142,17 @@ pub(super) async fn add(
             real.display()
         )));
     }
-    let folder = pick(&known, &name, order.is_new)?;
-    let folder_id = folder.as_ref().map_or_else(|| new_id(context, order, &name), |folder| folder.folder);
+    let folder = match unmarked {
+        Some(bound) => known.iter().find(|one| one.folder == bound.marker.folder).cloned(),
+        None => pick(&known, &name, order.is_new)?,
+    };
+    let folder_id = match (&folder, unmarked) {
+        (Some(folder), _) => folder.folder,
+        (None, Some(bound)) => bound.marker.folder,
+        (None, None) => new_id(context, order, &name),
+    };
     let former = before.iter().find(|one| one.marker.folder == folder_id);
-    if let Some(former) = former.filter(|one| !one.settings.removed) {
+    if let Some(former) = former.filter(|one| !one.settings.removed && one.path != real) {
         let other = former.path.display();
         return Err(FolderError::Invalid(format!(
             "the folder '{name}' is at {other} on this machine already: remove it there first, or make another one (--new)"
@@ -152,19 +162,21 @@ pub(super) async fn add(
         Some(_) => None,
         None => Some(definition(context, folder_id, &name).await?),
     };
-    let settings = order.wishes.over(FolderSettings::default());
+    let kept = unmarked.map_or_else(FolderSettings::default, |bound| bound.settings);
+    let settings = order.wishes.over(kept);
     let room = suits(context, &real, settings, mine.is_none()).await?;
-    // The same directory, added again: what was agreed with it still holds.
-    let resumed = former.filter(|former| former.path == real);
+    // What was agreed holds for the directory that has the marker of then. One without it may be an empty mount point: nothing counts as
+    // removed from that.
+    let resumed = former.filter(|former| former.path == real && found == Some(former.marker));
     let binding = resumed.map_or_else(rand::random, |former| former.marker.binding);
     let binding = FolderBinding { marker: FolderMarker { folder: folder_id, binding }, path: real, settings };
     let left = mine.map(|one| one.marker).filter(|marker| *marker != binding.marker);
-    bind(context, &binding, left, resumed.is_some()).await?;
     let shown = folder.as_ref().map_or_else(|| name.clone(), |folder| folder.name.clone());
     if let Some(definition) = definition {
         define(context, definition).await?;
     }
-    save(context, binding.clone(), owner).await?;
+    mark(context, binding.clone(), left, former.cloned(), resumed.is_some()).await?;
+    tell(context, owner).await?;
     Ok(FolderReport { room, configured: order.is_configured, ..reported(&binding, shown) })
 }
 
@@ -196,16 +208,33 @@ async fn real_path(path: &Path) -> Result<PathBuf, FolderError> {
     Ok(real)
 }
 
-/// Whether a folder may be there at all.
-async fn may_be_one(context: &FolderContext, real: &Path) -> Result<(), FolderError> {
+/// The marker of a directory, if it has one.
+///
+/// # Errors
+/// No folder may be there at all.
+async fn marker_at(context: &FolderContext, real: &Path) -> Result<Option<FolderMarker>, FolderError> {
     let (forbidden, real) = (context.forbidden.clone(), real.to_owned());
-    let judged = spawn_blocking(move || {
+    let looked = spawn_blocking(move || {
         if !real.is_dir() {
             return Err(format!("{} is not a directory", real.display()));
         }
-        forbidden.check(&real).map_err(|error| error.to_string())
+        FolderDir::marker_at(&real, &forbidden).map_err(|error| error.to_string())
     });
-    judged.await.map_err(|e| FolderError::Failed(e.to_string()))?.map_err(FolderError::Invalid)
+    looked.await.map_err(|e| FolderError::Failed(e.to_string()))?.map_err(FolderError::Invalid)
+}
+
+/// # Errors
+/// The directory is bound, and to another folder.
+fn check_name(order: &FolderOrder, bound: &FolderBinding, name: &str) -> Result<(), FolderError> {
+    let id = id_of(bound.marker.folder);
+    let is_it = |asked: &String| is_called(name, asked) || id == asked.to_ascii_lowercase();
+    if !order.is_new && order.name.as_ref().is_none_or(is_it) {
+        return Ok(());
+    }
+    let shown = bound.path.display();
+    Err(FolderError::Invalid(format!(
+        "{shown} is the folder '{name}' already: `can-sync folder remove {name}` first, to make it another one"
+    )))
 }
 
 /// A directory that is bound already: its settings, where others were asked for.
@@ -216,19 +245,13 @@ async fn change(
     name: String,
     owner: &ActorRef<FoldersMsg>,
 ) -> Result<FolderReport, FolderError> {
-    let id = id_of(bound.marker.folder);
-    let is_it = |asked: &String| is_called(&name, asked) || id == asked.to_ascii_lowercase();
-    if order.is_new || order.name.as_ref().is_some_and(|asked| !is_it(asked)) {
-        let shown = bound.path.display();
-        return Err(FolderError::Invalid(format!(
-            "{shown} is the folder '{name}' already: `can-sync folder remove {name}` first, to make it another one"
-        )));
-    }
     let settings = order.wishes.over(bound.settings);
     let changed = FolderBinding { settings, ..bound.clone() };
     if settings != bound.settings {
         suits(context, &bound.path, settings, false).await?;
-        save(context, changed.clone(), owner).await?;
+        let (rows, marker, wishes) = (context.rows.clone(), bound.marker, order.wishes);
+        blocking(move || rows.change_settings(marker, |settings| *settings = wishes.over(*settings))).await?;
+        tell(context, owner).await?;
     }
     Ok(FolderReport { configured: order.is_configured, ..reported(&changed, name) })
 }
@@ -279,27 +302,29 @@ async fn suits(
     looked.await.map_err(|e| FolderError::Failed(e.to_string()))?.map_err(FolderError::Invalid)
 }
 
-/// Writes the marker; `left` is the one of a folder that the directory was before.
-async fn bind(
+/// Writes the binding, and then the marker: a crash in between leaves a directory that counts as missing, and can be added again. `left`
+/// is the marker of a folder that the directory was before, `former` the binding that the folder had.
+async fn mark(
     context: &FolderContext,
-    binding: &FolderBinding,
+    binding: FolderBinding,
     left: Option<FolderMarker>,
-    is_resumed: bool,
+    former: Option<FolderBinding>,
+    goes_on: bool,
 ) -> Result<(), FolderError> {
-    let (bound, forbidden, rows) = (binding.clone(), context.forbidden.clone(), context.rows.clone());
-    spawn_blocking(move || -> Result<(), String> {
-        if let Some(left) = left {
-            FolderDir::leave(&bound.path, left).map_err(|error| error.to_string())?;
-        }
-        FolderDir::bind(&bound.path, bound.marker, &forbidden).map_err(|error| error.to_string())?;
-        if !is_resumed {
-            rows.forget_rows(bound.marker.folder).map_err(|error| error.to_string())?;
-        }
-        Ok(())
-    })
-    .await
-    .map_err(|e| FolderError::Failed(e.to_string()))?
-    .map_err(FolderError::Invalid)
+    let (forbidden, rows) = (context.forbidden.clone(), context.rows.clone());
+    let marked = spawn_blocking(move || -> Result<(), String> {
+        rows.bind(&binding, goes_on).map_err(|error| error.to_string())?;
+        let done = left
+            .map_or(Ok(()), |left| FolderDir::leave(&binding.path, left))
+            .and_then(|()| FolderDir::bind(&binding.path, binding.marker, &forbidden));
+        let Err(error) = done else { return Ok(()) };
+        let undone = match former {
+            Some(former) => rows.bind(&former, true),
+            None => rows.unbind(binding.marker),
+        };
+        Err(undone.map_or_else(|also| format!("{error}; {also}"), |()| error.to_string()))
+    });
+    marked.await.map_err(|e| FolderError::Failed(e.to_string()))?.map_err(FolderError::Invalid)
 }
 
 pub(super) fn name_in(known: &[FolderDefinition], folder: FolderId) -> String {

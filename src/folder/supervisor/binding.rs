@@ -12,10 +12,11 @@ use tokio::time::timeout;
 use super::{Asked, FolderError, FoldersMsg, REPORT_WITHIN};
 use crate::entry::{EntryHash, EntryPath, FolderDefinition, FolderId, FolderRecord};
 use crate::folder::actor::{FolderMsg, first_report};
+use crate::folder::files::FolderMarker;
 use crate::folder::report::{
     FolderConflict, FolderPlace, FolderReport, FolderState, FolderVersion, KnownFolder,
 };
-use crate::folder::rows::{FolderBinding, RowsError};
+use crate::folder::rows::{FolderBinding, FolderBindings, RowsError};
 use crate::folder::work::FolderContext;
 use crate::record::ContentHash;
 use crate::store::StoreError;
@@ -32,7 +33,7 @@ pub(super) fn id_of(folder: FolderId) -> String {
     HEXLOWER.encode(&folder.0)
 }
 
-pub(super) async fn bindings(context: &FolderContext) -> Result<Vec<FolderBinding>, FolderError> {
+pub(super) async fn bindings(context: &FolderContext) -> Result<FolderBindings, FolderError> {
     let rows = context.rows.clone();
     blocking(move || rows.bindings()).await
 }
@@ -90,18 +91,20 @@ pub(super) async fn known(
         .collect())
 }
 
-/// Writes a binding, and tells FoldersActor.
-pub(super) async fn save(
+/// Takes a directory from its folder; its files and what was agreed stay.
+pub(super) async fn remove(
     context: &FolderContext,
-    binding: FolderBinding,
+    marker: FolderMarker,
     owner: &ActorRef<FoldersMsg>,
 ) -> Result<(), FolderError> {
     let rows = context.rows.clone();
-    let bindings = blocking(move || {
-        rows.save_binding(&binding)?;
-        rows.bindings()
-    })
-    .await?;
+    blocking(move || rows.change_settings(marker, |settings| settings.removed = true)).await?;
+    tell(context, owner).await
+}
+
+/// Tells FoldersActor what is bound now.
+pub(super) async fn tell(context: &FolderContext, owner: &ActorRef<FoldersMsg>) -> Result<(), FolderError> {
+    let bindings = bindings(context).await?;
     let names = names(context).await;
     let _ = owner.send_message(FoldersMsg::Bound { bindings, names });
     Ok(())

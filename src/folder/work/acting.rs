@@ -5,15 +5,21 @@ use std::collections::BTreeSet;
 use super::contents::TempContent;
 use super::{FolderWork, Observed, WorkError};
 use crate::entry::{EntryHash, EntryPath, EntryRecord, FolderRecord};
-use crate::folder::files::{ActEnd, AfterAct, ContentSource, RemoveOrder, WriteOrder};
+use crate::folder::files::{ActEnd, AfterAct, ContentSource, RemoveOrder, WriteError, WriteOrder};
 use crate::folder::rows::RowChange;
 use crate::folder::{AgreedRow, DiskSight, FolderAction};
 use crate::record::ContentHash;
 use crate::store::entries::{ENTRIES_MAX, EntryOutcome};
 
 /// Files that are written at once, and the bytes of their contents that lie beside the folder meanwhile.
-const WRITES_MAX: usize = 64;
+const WRITES_MAX: usize = 128;
 const WRITE_BYTES_MAX: u64 = 64 << 20;
+
+/// A version that is to be merged into the store, and the row that is written then.
+pub(super) type EntryPutting = (EntryHash, EntryRecord, Option<AgreedRow>);
+
+/// Files that are read before other machines hear of them.
+const PART_MAX: usize = 1_000;
 
 /// A file that is to be written.
 struct Writing {
@@ -24,6 +30,30 @@ struct Writing {
 }
 
 impl FolderWork {
+    /// Carries out early actions, and puts what was read and takes nothing away: other machines have the first files while the last are
+    /// read. Which paths have to be looked at again.
+    pub(super) fn perform_in_parts(
+        &mut self,
+        mut actions: Vec<(EntryHash, FolderAction)>,
+    ) -> Result<BTreeSet<EntryHash>, WorkError> {
+        actions.sort_by_cached_key(|(hash, _)| self.name_of(*hash));
+        let mut again = BTreeSet::new();
+        let mut rest = actions.into_iter().peekable();
+        while rest.peek().is_some() {
+            let read = self.perform(rest.by_ref().take(PART_MAX).collect())?;
+            let mut puts = self.planned(&read)?;
+            // What loses something is counted with all that does.
+            puts.retain(|(hash, action)| {
+                let is_put = matches!(action, FolderAction::Put(row) if row.entry.is_live());
+                is_put && action.loses(self.agreed.get(hash)).is_none()
+            });
+            again.extend(self.perform(puts)?);
+            again.extend(read);
+            self.check_stop()?;
+        }
+        Ok(again)
+    }
+
     /// Carries out actions, sorted by phase. Which paths have to be looked at again.
     pub(super) fn perform(
         &mut self,
@@ -53,6 +83,10 @@ impl FolderWork {
             }
         }
         self.measure(&reads, &writes);
+        // In the order of paths: what lies in one directory is read, written and made durable together.
+        reads.sort_by_cached_key(|hash| self.name_of(*hash));
+        writes.sort_by(|one, other| one.entry.path.as_str().cmp(other.entry.path.as_str()));
+        removes.sort_by(|(_, one, _), (_, other, _)| one.path.as_str().cmp(other.path.as_str()));
         again.extend(rows.iter().map(|(hash, _)| *hash));
         self.change_rows(rows.into_iter().map(|(_, change)| change).collect())?;
         again.extend(self.put_all(&kept)?);
@@ -65,6 +99,7 @@ impl FolderWork {
             }
         }
         again.extend(self.write_all(writes)?);
+        let removals = self.still_gone(removals, &mut again)?;
         again.extend(self.put_all(&removals)?);
         again.extend(self.remove_all(&removes)?);
         for hash in &again {
@@ -88,12 +123,37 @@ impl FolderWork {
         self.meter.begin((reads.len() + writes.len()) as u64, bytes);
     }
 
+    /// Those of the removals whose files are still gone: it may be long since somebody looked.
+    fn still_gone(
+        &mut self,
+        removals: Vec<EntryPutting>,
+        again: &mut BTreeSet<EntryHash>,
+    ) -> Result<Vec<EntryPutting>, WorkError> {
+        if removals.is_empty() {
+            return Ok(removals);
+        }
+        let mut gone = Vec::with_capacity(removals.len());
+        self.held()?.check()?;
+        self.held()?.begin_look(self.now_ms());
+        for removal in removals {
+            let before = self.observed.get(&removal.0).map(|observed| observed.disk.clone());
+            self.observe_again(removal.0)?;
+            if self.observed.get(&removal.0).map(|observed| &observed.disk) == before.as_ref() {
+                gone.push(removal);
+            } else {
+                again.insert(removal.0);
+            }
+        }
+        self.held()?.check()?;
+        Ok(gone)
+    }
+
     /// Writes rows, durably, and takes them in.
     pub(super) fn change_rows(&mut self, changes: Vec<RowChange>) -> Result<(), WorkError> {
         if changes.is_empty() {
             return Ok(());
         }
-        self.context.rows.change(self.binding.marker.folder, &changes)?;
+        self.context.rows.change(self.binding.marker, &changes)?;
         for change in changes {
             match change {
                 RowChange::Agree(row) => {
@@ -110,10 +170,7 @@ impl FolderWork {
     }
 
     /// Merges versions into the store, and writes the rows that go with them.
-    pub(super) fn put_all(
-        &mut self,
-        puts: &[(EntryHash, EntryRecord, Option<AgreedRow>)],
-    ) -> Result<BTreeSet<EntryHash>, WorkError> {
+    pub(super) fn put_all(&mut self, puts: &[EntryPutting]) -> Result<BTreeSet<EntryHash>, WorkError> {
         let mut done = BTreeSet::new();
         for part in puts.chunks(ENTRIES_MAX) {
             let records = part.iter().map(|(_, entry, _)| FolderRecord::Entry(entry.clone())).collect();
@@ -126,10 +183,10 @@ impl FolderWork {
                         done.insert(*hash);
                     }
                     EntryOutcome::Changed(_) => {
-                        self.problem(format!("the store did not merge {}", entry.path));
+                        self.put_off(*hash, Some(format!("the store did not merge {}", entry.path)));
                     }
                     EntryOutcome::Rejected(why) => {
-                        self.problem(format!("the store refuses {}: {why}", entry.path));
+                        self.put_off(*hash, Some(format!("the store refuses {}: {why}", entry.path)));
                     }
                 }
             }
@@ -162,12 +219,23 @@ impl FolderWork {
                 }
                 Ok(true)
             }
-            Ok(false) => Ok(false),
+            Ok(false) => {
+                // Another file, or a directory, has the name, as a rule; or the file is not there any more.
+                self.put_off(
+                    hash,
+                    Some(format!("cannot rename {from} to {to}, which has to be free for that")),
+                );
+                Ok(false)
+            }
             Err(error) => {
-                self.problem(format!("cannot rename {from} to {to}: {error}"));
+                self.put_off(hash, Some(format!("cannot rename {from} to {to}: {error}")));
                 Ok(false)
             }
         }
+    }
+
+    fn name_of(&self, hash: EntryHash) -> Option<String> {
+        self.observed.get(&hash).map(|seen| seen.name.as_str().to_owned())
     }
 
     /// The name that the file of an entry has.
@@ -199,9 +267,14 @@ impl FolderWork {
 
     fn write_batch(&mut self, batch: Vec<Writing>) -> Result<BTreeSet<EntryHash>, WorkError> {
         let mut ready: Vec<(Writing, EntryPath, TempContent)> = Vec::new();
+        let small = self.small_contents(batch.iter().filter_map(|writing| writing.entry.file.as_ref()))?;
         for writing in batch {
             let Some(file) = writing.entry.file.clone() else { continue };
-            match self.content_of(&file) {
+            let content = match small.get(&file.target) {
+                Some(content) => Ok(TempContent::Small(content.clone())),
+                None => self.content_of(&file),
+            };
+            match content {
                 Ok(content) => {
                     let known = self.name_on_disk(writing.hash).filter(|_| writing.over.is_some());
                     let name = known.unwrap_or_else(|| {
@@ -213,8 +286,9 @@ impl FolderWork {
                     });
                     ready.push((writing, name, content));
                 }
-                Err(WorkError::Store(error)) => {
-                    self.problem(format!("cannot read {} from the store: {error}", writing.entry.path));
+                // Others may have room, or be whole.
+                Err(error @ (WorkError::Store(_) | WorkError::Io { .. })) => {
+                    self.put_off(writing.hash, Some(format!("cannot write {}: {error}", writing.entry.path)));
                 }
                 Err(error) => return Err(error),
             }
@@ -228,21 +302,27 @@ impl FolderWork {
                 name,
                 content: match content {
                     TempContent::Small(bytes) => ContentSource::Bytes(bytes),
-                    TempContent::Large(file) => ContentSource::File(file),
+                    TempContent::Stored(file) | TempContent::Large(file) => ContentSource::File(file),
                 },
             })
             .collect();
-        let journal = self.context.rows.journal(self.binding.marker.folder);
+        let journal = self.context.rows.journal(self.binding.marker);
         let at = (self.now_ms(), self.context.reserve_bytes);
         let ends = self.held()?.write(&orders, &journal, at);
         drop(orders);
         let mut acted = Vec::new();
-        for ((writing, ..), end) in ready.iter().zip(ends) {
+        for ((writing, _, content), end) in ready.iter().zip(ends) {
             match end {
                 Ok(end) => acted.push((writing.hash, end)),
                 Err(error) => {
+                    if let (WriteError::WrongContent(_), TempContent::Stored(_), Some(file)) =
+                        (&error, content, &writing.entry.file)
+                    {
+                        // The store finds out what is wrong with it while it reads it itself.
+                        drop(self.checked_content(file));
+                    }
                     self.must_recover = true;
-                    self.problem(error.to_string());
+                    self.put_off(writing.hash, Some(error.to_string()));
                 }
             }
         }
@@ -264,7 +344,7 @@ impl FolderWork {
                 .zip(&names)
                 .map(|((_, removal, over), name)| RemoveOrder { entry: removal, over: Some(over), name })
                 .collect();
-            let journal = self.context.rows.journal(self.binding.marker.folder);
+            let journal = self.context.rows.journal(self.binding.marker);
             let ends = self.held()?.remove(&orders, &journal, self.now_ms());
             let mut acted = Vec::new();
             for ((hash, removal, _), end) in part.iter().zip(ends) {
@@ -272,7 +352,7 @@ impl FolderWork {
                     Ok(end) => acted.push((*hash, end)),
                     Err(error) => {
                         self.must_recover = true;
-                        self.problem(format!("cannot remove {}: {error}", removal.path));
+                        self.put_off(*hash, Some(format!("cannot remove {}: {error}", removal.path)));
                     }
                 }
             }
@@ -299,7 +379,11 @@ impl FolderWork {
                 ActEnd::Salvage(note) => salvages.push(*note),
             }
         }
-        self.change_rows(changes)?;
+        if let Err(error) = self.change_rows(changes) {
+            // It is done, and only the journal says so.
+            self.must_recover = true;
+            return Err(error);
+        }
         for note in salvages {
             self.salvage(&note)?;
         }

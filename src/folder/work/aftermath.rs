@@ -6,14 +6,16 @@ use std::ops::ControlFlow;
 use super::{FolderWork, WorkError};
 use crate::entry::EntryHash;
 use crate::folder::files::{
-    FolderJournal as _, JournalNote, NoteStep, OldSight, OwnPath, Recovered, Trashed,
+    FolderJournal as _, JournalNote, NoteStep, OldSight, OwnPath, PutBack, Recovered, Trashed,
 };
 use crate::folder::rows::RowChange;
 use crate::folder::{DiskSight, MountPoint, PathSight, ReadFile, SeenFile, StoreSight, salvage};
-use crate::record::ContentHash;
+use crate::record::{ContentHash, Hlc};
 
 /// How long a file that made way is watched: who has it open may still write to it.
 const WATCHED_MS: u64 = 10 * 60 * 1000;
+/// How often the journal is read for such files.
+const TIDY_EVERY_MS: u64 = 60 * 1000;
 /// How long the trash is kept.
 const TRASH_KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
 /// Files that leave the trash with one look.
@@ -22,7 +24,7 @@ const PURGED_MAX: usize = 1_000;
 impl FolderWork {
     /// What the journal has when a folder is opened.
     pub(super) fn recover(&mut self) -> Result<(), WorkError> {
-        let journal = self.context.rows.journal(self.binding.marker.folder);
+        let journal = self.context.rows.journal(self.binding.marker);
         let failed = |source| WorkError::Io { action: "cannot look at what was under way".into(), source };
         let (runtime, store) = (self.runtime.clone(), self.context.store.clone());
         let is_kept = move |hash: ContentHash| {
@@ -34,6 +36,7 @@ impl FolderWork {
                 Recovered::Settled(_) | Recovered::Watched(_) => {}
                 Recovered::Salvage(note) => self.salvage(&note)?,
                 Recovered::Later(note, error) => {
+                    self.must_recover = true;
                     self.problem(format!("what was under way with {} is not settled: {error}", note.name));
                 }
             }
@@ -45,11 +48,14 @@ impl FolderWork {
     pub(super) fn salvage(&mut self, note: &JournalNote) -> Result<(), WorkError> {
         // Until it is done, the note stays.
         self.must_recover = true;
+        if self.is_reader() {
+            return self.give_back(note);
+        }
         let Some(copied) = self.copy_trashed(&note.trash, &note.name)? else {
             self.problem(format!("{} is in the trash as {}, and cannot be read", note.name, note.trash));
             return Ok(());
         };
-        let (stat, read) = (copied.copy.stat, ReadFile { hash: copied.copy.hash, at_ms: copied.at_ms });
+        let (stat, read) = (copied.stat, ReadFile { hash: copied.hash, at_ms: copied.at_ms });
         if !self.ingest(vec![copied])?.contains(&read.hash) {
             return Ok(());
         }
@@ -76,23 +82,51 @@ impl FolderWork {
         Ok(())
     }
 
-    /// Files that made way long enough ago; what has been in the trash for long.
+    /// The same where nothing of this machine is to show elsewhere: the file gets a name of its own in the directory.
+    fn give_back(&mut self, note: &JournalNote) -> Result<(), WorkError> {
+        let failed = |source| WorkError::Io { action: format!("cannot look at {}", note.trash), source };
+        let Some((stat, hash)) = self.held()?.hash_trashed(&note.trash).map_err(failed)? else {
+            self.problem(format!("{} is in the trash as {}, and cannot be read", note.name, note.trash));
+            return Ok(());
+        };
+        let written = Hlc::from_ms(u64::try_from(stat.mtime_ns / 1_000_000).unwrap_or_default());
+        let name = note.entry.path.conflict(&self.author().by, written, &hash.0);
+        match self.held()?.put_back(&note.trash, &name).map_err(failed)? {
+            PutBack::Done => {
+                self.problem(format!("{} changed while it was replaced: it is {name} now", note.name));
+            }
+            PutBack::Gone => {}
+            PutBack::Taken => {
+                self.problem(format!("{} is in the trash as {}: {name} is there", note.name, note.trash));
+                return Ok(());
+            }
+        }
+        self.change_rows(vec![RowChange::DropNote(note.id)])
+    }
+
+    /// Files that made way long enough ago. There may be as many as the folder has, so that they are not counted with every look.
     pub(super) fn tidy(&mut self) -> Result<(), WorkError> {
-        let journal = self.context.rows.journal(self.binding.marker.folder);
-        let failed = |source| WorkError::Io { action: "cannot look at files that made way".into(), source };
         let now_ms = self.now_ms();
+        // A clock that was set back is no reason to wait.
+        if self.tidied_ms.is_some_and(|then| (then..then.saturating_add(TIDY_EVERY_MS)).contains(&now_ms)) {
+            return Ok(());
+        }
+        let journal = self.context.rows.journal(self.binding.marker);
+        let failed = |source| WorkError::Io { action: "cannot look at files that made way".into(), source };
+        let mut settled = Vec::new();
         for note in journal.all().map_err(failed)? {
             if note.step != NoteStep::Old || note.at_ms.saturating_add(WATCHED_MS) > now_ms {
                 continue;
             }
             match self.held()?.old_file(&note) {
-                Ok(OldSight::Agreed | OldSight::Gone) => {
-                    self.change_rows(vec![RowChange::DropNote(note.id)])?;
-                }
+                Ok(OldSight::Agreed | OldSight::Gone) => settled.push(RowChange::DropNote(note.id)),
                 Ok(OldSight::Changed) => self.salvage(&note)?,
                 Err(error) => self.problem(format!("cannot look at {}: {error}", note.trash)),
             }
+            self.check_stop()?;
         }
+        self.change_rows(settled)?;
+        self.tidied_ms = Some(now_ms);
         Ok(())
     }
 
@@ -103,10 +137,13 @@ impl FolderWork {
             self.agreed.values().filter_map(|row| Some(row.disk.as_ref()?.mount.clone())).collect();
         let mut old: Vec<Trashed> = Vec::new();
         let listed = self.held()?.trash(&mounts, &mut |trashed| {
-            if trashed.at_ms > until_ms || old.len() >= PURGED_MAX {
+            if old.len() >= PURGED_MAX {
                 return ControlFlow::Break(());
             }
-            old.push(trashed);
+            // Each file system has a trash of its own.
+            if trashed.at_ms <= until_ms {
+                old.push(trashed);
+            }
             ControlFlow::Continue(())
         });
         if let Err(error) = listed {
@@ -130,7 +167,7 @@ impl FolderWork {
 
     /// Files with the names of temporary ones go to the trash.
     pub(super) fn rescue(&mut self, strays: Vec<OwnPath>) -> Result<(), WorkError> {
-        let journal = self.context.rows.journal(self.binding.marker.folder);
+        let journal = self.context.rows.journal(self.binding.marker);
         for stray in strays {
             match self.held()?.rescue(&stray, &journal, self.now_ms()) {
                 Ok(None) => {}

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{FolderWork, LookScope, WorkError};
 use crate::entry::{EntryHash, EntryPath, EntryRecord};
-use crate::folder::{FolderAction, keep, revert, trash};
+use crate::folder::{FolderAction, FolderMode, PathSight, keep, revert, trash};
 
 /// What a user asks of a folder.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,24 +37,40 @@ impl FolderWork {
     pub(crate) fn obey(&mut self, command: &FolderCommand) -> Result<Result<String, String>, WorkError> {
         match command {
             FolderCommand::Pause | FolderCommand::Resume => {
-                self.binding.settings.paused = *command == FolderCommand::Pause;
-                self.context.rows.save_binding(&self.binding)?;
-                let now = if self.binding.settings.paused { "paused" } else { "goes on" };
-                return Ok(Ok(format!("the folder is {now}").replace("is goes", "goes")));
+                let paused = *command == FolderCommand::Pause;
+                let marker = self.binding.marker;
+                let changed =
+                    self.context.rows.change_settings(marker, |settings| settings.paused = paused)?;
+                let Some(settings) = changed else {
+                    return Ok(Err("the folder is not bound any more".into()));
+                };
+                self.binding.settings = settings;
+                let now = if paused { "the folder is paused" } else { "the folder goes on" };
+                return Ok(Ok(now.into()));
             }
-            FolderCommand::Look => return Ok(Ok("everything is looked at".into())),
-            FolderCommand::Confirm
+            FolderCommand::Look
+            | FolderCommand::Confirm
             | FolderCommand::Revert
             | FolderCommand::Keep(_)
             | FolderCommand::Trash(_)
             | FolderCommand::Restore { .. } => {}
+        }
+        self.load()?;
+        if let Some(why) = self.refusal(command) {
+            return Ok(Err(why.into()));
+        }
+        self.try_all_again();
+        if *command == FolderCommand::Look {
+            return Ok(Ok("everything is looked at".into()));
         }
         self.look(&LookScope { is_full: true, ..LookScope::default() })?;
         match command {
             FolderCommand::Confirm => self.confirm(),
             FolderCommand::Revert => {
                 let held = self.brake.to_revert();
-                let done = self.answer(held, |sight| Some(revert(sight)))?;
+                let done = self.answer(held, |sight| {
+                    Some(revert(sight)).filter(|action| *action != FolderAction::Nothing)
+                })?;
                 Ok(if done == 0 { Err("nothing waits".into()) } else { Ok(format!("{done} are put back")) })
             }
             FolderCommand::Keep(path) => {
@@ -74,13 +90,35 @@ impl FolderWork {
         }
     }
 
+    /// Why a folder that is kept as this one does nothing of the kind.
+    fn refusal(&self, command: &FolderCommand) -> Option<&'static str> {
+        let settings = self.binding.settings;
+        if settings.paused {
+            return Some("the folder is paused: resume it first");
+        }
+        let writes_entries =
+            matches!(command, FolderCommand::Revert | FolderCommand::Keep(_) | FolderCommand::Restore { .. });
+        match settings.rules().mode {
+            FolderMode::ReadOnly if writes_entries => Some(
+                "the folder is read-only on this machine, and changes nothing on others: do it on one that is not; \
+                 files that others removed stay here as long as that is not confirmed",
+            ),
+            FolderMode::SendOnly if matches!(command, FolderCommand::Restore { .. }) => Some(
+                "the folder is send-only on this machine, and nothing is written to its directory: do it on one that is not",
+            ),
+            FolderMode::Both | FolderMode::ReadOnly | FolderMode::SendOnly => None,
+        }
+    }
+
     fn confirm(&mut self) -> Result<Result<String, String>, WorkError> {
         let held = self.brake.held.len();
         if held == 0 {
             return Ok(Err("nothing waits".into()));
         }
-        self.brake.confirm();
-        self.context.rows.save_brake(self.binding.marker.folder, &self.brake)?;
+        let mut confirmed = self.brake.clone();
+        confirmed.confirm();
+        self.context.rows.save_brake(self.binding.marker, &confirmed)?;
+        self.brake = confirmed;
         Ok(Ok(format!("{held} removals are carried out")))
     }
 
@@ -93,7 +131,7 @@ impl FolderWork {
     fn answer(
         &mut self,
         hashes: Vec<EntryHash>,
-        answer: impl Fn(&crate::folder::PathSight<'_>) -> Option<FolderAction>,
+        answer: impl Fn(&PathSight<'_>) -> Option<FolderAction>,
     ) -> Result<usize, WorkError> {
         self.open()?;
         // What was read is read again: nothing is answered about a file by what it was before.
@@ -110,10 +148,10 @@ impl FolderWork {
         for hash in self.read_all(unread)? {
             self.observe_again(hash)?;
         }
-        let here = self.contents_here(&todo)?;
+        let answers = self.ask_store(&todo)?;
         let mut actions = Vec::new();
         for hash in &todo {
-            if let Some(Some(action)) = self.with_sight(*hash, &here, &answer)? {
+            if let Some(Some(action)) = self.with_sight(*hash, &answers, &answer) {
                 actions.push((*hash, action));
             }
         }
@@ -149,7 +187,11 @@ impl FolderWork {
         }
         let at = (self.binding.marker.folder, path);
         let version = EntryRecord::after(Some(&now), at, Some(file), &self.author(), now.hlc);
-        self.put_all(&[(hash, version, None)])?;
+        if !self.put_all(&[(hash, version, None)])?.contains(&hash) {
+            return Ok(Err(format!(
+                "the store did not take the version of {path}: `folder status` says why"
+            )));
+        }
         Ok(Ok(format!("{path} is restored")))
     }
 }

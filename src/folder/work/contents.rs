@@ -1,140 +1,41 @@
 //! Contents on their way between files and the store: copied first, in bounded pieces.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::path::PathBuf;
 
+use bytes::Bytes;
 use futures::StreamExt as _;
-use tempfile::TempPath;
 
-use super::{FolderWork, Observed, WorkError};
-use crate::entry::{EntryFile, EntryHash, EntryPath};
-use crate::folder::files::{CopiedFile, CopyError, OwnPath};
-use crate::folder::{DiskSight, ReadFile};
+use super::reading::{Copied, CopyPlace, READS_MAX};
+use super::{FolderWork, WorkError};
+use crate::entry::EntryFile;
 use crate::record::{AssetMeta, AssetRecord, ContentHash};
 use crate::store::groups::GroupHasher;
 use crate::store::{IncomingAsset, IncomingContent, ItemOutcome, ReceivedFile, StoreError};
 
 /// Contents up to this size are held in memory.
-const SMALL_BYTES_MAX: u64 = 64 * 1024;
-/// Files that are read at once, and bytes of their copies.
-const READS_MAX: usize = 256;
-const READ_BYTES_MAX: u64 = 256 << 20;
+pub(super) const SMALL_BYTES_MAX: u64 = 64 * 1024;
 /// What is read of a copy at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
 
 /// A content of the store's, at hand.
 pub(super) enum TempContent {
-    Small(Vec<u8>),
+    Small(Bytes),
+    /// The store's own file, unchecked.
+    Stored(File),
     Large(File),
 }
 
-/// A file that was copied.
-pub(super) struct Copied {
-    pub(super) copy: CopiedFile,
-    pub(super) path: TempPath,
-    /// When copying began.
-    pub(super) at_ms: u64,
-    /// What the file is called.
-    pub(super) filename: String,
-}
-
-fn io_error(action: &str) -> impl Fn(io::Error) -> WorkError {
+pub(super) fn io_error(action: &str) -> impl Fn(io::Error) -> WorkError {
     move |source| WorkError::Io { action: action.to_owned(), source }
 }
 
 impl FolderWork {
-    /// Copies files into the store. Those that changed meanwhile are left for later.
-    pub(super) fn read_all(&mut self, hashes: Vec<EntryHash>) -> Result<BTreeSet<EntryHash>, WorkError> {
-        let mut done = BTreeSet::new();
-        let mut rest = hashes.into_iter().peekable();
-        while rest.peek().is_some() {
-            let (mut batch, mut bytes) = (Vec::new(), 0);
-            let before = rest.len();
-            while let Some(hash) =
-                rest.next_if(|_| batch.is_empty() || (batch.len() < READS_MAX && bytes < READ_BYTES_MAX))
-            {
-                if let Some(copied) = self.copy_file(hash)? {
-                    bytes += copied.copy.bytes;
-                    batch.push((hash, copied));
-                }
-            }
-            let reads: Vec<_> = batch
-                .iter()
-                .map(|(hash, copied)| (*hash, copied.copy.stat, copied.copy.hash, copied.at_ms))
-                .collect();
-            let kept = self.ingest(batch.into_iter().map(|(_, copied)| copied).collect())?;
-            for (hash, stat, content, at_ms) in reads {
-                if kept.contains(&content) {
-                    self.reads.insert(hash, (stat, ReadFile { hash: content, at_ms }));
-                    done.insert(hash);
-                }
-            }
-            self.meter.add((before - rest.len()) as u64, bytes);
-            self.check_stop()?;
-        }
-        Ok(done)
-    }
-
-    fn copy_file(&mut self, hash: EntryHash) -> Result<Option<Copied>, WorkError> {
-        let Some(Observed { path, name, disk: DiskSight::File(file) }) = self.observed.get(&hash) else {
-            return Ok(None);
-        };
-        let name = if file.is_aside { path.aside(self.binding.marker.folder) } else { name.clone() };
-        let (agreed, at_ms) = (Some(file.stat.executable), self.now_ms());
-        if let Err(error) = self.context.store.check_room(file.stat.size) {
-            self.problem(format!("{name} is not taken in: {error}"));
-            return Ok(None);
-        }
-        let into = self.temporary_path();
-        let copied = self.held()?.copy(&name, &into, agreed);
-        self.copied(copied, into, at_ms, file_name(&name))
-    }
-
-    /// The same for a file in the trash.
-    pub(super) fn copy_trashed(
-        &mut self,
-        trash: &OwnPath,
-        name: &EntryPath,
-    ) -> Result<Option<Copied>, WorkError> {
-        let (into, at_ms) = (self.temporary_path(), self.now_ms());
-        let copied = self.held()?.copy_trashed(trash, &into);
-        self.copied(copied, into, at_ms, file_name(name))
-    }
-
-    fn copied(
-        &mut self,
-        copied: Result<CopiedFile, CopyError>,
-        into: PathBuf,
-        at_ms: u64,
-        filename: String,
-    ) -> Result<Option<Copied>, WorkError> {
-        match copied {
-            Ok(copy) => {
-                let path = TempPath::try_from_path(into).map_err(io_error("cannot copy a file"))?;
-                Ok(Some(Copied { copy, path, at_ms, filename }))
-            }
-            Err(CopyError::Stopped) => Err(WorkError::Stopped),
-            Err(CopyError::Changed(_) | CopyError::NotThere(_)) => {
-                self.is_restless = true;
-                Ok(None)
-            }
-            Err(error @ (CopyError::Unreadable(..) | CopyError::Copy(..))) => {
-                self.problem(error.to_string());
-                Ok(None)
-            }
-        }
-    }
-
-    fn temporary_path(&self) -> PathBuf {
-        self.context.temporary.join(format!("{:032x}", rand::random::<u128>()))
-    }
-
     /// Takes copies into the store; which contents it has then.
     pub(super) fn ingest(&mut self, copies: Vec<Copied>) -> Result<BTreeSet<ContentHash>, WorkError> {
-        let hashes: BTreeSet<ContentHash> = copies.iter().map(|copied| copied.copy.hash).collect();
-        let mut known = std::collections::HashMap::new();
+        let hashes: BTreeSet<ContentHash> = copies.iter().map(|copied| copied.hash).collect();
+        let mut known = HashMap::new();
         for part in hashes.iter().copied().collect::<Vec<_>>().chunks(READS_MAX) {
             for stored in self.wait(self.context.store.records(part.to_vec()))? {
                 known.insert(stored.record.hash, stored);
@@ -142,7 +43,7 @@ impl FolderWork {
         }
         let (mut kept, mut batch, mut named) = (BTreeSet::new(), Vec::new(), Vec::new());
         for copied in copies {
-            let hash = copied.copy.hash;
+            let hash = copied.hash;
             let stored = known.get(&hash);
             if stored.is_some_and(|stored| !stored.record.deleted && stored.holding.is_held()) {
                 kept.insert(hash);
@@ -181,7 +82,7 @@ impl FolderWork {
         match known {
             Some(known) if !known.deleted => known.clone(),
             known => {
-                let mtime_ms = u64::try_from(copied.copy.stat.mtime_ns / 1_000_000).ok();
+                let mtime_ms = u64::try_from(copied.stat.mtime_ns / 1_000_000).ok();
                 let name = Some(copied.filename.clone());
                 let meta = AssetMeta {
                     mime_type: mime_guess::from_path(&copied.filename)
@@ -193,7 +94,7 @@ impl FolderWork {
                     modified_at_ms: mtime_ms.filter(|ms| ms >> 48 == 0),
                     ..AssetMeta::default()
                 };
-                let record = AssetRecord::new(copied.copy.hash, copied.copy.bytes, None, meta);
+                let record = AssetRecord::new(copied.hash, copied.bytes, None, meta);
                 match known {
                     Some(tombstone) => AssetRecord {
                         hlc: tombstone.hlc.next(now_ms),
@@ -206,8 +107,31 @@ impl FolderWork {
         }
     }
 
-    /// A content as it is needed to write it: small ones in memory, others in a file.
+    /// Those of these contents that are small and at hand, in one read.
+    pub(super) fn small_contents<'a>(
+        &self,
+        files: impl Iterator<Item = &'a EntryFile>,
+    ) -> Result<HashMap<ContentHash, Bytes>, WorkError> {
+        let small = files.filter(|file| file.size <= SMALL_BYTES_MAX).map(|file| file.target);
+        let small: Vec<ContentHash> = small.collect::<BTreeSet<_>>().into_iter().collect();
+        if small.is_empty() {
+            return Ok(HashMap::new());
+        }
+        Ok(self.wait(self.context.store.small_contents(small))?.into_iter().collect())
+    }
+
+    /// A content as it is needed to write it: small ones in memory, others in a file. Whoever writes it hashes it.
     pub(super) fn content_of(&self, file: &EntryFile) -> Result<TempContent, WorkError> {
+        if file.size > SMALL_BYTES_MAX
+            && let Some(stored) = self.wait(self.context.store.content_file(file.target))?
+        {
+            return Ok(TempContent::Stored(stored));
+        }
+        self.checked_content(file)
+    }
+
+    /// The same, as the store gives it after it checked all of it.
+    pub(super) fn checked_content(&self, file: &EntryFile) -> Result<TempContent, WorkError> {
         let reader = self.wait(self.context.store.content(file.target, 0, None))?;
         let mut chunks = reader.chunks;
         if reader.total <= SMALL_BYTES_MAX {
@@ -215,8 +139,9 @@ impl FolderWork {
             while let Some(chunk) = self.next_chunk(&mut chunks)? {
                 bytes.extend_from_slice(&chunk);
             }
-            return Ok(TempContent::Small(bytes));
+            return Ok(TempContent::Small(bytes.into()));
         }
+        self.check_copy_room(reader.total)?;
         let failed = io_error("cannot write beside a folder");
         let mut copy = tempfile::tempfile_in(&self.context.temporary).map_err(&failed)?;
         while let Some(chunk) = self.next_chunk(&mut chunks)? {
@@ -229,26 +154,23 @@ impl FolderWork {
 
     fn next_chunk(
         &self,
-        chunks: &mut futures::stream::BoxStream<'static, Result<bytes::Bytes, StoreError>>,
-    ) -> Result<Option<bytes::Bytes>, WorkError> {
+        chunks: &mut futures::stream::BoxStream<'static, Result<Bytes, StoreError>>,
+    ) -> Result<Option<Bytes>, WorkError> {
         self.wait(async { chunks.next().await.transpose() })
     }
 }
 
-fn file_name(path: &EntryPath) -> String {
-    let path = path.as_str();
-    path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned()
-}
-
 /// A copy as the store takes it: small ones from memory, others as a durable file.
 fn incoming(copied: Copied) -> io::Result<IncomingContent> {
-    let Copied { copy, path, .. } = copied;
-    let mut file = copy.file;
+    let Copied { copy, hash, bytes: size, .. } = copied;
+    let (mut file, path) = match copy {
+        CopyPlace::Memory(bytes) => return Ok(IncomingContent::Bytes(bytes.into())),
+        CopyPlace::Beside(file, path) => (file, path),
+    };
     file.rewind()?;
-    if copy.bytes <= SMALL_BYTES_MAX {
+    if size <= SMALL_BYTES_MAX {
         let mut bytes = Vec::new();
         file.take(SMALL_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-        fs::remove_file(&path).ok();
         return Ok(IncomingContent::Bytes(bytes.into()));
     }
     let (mut hasher, mut buffer) = (GroupHasher::default(), vec![0; CHUNK_BYTES]);
@@ -260,5 +182,5 @@ fn incoming(copied: Copied) -> io::Result<IncomingContent> {
     }
     file.sync_all()?;
     let (blake3, groups) = hasher.finish();
-    Ok(IncomingContent::File(ReceivedFile { path, size: copy.bytes, sha256: copy.hash, blake3, groups }))
+    Ok(IncomingContent::File(ReceivedFile { path, size, sha256: hash, blake3, groups }))
 }

@@ -1,21 +1,17 @@
 //! What the disk shows, and which contents the store has.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::{FolderWork, LookScope, Observed, SHOWN_MAX, WorkError};
-use crate::entry::{EntryHash, EntryPath, EntryRecord};
+use crate::entry::{EntryHash, EntryPath};
 use crate::folder::files::{LookEnd, LookRules, Sighted};
 use crate::folder::{DiskSight, SeenFile};
 use crate::record::ContentHash;
 
-/// Contents that the store is asked for at once.
-const RECORDS_MAX: usize = 1_000;
-
 impl FolderWork {
     /// Looks at the whole directory, and at every path that a row or an entry has.
     pub(super) fn observe_all(&mut self) -> Result<BTreeSet<EntryHash>, WorkError> {
-        self.read_entries()?;
         self.observed.clear();
         let mounts = self.agreed.values().filter_map(|row| Some(row.disk.as_ref()?.mount.clone())).collect();
         if let Some(dir) = &mut self.dir {
@@ -29,7 +25,7 @@ impl FolderWork {
         let mut seen: BTreeMap<EntryHash, Observed> = BTreeMap::new();
         let (mut passed_over, mut unknown, mut strays) = (Vec::new(), Vec::new(), Vec::new());
         let look_rules = LookRules { ignored: &self.rules, knows: &has_spelling };
-        let ended = self.held()?.look(look_rules, &mut |sighted| {
+        let mut note = |sighted| {
             match sighted {
                 Sighted::File(at) => {
                     let hash = EntryHash::of(folder, &at.path);
@@ -37,12 +33,16 @@ impl FolderWork {
                     if !at.has_modes {
                         file.stat.executable = self.agreed_mode(hash).unwrap_or_default();
                     }
+                    let known = self.reads.get(&hash).filter(|(then, _)| *then == file.stat);
+                    file.read = known.map(|(_, read)| *read);
                     let is_aside = file.is_aside;
                     let found = Observed { path: at.path, name: at.name, disk: DiskSight::File(file) };
                     // Where both names have a file, the plain one is the entry's.
                     if is_aside && seen.contains_key(&hash) {
-                        passed_over
-                            .push((found.name.as_str().to_owned(), "its plain name has a file, too".into()));
+                        if passed_over.len() < SHOWN_MAX {
+                            let why = "its plain name has a file, too".to_owned();
+                            passed_over.push((found.name.as_str().to_owned(), why));
+                        }
                     } else {
                         seen.insert(hash, found);
                     }
@@ -58,12 +58,20 @@ impl FolderWork {
                 | Sighted::Unknown { .. } => {}
             }
             ControlFlow::Continue(())
+        };
+        let (dir, reader) = (self.held()?, self.entries_reader());
+        // The store is read while the disk is.
+        let (ended, entries) = std::thread::scope(|scope| {
+            let entries = scope.spawn(|| reader.read());
+            let ended = dir.look(look_rules, &mut note);
+            (ended, entries.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         match ended {
             LookEnd::Done(counts) => self.files = counts.files,
             LookEnd::Stopped => return Err(WorkError::Stopped),
             LookEnd::Gone(gone) => return Err(gone.into()),
         }
+        self.set_entries(entries?);
         (self.passed_over, self.unknown) = (passed_over, unknown);
         self.directories = rows.1;
         self.observed = seen;
@@ -94,16 +102,31 @@ impl FolderWork {
             let hash = EntryHash::of(folder, &path);
             let path = self.entries.get(&hash).map_or(path, |entry| entry.path.clone());
             let name = if name.plain(folder).is_some() { path.clone() } else { name };
+            if scope.unrested.contains(name.as_str()) {
+                self.unrested.insert(hash);
+            } else {
+                self.try_again(hash);
+            }
             self.observe(hash, path, name)?;
             self.note_foreign(hash);
             todo.insert(hash);
         }
         todo.extend(self.below_gone(&todo)?);
         let stirred = std::mem::take(&mut self.stirred);
-        let waiting = self.waiting.keys().copied().filter(|_| scope.waiting);
-        for hash in scope.entries.iter().copied().chain(stirred).chain(waiting).collect::<BTreeSet<_>>() {
+        let due = self.due();
+        let has_come = |target: &ContentHash| scope.waiting || scope.contents.contains(target);
+        let waiting = self.waiting.iter().filter(|(_, target)| has_come(target)).map(|(hash, _)| *hash);
+        let waiting: Vec<EntryHash> = waiting.collect();
+        // What was written here comes back from the store, and was agreed before.
+        let is_news = |hash: &EntryHash| {
+            self.agreed.get(hash).is_none_or(|row| self.entries.get(hash) != Some(&row.entry))
+        };
+        let news: Vec<EntryHash> = scope.entries.iter().copied().filter(is_news).collect();
+        let named = news.into_iter().chain(stirred).chain(waiting).chain(due);
+        for hash in named.collect::<BTreeSet<_>>() {
             let entry = self.entries.get(&hash).map(|entry| entry.path.clone());
-            let path = entry.or_else(|| Some(self.agreed.get(&hash)?.entry.path.clone()));
+            let row = || Some(self.agreed.get(&hash)?.entry.path.clone());
+            let path = entry.or_else(row).or_else(|| Some(self.observed.get(&hash)?.path.clone()));
             if let Some(path) = path {
                 let name = self.observed.get(&hash).map_or_else(|| path.clone(), |seen| seen.name.clone());
                 self.observe(hash, path, name)?;
@@ -111,6 +134,13 @@ impl FolderWork {
             }
         }
         Ok(todo)
+    }
+
+    /// Whether a directory came, or changed: what is in it is not named.
+    pub(super) fn has_directory(&self, scope: &LookScope) -> Result<bool, WorkError> {
+        let dir = self.held()?;
+        let mut names = scope.names.iter().filter_map(|name| EntryPath::parse(name).ok());
+        Ok(names.any(|name| dir.is_directory(&name)))
     }
 
     /// Names what is left alone until everything is looked at again.
@@ -127,7 +157,7 @@ impl FolderWork {
     fn below_gone(&mut self, todo: &BTreeSet<EntryHash>) -> Result<BTreeSet<EntryHash>, WorkError> {
         let gone = |hash: &&EntryHash| {
             let observed = self.observed.get(*hash);
-            !self.agreed.contains_key(*hash)
+            self.agreed.get(*hash).is_none_or(|row| row.disk.is_none())
                 && observed.is_some_and(|observed| matches!(observed.disk, DiskSight::Gone(_)))
         };
         let gone: BTreeSet<String> = todo
@@ -200,37 +230,5 @@ impl FolderWork {
             files.insert(path.to_owned());
         }
         (files, directories)
-    }
-
-    /// Which of the contents that these paths speak of are here.
-    pub(super) fn contents_here(
-        &self,
-        todo: &BTreeSet<EntryHash>,
-    ) -> Result<HashMap<ContentHash, bool>, WorkError> {
-        let mut asked: BTreeSet<ContentHash> = BTreeSet::new();
-        for hash in todo {
-            asked.extend(self.entries.get(hash).and_then(EntryRecord::target));
-            asked.extend(self.agreed.get(hash).and_then(|row| row.entry.target()));
-            if let Some(Observed { disk: DiskSight::File(file), .. }) = self.observed.get(hash) {
-                asked.extend(file.read.map(|read| read.hash));
-            }
-        }
-        self.are_here(asked)
-    }
-
-    /// Which of these contents are here.
-    pub(super) fn are_here(
-        &self,
-        asked: impl IntoIterator<Item = ContentHash>,
-    ) -> Result<HashMap<ContentHash, bool>, WorkError> {
-        let asked: Vec<ContentHash> = asked.into_iter().collect();
-        let mut here = HashMap::with_capacity(asked.len());
-        for part in asked.chunks(RECORDS_MAX) {
-            for stored in self.wait(self.context.store.records(part.to_vec()))? {
-                let is_here = !stored.record.deleted && stored.holding.is_held();
-                here.insert(stored.record.hash, is_here);
-            }
-        }
-        Ok(here)
     }
 }

@@ -219,7 +219,7 @@ fn a_mount_point_has_a_name_and_is_missed_when_it_is_gone() {
     assert!(note.trash.as_str().starts_with("disk/.can-sync-trash/"), "{}", note.trash);
     assert!(!desk.at("disk/d").exists() && desk.at("disk").exists());
     drop(mount);
-    desk.dir.check().unwrap();
+    desk.dir.begin_look(0);
     assert!(matches!(desk.sight("disk/d/x"), DiskSight::Gone(mount) if mount.is_empty()));
     desk.dir.know_mounts(BTreeSet::from(["disk".to_owned()]));
     assert_eq!(desk.sight("disk/d/x"), DiskSight::Unknown);

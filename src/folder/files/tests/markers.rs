@@ -12,7 +12,11 @@ fn a_directory_is_bound_once_and_opened_again() {
     FolderDir::bind(&desk.root, MARK, &forbidden(desk.tmp.path())).unwrap();
     let other = FolderMarker { binding: [1; 16], ..MARK };
     let error = FolderDir::bind(&desk.root, other, &forbidden(desk.tmp.path())).unwrap_err();
+    assert!(matches!(error, BindError::OtherBinding(_)), "{error}");
+    let another = FolderMarker { folder: FolderId([1; 32]), ..MARK };
+    let error = FolderDir::bind(&desk.root, another, &forbidden(desk.tmp.path())).unwrap_err();
     assert!(matches!(error, BindError::Bound(_)), "{error}");
+    assert_eq!(FolderDir::marker_at(&desk.root, &forbidden(desk.tmp.path())).unwrap(), Some(MARK));
     assert!(matches!(FolderDir::open(&desk.root, other), Err(FolderGone::OtherMarker(_))));
     fs::write(desk.at(MARKER), "").unwrap();
     let error = FolderDir::bind(&desk.root, MARK, &forbidden(desk.tmp.path())).unwrap_err();

@@ -61,7 +61,36 @@ fn a_file_that_is_being_written_is_not_read() {
         let error = desk.dir.copy(&path("a"), &into(&desk), None).unwrap_err();
         assert!(matches!(error, CopyError::Changed(_)), "{error}");
         assert!(!into(&desk).exists());
+        // The same where nothing is copied.
+        for small in [vec![1; 300_000], b"small".to_vec()] {
+            let desk = Desk::new();
+            desk.put("a", small);
+            let at = desk.at("a");
+            desk.once(moment, move || change(&at));
+            if moment == Moment::Copied {
+                let error = desk.dir.read_whole(&path("a"), 1 << 20, None).unwrap_err();
+                assert!(matches!(error, CopyError::Changed(_)), "{error}");
+            } else {
+                let error = desk.dir.hash_in_place(&path("a"), None).unwrap_err();
+                assert!(matches!(error, CopyError::Changed(_)), "{error}");
+            }
+        }
     }
+}
+
+#[test]
+fn a_small_file_is_read_at_once_and_a_large_one_is_hashed_where_it_is() {
+    let desk = Desk::new();
+    for content in [&b""[..], b"x", &[7; 1000]] {
+        desk.put("a", content);
+        let read = desk.dir.read_whole(&path("a"), 1000, None).unwrap();
+        assert_eq!((&read.bytes[..], read.hash, read.stat), (content, hash(content), desk.seen("a").stat));
+        let hashed = desk.dir.hash_in_place(&path("a"), None).unwrap();
+        assert_eq!(hashed, (read.stat, read.hash));
+    }
+    // It grew since it was looked at.
+    desk.put("a", [7; 1001]);
+    assert!(matches!(desk.dir.read_whole(&path("a"), 1000, None), Err(CopyError::Changed(_))));
 }
 
 #[test]
@@ -73,6 +102,8 @@ fn nothing_but_a_file_is_read() {
     rustix::fs::mknodat(rustix::fs::CWD, desk.at("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
     for name in ["d", "link", "linked/a", "pipe", "none", "none/at", "d/a/below"] {
         let error = desk.dir.copy(&path(name), &into(&desk), None).unwrap_err();
+        assert!(matches!(error, CopyError::NotThere(_)), "{name}: {error}");
+        let error = desk.dir.read_whole(&path(name), 1000, None).unwrap_err();
         assert!(matches!(error, CopyError::NotThere(_)), "{name}: {error}");
     }
     fs::write(into(&desk), "somebody's").unwrap();

@@ -17,7 +17,7 @@ fn gone_is_said_only_where_it_is_certain() {
     fs::remove_file(desk.at("d/a")).unwrap();
     assert_eq!(desk.sight("d/a"), gone);
     for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::StaleNetworkFileHandle] {
-        desk.dir.check().unwrap();
+        desk.dir.begin_look(0);
         desk.hook(move |moment| if moment == Moment::Listing { Err(kind.into()) } else { Ok(()) });
         assert_eq!(desk.sight("d/a"), DiskSight::Unknown);
         desk.hook(move |moment| if moment == Moment::Descending { Err(kind.into()) } else { Ok(()) });
@@ -114,4 +114,55 @@ fn what_may_not_be_read_is_unknown() {
     assert_eq!(desk.read("closed/a").unwrap(), "x");
     assert!(desk.journal.all().unwrap().is_empty());
     fs::set_permissions(desk.at("closed"), fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn what_was_taken_out_costs_no_listing_and_what_held_still_none_in_a_later_look() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let desk = Desk::new();
+    let names: Vec<String> = (0..20).map(|n| format!("d/{n}")).collect();
+    for name in &names {
+        desk.put(name, name);
+    }
+    desk.put("d/stays", "x");
+    let listed = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&listed);
+    desk.hook(move |moment| {
+        count.fetch_add(usize::from(moment == Moment::Listing), Ordering::Relaxed);
+        Ok(())
+    });
+    let rows: Vec<_> = names.iter().map(|name| desk.row(name)).collect();
+    assert_eq!(listed.swap(0, Ordering::Relaxed), 1);
+    for (name, row) in names.iter().zip(&rows) {
+        assert!(matches!(desk.remove(name, Some(row)), Ok(ActEnd::Done { .. })));
+        assert_eq!(desk.sight(name), DiskSight::Gone(String::new()));
+    }
+    assert_eq!(listed.swap(0, Ordering::Relaxed), 0);
+    // Long after the directory changed.
+    for look in [1, 0, 0] {
+        desk.dir.begin_look(LATER_MS);
+        assert!(matches!(desk.sight("d/stays"), DiskSight::File(_)));
+        assert_eq!(listed.swap(0, Ordering::Relaxed), look);
+    }
+    // Time goes by, and it changes.
+    std::fs::File::open(desk.at("d")).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    desk.put("d/STAYS", "y");
+    desk.dir.begin_look(LATER_MS);
+    assert_eq!(desk.sight("d/stays"), DiskSight::Foreign);
+    // One that changed just now may change again without showing it.
+    let fresh = Desk::new();
+    fresh.put("d/a", "x");
+    let count = Arc::clone(&listed);
+    fresh.hook(move |moment| {
+        count.fetch_add(usize::from(moment == Moment::Listing), Ordering::Relaxed);
+        Ok(())
+    });
+    for _ in 0..3 {
+        listed.store(0, Ordering::Relaxed);
+        fresh.dir.begin_look(0);
+        assert!(matches!(fresh.sight("d/a"), DiskSight::File(_)));
+        assert_eq!(listed.load(Ordering::Relaxed), 1);
+    }
 }

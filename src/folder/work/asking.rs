@@ -1,0 +1,157 @@
+//! What the store is asked about many paths at once.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use tokio::runtime::Handle;
+
+use super::{FolderWork, Observed, StopSwitch, WorkError, wait};
+use crate::entry::{EntryHash, EntryPath, EntryRecord, FolderId, FolderRecord};
+use crate::folder::DiskSight;
+use crate::record::ContentHash;
+use crate::store::StoreRef;
+use crate::store::entries::{ENTRIES_MAX, EntryQuery, whole_history};
+
+/// Contents that the store is asked for at once.
+const RECORDS_MAX: usize = 1_000;
+/// So many times.
+const RECORDS_AT_ONCE: usize = 4;
+/// Histories that are read at once.
+const HISTORIES_AT_ONCE: usize = 16;
+
+/// What the store says of the paths of a round.
+pub(super) struct StoreAnswers {
+    /// Contents that are here, and some that are not.
+    here: HashMap<ContentHash, bool>,
+    /// Versions that lost, of the paths for which they matter.
+    histories: HashMap<EntryHash, Vec<EntryRecord>>,
+}
+
+impl StoreAnswers {
+    pub(super) fn is_here(&self, content: ContentHash) -> bool {
+        self.here.get(&content).copied().unwrap_or_default()
+    }
+
+    pub(super) fn history(&self, hash: EntryHash) -> &[EntryRecord] {
+        self.histories.get(&hash).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Reads all that a folder has, on whatever thread.
+pub(super) struct EntriesReader {
+    store: StoreRef,
+    runtime: Handle,
+    folder: FolderId,
+    stop: Arc<StopSwitch>,
+}
+
+impl EntriesReader {
+    pub(super) fn read(&self) -> Result<Vec<EntryRecord>, WorkError> {
+        let (mut all, mut cursor) = (Vec::new(), None);
+        loop {
+            let folder = Some(self.folder);
+            let query = EntryQuery { folder, prefix: String::new(), cursor, limit: ENTRIES_MAX };
+            let page = wait(&self.runtime, self.store.entries(query))?;
+            all.extend(page.records.into_iter().filter_map(entry_of));
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return Ok(all);
+            }
+            if self.stop.is_set() {
+                return Err(WorkError::Stopped);
+            }
+        }
+    }
+}
+
+impl FolderWork {
+    pub(super) fn entries_reader(&self) -> EntriesReader {
+        EntriesReader {
+            store: StoreRef::clone(&self.context.store),
+            runtime: self.runtime.clone(),
+            folder: self.binding.marker.folder,
+            stop: Arc::clone(&self.stop),
+        }
+    }
+
+    /// Asks all that a plan of these paths depends on.
+    pub(super) fn ask_store(&self, todo: &BTreeSet<EntryHash>) -> Result<StoreAnswers, WorkError> {
+        let here = self.contents_here(todo)?;
+        let folder = self.binding.marker.folder;
+        let asked = todo.iter().filter(|hash| self.needs_history(**hash));
+        let asked: Vec<(EntryHash, EntryPath)> =
+            asked.filter_map(|hash| Some((*hash, self.observed.get(hash)?.path.clone()))).collect();
+        let histories = futures::stream::iter(asked).map(async |(hash, path)| {
+            let versions = whole_history(&self.context.store, folder, path.as_str()).await?;
+            Ok((hash, versions.into_iter().filter_map(entry_of).collect()))
+        });
+        // The limit of a wait is that of one answer.
+        let mut histories = Box::pin(histories.buffer_unordered(HISTORIES_AT_ONCE));
+        let mut answers = StoreAnswers { here, histories: HashMap::new() };
+        while let Some((hash, versions)) = self.wait(histories.try_next())? {
+            answers.histories.insert(hash, versions);
+        }
+        Ok(answers)
+    }
+
+    /// Whether former versions of a path say what the disk shows.
+    fn needs_history(&self, hash: EntryHash) -> bool {
+        let Some(entry) = self.entries.get(&hash) else { return false };
+        let is_same = self.agreed.get(&hash).is_none_or(|row| row.entry == *entry);
+        !is_same || self.read_of(hash).is_some_and(|read| entry.target() != Some(read))
+    }
+
+    /// What was found to be in the file, if it was read.
+    pub(super) fn read_of(&self, hash: EntryHash) -> Option<ContentHash> {
+        let Some(Observed { disk: DiskSight::File(file), .. }) = self.observed.get(&hash) else {
+            return None;
+        };
+        file.read.map(|read| read.hash)
+    }
+
+    pub(super) fn history(&self, path: &EntryPath) -> Result<Vec<EntryRecord>, WorkError> {
+        let versions = whole_history(&self.context.store, self.binding.marker.folder, path.as_str());
+        Ok(self.wait(versions)?.into_iter().filter_map(entry_of).collect())
+    }
+
+    /// Which of the contents that these paths speak of are here.
+    fn contents_here(&self, todo: &BTreeSet<EntryHash>) -> Result<HashMap<ContentHash, bool>, WorkError> {
+        let mut asked: BTreeSet<ContentHash> = BTreeSet::new();
+        for hash in todo {
+            asked.extend(self.entries.get(hash).and_then(EntryRecord::target));
+            asked.extend(self.agreed.get(hash).and_then(|row| row.entry.target()));
+            if let Some(Observed { disk: DiskSight::File(file), .. }) = self.observed.get(hash) {
+                asked.extend(file.read.map(|read| read.hash));
+            }
+        }
+        self.are_here(asked)
+    }
+
+    /// Which of these contents are here.
+    pub(super) fn are_here(
+        &self,
+        asked: impl IntoIterator<Item = ContentHash>,
+    ) -> Result<HashMap<ContentHash, bool>, WorkError> {
+        let asked: Vec<ContentHash> = asked.into_iter().collect();
+        let mut here = HashMap::with_capacity(asked.len());
+        let records = futures::stream::iter(asked.chunks(RECORDS_MAX))
+            .map(|part| self.context.store.records(part.to_vec()))
+            .buffer_unordered(RECORDS_AT_ONCE);
+        let mut records = Box::pin(records);
+        while let Some(part) = self.wait(records.try_next())? {
+            here.extend(part.into_iter().map(|stored| {
+                let is_here = !stored.record.deleted && stored.holding.is_held();
+                (stored.record.hash, is_here)
+            }));
+        }
+        Ok(here)
+    }
+}
+
+fn entry_of(record: FolderRecord) -> Option<EntryRecord> {
+    match record {
+        FolderRecord::Entry(entry) => Some(entry),
+        FolderRecord::Definition(_) => None,
+    }
+}
