@@ -34,6 +34,7 @@ mod export;
 mod external;
 mod fetch;
 mod folder_commands;
+mod folder_torture;
 mod folders;
 mod folders_on_disk;
 mod gossip;
