@@ -11,6 +11,7 @@ mod folders;
 mod libraries;
 pub mod metrics;
 mod model;
+pub(crate) mod on_demand;
 mod page;
 pub mod proxy;
 mod routes;

@@ -18,6 +18,7 @@ use crate::actor::ServiceCell;
 use crate::actor::policy::ChildKind;
 use crate::actor::supervisor::{self, Child, RootArgs, RootMsg, ShutdownOutcome, StopReason};
 use crate::api::metrics;
+use crate::api::on_demand::fetch_content;
 use crate::api::view::StoreMode;
 use crate::api::{AgentView, HttpActor, HttpArgs, HttpMsg};
 use crate::clock::Clock;
@@ -159,6 +160,7 @@ impl Node {
 
         let cells = Cells::default();
         let channels = discovery::channels(&config);
+        resources.on_demand.connect(fetch_content(view(&config, &resources, &cells, &channels)));
         let children = children(&config, &resources, &cells, &channels, output.signals, spawn_peer);
         let events = resources.events.clone();
         let on_degraded = |kind: ChildKind, why: Option<&str>| {

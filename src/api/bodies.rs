@@ -229,6 +229,8 @@ pub struct SyncView {
     pub missing: u64,
     /// Bytes of those.
     pub missing_bytes: u64,
+    /// Live assets whose contents are wanted and not here, whoever has them. Those that nobody gives delay no `in_sync`.
+    pub absent: u64,
     /// Versions that some peer has and that are not looked at yet: more may be missing.
     pub unseen: u64,
     /// Changes (new assets, edits, deletions) that some peer has not confirmed yet.
@@ -258,6 +260,7 @@ impl SyncView {
             reason,
             missing,
             missing_bytes,
+            absent,
             unseen,
             missing_there,
             rate,
@@ -275,6 +278,7 @@ impl SyncView {
             reason,
             missing,
             missing_bytes,
+            absent,
             unseen,
             missing_there,
             rate,

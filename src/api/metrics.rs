@@ -179,6 +179,11 @@ fn peer_figures(out: &mut Exposition, report: &PeersReport) {
         sync.missing,
     );
     out.gauge("can_sync_missing_bytes", "Bytes of those.", sync.missing_bytes);
+    out.gauge(
+        "can_sync_absent_assets",
+        "Assets that are known and whose contents are wanted and not here, whoever has them.",
+        sync.absent,
+    );
     out.gauge("can_sync_receive_bytes_per_second", "Content received from all peers, lately.", sync.rate);
     out.gauge("can_sync_peers_connected", "Peers with a session.", report.connected());
     out.gauge("can_sync_peers_known", "Peers in all.", report.peers.len());

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::view::{ASK_TIMEOUT, ApiState, FOLDERS, PEERS, ask};
+use super::view::{ASK_TIMEOUT, AgentView, ApiState, FOLDERS, PEERS, ask};
 use crate::clock::span;
 use crate::folder::report::FolderPlace;
 use crate::folder::supervisor::FoldersMsg;
@@ -56,9 +56,11 @@ pub(super) struct WhyView {
     /// CAN hash.
     hash: String,
     /// Where it stands.
-    state: Availability,
+    pub(super) state: Availability,
     /// The same in a sentence or two, for people.
-    explanation: String,
+    pub(super) explanation: String,
+    /// Connected peers.
+    pub(super) connected: u64,
     /// Size of the content in bytes, where it is known.
     size: Option<u64>,
     /// Bytes of it that are here, of a large one that is not complete.
@@ -91,7 +93,7 @@ pub(super) async fn why(
     State(state): State<ApiState>,
     Path(hash): Path<String>,
 ) -> ApiResult<Success<WhyView>> {
-    view(&state, parse_hash(&hash)?).await.map(Success::new)
+    stands(&state.view, parse_hash(&hash)?).await.map(Success::new)
 }
 
 /// Get a content now
@@ -117,28 +119,34 @@ pub(super) async fn fetch(
     Path(hash): Path<String>,
 ) -> ApiResult<(StatusCode, Success<WhyView>)> {
     let hash = parse_hash(&hash)?;
-    let known = stored(&state, hash).await?;
+    let view = &state.view;
+    let known = stored(view, hash).await?;
     let mut held = known.as_ref().is_some_and(|known| known.holding.is_held());
     if held {
-        held = verify(&state, hash).await;
+        held = verify(view, hash).await;
     } else if known.is_some_and(|known| known.is_absent()) {
-        held = want(&state, hash).await;
+        held = want(view, hash).await;
     }
     if held {
-        return Ok((StatusCode::OK, Success::new(view(&state, hash).await?)));
+        return Ok((StatusCode::OK, Success::new(stands(view, hash).await?)));
     }
-    let begun = ask(&state.view.peers, PEERS, |reply| PeersMsg::FetchNow { hash, reply }).await?;
+    search(view, hash).await?;
+    Ok((StatusCode::ACCEPTED, Success::new(stands(view, hash).await?)))
+}
+
+/// Has peers asked for a content before everything else.
+pub(super) async fn search(view: &AgentView, hash: ContentHash) -> ApiResult<()> {
+    let begun = ask(&view.peers, PEERS, |reply| PeersMsg::FetchNow { hash, reply }).await?;
     begun.map_err(|error| {
         let hint = "GET /why/{hash} says how a search stands; try again when one of them is over";
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_searches", error.to_string(), hint)
-    })?;
-    Ok((StatusCode::ACCEPTED, Success::new(view(&state, hash).await?)))
+    })
 }
 
 /// Whether a content that is held is right. A large one takes its time to be read: if it turns out to be damaged later, it
 /// is wanted from then on.
-async fn verify(state: &ApiState, hash: ContentHash) -> bool {
-    let store = Arc::clone(&state.view.store);
+async fn verify(view: &AgentView, hash: ContentHash) -> bool {
+    let store = Arc::clone(&view.store);
     let verified = tokio::spawn(async move { store.verify(hash).await });
     match timeout(ASK_TIMEOUT, verified).await {
         Ok(Ok(Ok(held))) => held,
@@ -152,8 +160,8 @@ async fn verify(state: &ApiState, hash: ContentHash) -> bool {
 
 /// Wants a content that is not here; whether the trash still had it. A large one takes its time to be checked, and may come
 /// from a peer before.
-async fn want(state: &ApiState, hash: ContentHash) -> bool {
-    let store = Arc::clone(&state.view.store);
+pub(super) async fn want(view: &AgentView, hash: ContentHash) -> bool {
+    let store = Arc::clone(&view.store);
     let wanted = tokio::spawn(async move { store.want(vec![hash]).await });
     match timeout(ASK_TIMEOUT, wanted).await {
         Ok(Ok(Ok(outcomes))) => outcomes == [ItemOutcome::Stored],
@@ -172,34 +180,36 @@ fn parse_hash(hash: &str) -> ApiResult<ContentHash> {
     })
 }
 
-async fn view(state: &ApiState, hash: ContentHash) -> ApiResult<WhyView> {
+/// Where a content stands.
+pub(super) async fn stands(view: &AgentView, hash: ContentHash) -> ApiResult<WhyView> {
     // In this order: what arrives in between is in the store, and not nowhere.
-    let report = ask(&state.view.peers, PEERS, |reply| PeersMsg::GetWhy { hash, reply }).await?;
-    let known = stored(state, hash).await?;
+    let report = ask(&view.peers, PEERS, |reply| PeersMsg::GetWhy { hash, reply }).await?;
+    let known = stored(view, hash).await?;
     let whereabouts = whereabouts(known.as_ref(), &report).ok_or_else(|| unknown(&report))?;
     let size = known.map(|known| known.record.size).or(report.size);
     Ok(WhyView {
         hash: hash.to_string(),
         state: whereabouts,
         explanation: explain(whereabouts, size, &report),
+        connected: report.connected,
         size,
         done: report.done,
         only: report.only,
         sources: report.sources,
         waiting: report.waiting,
-        folders: folders(state, hash).await,
+        folders: folders(view, hash).await,
     })
 }
 
 /// Where folders have it; nowhere, where nobody can say.
-async fn folders(state: &ApiState, hash: ContentHash) -> Vec<FolderPlace> {
+async fn folders(view: &AgentView, hash: ContentHash) -> Vec<FolderPlace> {
     let hashes = vec![hash];
-    let asked = ask(&state.view.folders, FOLDERS, |reply| FoldersMsg::ListPlaces { hashes, reply }).await;
+    let asked = ask(&view.folders, FOLDERS, |reply| FoldersMsg::ListPlaces { hashes, reply }).await;
     asked.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-async fn stored(state: &ApiState, hash: ContentHash) -> ApiResult<Option<StoredRecord>> {
-    let found = timeout(ASK_TIMEOUT, state.view.store.look(hash)).await;
+pub(super) async fn stored(view: &AgentView, hash: ContentHash) -> ApiResult<Option<StoredRecord>> {
+    let found = timeout(ASK_TIMEOUT, view.store.look(hash)).await;
     let reason = match found {
         Ok(Ok(found)) => return Ok(found),
         Ok(Err(error)) => error.to_string(),

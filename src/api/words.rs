@@ -118,6 +118,7 @@ mod tests {
             reason: None,
             missing: 0,
             missing_bytes: 0,
+            absent: 0,
             unseen: 0,
             missing_there: 0,
             rate: 0.0,

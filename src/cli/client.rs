@@ -50,6 +50,8 @@ enum Envelope<T> {
         error: String,
         #[serde(default)]
         hint: Option<String>,
+        #[serde(default)]
+        code: Option<String>,
     },
 }
 
@@ -239,8 +241,8 @@ impl ApiClient {
             Err(e) => return e,
         };
         match serde_json::from_slice::<Envelope<serde_json::Value>>(&body) {
-            Ok(Envelope::Error { error, hint }) => {
-                let error = CliError::new(exit, advice::in_words(&error));
+            Ok(Envelope::Error { error, hint, code }) => {
+                let error = CliError::new(exit, advice::in_words(&error)).with_code(code);
                 match hint.as_deref().and_then(advice::for_people) {
                     Some(advice) => error.hint(advice),
                     None => error,

@@ -41,6 +41,8 @@ pub(super) struct CliError {
     /// Empty where everything has been said already.
     message: String,
     hint: Option<String>,
+    /// What a service calls it, for programs.
+    code: Option<String>,
     /// What else is wrong.
     also: Vec<String>,
     /// Nobody reads our output any more: no failure of ours.
@@ -49,7 +51,7 @@ pub(super) struct CliError {
 
 impl CliError {
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hint: None, also: Vec::new(), closed: false }
+        Self { exit, message: message.into(), hint: None, code: None, also: Vec::new(), closed: false }
     }
 
     /// With exit code 1.
@@ -73,6 +75,17 @@ impl CliError {
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// What the service that refused calls it.
+    pub(super) fn with_code(mut self, code: Option<String>) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// Whether a service refused with this code.
+    pub(super) fn has_code(&self, code: &str) -> bool {
+        self.code.as_deref() == Some(code)
     }
 
     pub(super) fn exit(&self) -> Exit {

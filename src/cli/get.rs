@@ -20,6 +20,7 @@ use super::output::message;
 use super::progress::ProgressLine;
 use super::resolve;
 use super::text;
+use crate::http::description::UNKNOWN_PARAMETER;
 use crate::record::ContentHash;
 
 /// Links that are followed one after the other, as many as Linux does.
@@ -51,11 +52,10 @@ pub(super) async fn run(context: &Context, args: GetArgs) -> Result<(), CliError
     let hash = resolve::known_asset(&store, &asset).await?;
     // Before anything is fetched: whether there is a place to put it.
     let target = output.as_deref().map(|path| Destination::new(path, hash)).transpose()?;
-    let read = || store.send(store.request(Method::GET, &format!("/asset/{hash}")));
-    let response = match read().await {
+    let response = match read_local(&store, hash).await {
         Err(missing) if missing.exit() == Exit::NotFound && !local => {
             fetch_missing(context, hash, missing).await?;
-            read().await?
+            read_local(&store, hash).await?
         }
         answer => answer?,
     };
@@ -70,6 +70,16 @@ pub(super) async fn run(context: &Context, args: GetArgs) -> Result<(), CliError
             report(context, hash, size, &output.unwrap_or_default())
         }
         None => download.print(hash, context.out.terminal).await,
+    }
+}
+
+/// The content, if it is here: what is not is fetched in a way that says how far it is.
+pub(super) async fn read_local(store: &ApiClient, hash: ContentHash) -> Result<Response, CliError> {
+    let read = || store.request(Method::GET, &format!("/asset/{hash}"));
+    match store.send(read().query(&[("local", "true")])).await {
+        // An older service, which fetches nothing.
+        Err(refused) if refused.has_code(UNKNOWN_PARAMETER) => store.send(read()).await,
+        answer => answer,
     }
 }
 

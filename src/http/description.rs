@@ -18,6 +18,8 @@ use super::envelope::{ApiError, ApiResult};
 const LIKENESS_MIN: f64 = 0.75;
 /// Hashes and ids in paths.
 const ID_PATTERN: &str = "^[0-9a-f]{64}$";
+/// The code of a refusal because of a parameter that the operation does not have: the service may be an older one.
+pub const UNKNOWN_PARAMETER: &str = "unknown_parameter";
 const METHODS: [&str; 5] = ["get", "post", "patch", "delete", "head"];
 
 /// What a server says of itself, and the parameters that the queries of its operations may hold.
@@ -118,7 +120,7 @@ fn unknown_parameter(name: &str, known: &BTreeSet<String>) -> ApiError {
         None => "this request takes no parameters".to_owned(),
     };
     let name = crate::text::quoted(name);
-    ApiError::bad_request("unknown_parameter", format!("there is no parameter '{name}'"), hint)
+    ApiError::bad_request(UNKNOWN_PARAMETER, format!("there is no parameter '{name}'"), hint)
 }
 
 fn query_parameters(operation: &Map<String, Value>) -> BTreeSet<String> {

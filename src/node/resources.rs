@@ -43,6 +43,7 @@ use crate::store::StoreRef;
 use crate::store::can_http::CanHttpStore;
 use crate::store::embedded::{DamageEvent, EmbeddedConfig, EmbeddedStore};
 use crate::store::server::StoreServerArgs;
+use crate::store::service::on_demand::FetchPort;
 use crate::store::service::{self, ServiceSettings};
 use crate::transfer::partial::Partials;
 
@@ -71,6 +72,8 @@ pub(super) struct Resources {
     pub(super) store_proxy: StoreProxy,
     /// The embedded store's own HTTP server.
     pub(super) store_server: Option<StoreServerArgs>,
+    /// Gets what its readers ask for and is not here.
+    pub(super) on_demand: FetchPort,
     embedded: Option<EmbeddedStore>,
     pub(super) endpoint: Endpoint,
     /// Addresses that discovery learned.
@@ -162,6 +165,7 @@ impl Resources {
             store_url: opened.url,
             store_proxy: opened.proxy,
             store_server: opened.server,
+            on_demand: opened.on_demand,
             embedded: opened.embedded,
             endpoint,
             addresses,
@@ -340,6 +344,7 @@ struct OpenedStore {
     url: String,
     proxy: StoreProxy,
     server: Option<StoreServerArgs>,
+    on_demand: FetchPort,
     embedded: Option<EmbeddedStore>,
 }
 
@@ -358,7 +363,14 @@ impl OpenedStore {
                     .map_err(|e| StartError::new(format!("can_service_url: {e}")))?;
                 let url = store.url().to_owned();
                 let proxy = proxy_to(&url, &key)?;
-                Ok(Self { store: Arc::new(store), url, proxy, server: None, embedded: None })
+                Ok(Self {
+                    store: Arc::new(store),
+                    url,
+                    proxy,
+                    server: None,
+                    on_demand: FetchPort::default(),
+                    embedded: None,
+                })
             }
             (None, Some(listener), Some(key)) => {
                 Self::embedded(config, dir, listener, key, token, clock).await
@@ -383,7 +395,9 @@ impl OpenedStore {
         let addr = listener.local_addr().map_err(|e| StartError::new(e.to_string()))?;
         let url = store_url(&listener)?;
         let proxy = proxy_to(&url, &key)?;
+        let on_demand = FetchPort::default();
         let settings = ServiceSettings {
+            on_demand: on_demand.clone(),
             allowed_hosts: config.allowed_hosts.clone(),
             token,
             ..ServiceSettings::new(key, addr)
@@ -394,6 +408,7 @@ impl OpenedStore {
             url,
             proxy,
             server: Some(StoreServerArgs { listener, router }),
+            on_demand,
             embedded: Some(store),
         })
     }

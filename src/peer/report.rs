@@ -174,6 +174,9 @@ pub struct SyncReport {
     pub missing: u64,
     /// Bytes of those.
     pub missing_bytes: u64,
+    /// Live assets whose contents are wanted and not here, whoever has them; those that are on their way are among them where their
+    /// records are here already.
+    pub absent: u64,
     /// Versions that some peer has and that are not looked at yet: more may be missing.
     pub unseen: u64,
     /// Changes that some peer has not confirmed yet.

@@ -1,8 +1,9 @@
 //! StoreServerActor: the HTTP server of an embedded CAN Service.
 //!
-//! **Owns** one task, the server, which owns its connections. **Talks to** nobody: requests go to the store. Apart from
-//! CanServiceActor, so that a socket's trouble never restarts the feed. **A restart** loses open connections; the socket is
-//! bound at boot and stays, so new ones wait for the next incarnation instead of being refused.
+//! **Owns** one task, the server, which owns its connections. **Talks to** nobody: requests go to the store, and through a port of
+//! the node for contents that are not held. Apart from CanServiceActor, so that a socket's trouble never restarts the feed. **A
+//! restart** loses open connections; the socket is bound at boot and stays, so new ones wait for the next incarnation instead of
+//! being refused.
 
 use std::time::Duration;
 

@@ -33,11 +33,14 @@ mod events;
 mod ingest;
 pub mod key;
 mod model;
+pub mod on_demand;
 mod part_name;
 mod range;
 mod scrub;
 mod sync;
 mod trash;
+
+use on_demand::FetchPort;
 
 pub(crate) use error::codes;
 pub use model::StatusJson;
@@ -60,12 +63,21 @@ pub struct ServiceSettings {
     pub allowed_hosts: Vec<String>,
     /// How often an event stream without events says that it is alive.
     pub heartbeat: Duration,
+    /// Who gets contents that are read and are not here.
+    pub on_demand: FetchPort,
 }
 
 impl ServiceSettings {
     /// The defaults for a server on `bound_addr`.
     pub fn new(sync_api_key: SecretString, bound_addr: SocketAddr) -> Self {
-        Self { sync_api_key, token: None, bound_addr, allowed_hosts: Vec::new(), heartbeat: HEARTBEAT }
+        Self {
+            sync_api_key,
+            token: None,
+            bound_addr,
+            allowed_hosts: Vec::new(),
+            heartbeat: HEARTBEAT,
+            on_demand: FetchPort::default(),
+        }
     }
 }
 
@@ -75,6 +87,7 @@ struct ServiceInner {
     key: key::KeyCheck,
     token: Option<SecretString>,
     heartbeat: Duration,
+    on_demand: FetchPort,
     /// `/openapi.json`, set once the routes are known.
     description: OnceLock<Bytes>,
 }
@@ -121,6 +134,7 @@ pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
         key: key::KeyCheck::new(&settings.sync_api_key),
         token: settings.token,
         heartbeat: settings.heartbeat,
+        on_demand: settings.on_demand,
         description: OnceLock::new(),
     });
     let sync = OpenApiRouter::new()

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::daemon::{Daemon, embedded_yaml};
 use crate::support::nodes::{TestNode, eventually};
-use crate::support::store::noise;
+use crate::support::store::{noise, record_of};
 
 async fn known(node: &TestNode, hash: ContentHash) -> Option<StoredRecord> {
     node.sync_store().records(vec![hash]).await.expect("records").pop()
@@ -62,7 +62,7 @@ async fn what_nobody_holds_is_known_everywhere_and_delays_nothing() {
     becomes(&b, other, Holding::Held).await;
     // b has the record, wants the content, and is in sync: nobody has it.
     becomes(&b, hash, Holding::Wanted).await;
-    tokio::join!(a.wait_in_sync(), b.wait_in_sync());
+    tokio::join!(a.wait_in_sync(), b.wait_lacking(1));
     let status = b.get("/status").await["data"].clone();
     assert_eq!((&status["sync"]["missing"], &status["store"]["assets_held"]), (&json!(0), &json!(1)));
     assert_eq!(status["store"]["assets"], 2);
@@ -86,6 +86,34 @@ async fn what_nobody_holds_is_known_everywhere_and_delays_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn wanted_contents_that_are_not_here_are_counted() {
+    let (a, b) = tokio::join!(TestNode::start("a", |_| {}), TestNode::start("b", |_| {}));
+    let content = noise(40_000, 8);
+    let record = record_of(&content);
+    let taken = b.sync_store().take_absent(vec![record.clone()]).await;
+    assert_eq!(taken, Ok(vec![ItemOutcome::Absent]));
+    b.dial(&a).await;
+    let status = eventually("it is said", async || {
+        let sync = b.get("/status").await["data"]["sync"].clone();
+        (sync["state"] == "in_sync" && sync["absent"] == 1)
+            .then(|| sync.clone())
+            .ok_or_else(|| sync.to_string())
+    })
+    .await;
+    assert_eq!(status["missing"], 0, "{status}");
+    let metrics = format!("http://{}/metrics", b.node().api_addr());
+    let metrics = b.http.get(metrics).send().await.unwrap().text().await.unwrap();
+    assert!(
+        metrics.contains("can_sync_absent_assets 1") && metrics.contains("can_sync_in_sync 1"),
+        "{metrics}"
+    );
+    a.ingest(content, &[]).await;
+    tokio::join!(a.wait_in_sync(), b.wait_in_sync());
+    assert_eq!(b.get("/status").await["data"]["sync"]["absent"], 0);
+    assert_eq!(stored(&b, record.hash).await.holding, Holding::Held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn content_that_comes_is_told_to_those_who_wait_for_it() {
     let (a, b, c) = tokio::join!(
         TestNode::start("a", |_| {}),
@@ -100,7 +128,7 @@ async fn content_that_comes_is_told_to_those_who_wait_for_it() {
     }
     // a and b have asked each other in vain, and will not for minutes.
     b.dial(&a).await;
-    tokio::join!(a.wait_in_sync(), b.wait_in_sync());
+    tokio::join!(a.wait_lacking(1), b.wait_lacking(1));
     assert_eq!(stored(&a, hash).await.holding, Holding::Wanted);
     c.dial(&b).await;
     becomes(&b, hash, Holding::Held).await;
@@ -135,7 +163,10 @@ async fn what_is_let_go_of_between_an_offer_and_a_request_is_gone_and_costs_no_p
         })
         .await;
     }
-    tokio::join!(a.wait_in_sync(), b.wait_in_sync());
+    a.wait_in_sync().await;
+    // Those that came before they were let go of are here.
+    let came = b.held().await.len();
+    b.wait_lacking((others.len() + 1 + gone.len() - came) as u64).await;
     let peer = b.peer(&a.id()).await;
     assert!(peer["path"].is_string() && peer["state"] == "in_sync", "{peer}");
     let strip = |mut asset: serde_json::Value| {

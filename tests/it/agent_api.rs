@@ -46,7 +46,7 @@ async fn status_says_everything_about_the_node() {
     assert_eq!(
         status["sync"],
         json!({"state": "syncing", "summary": "comparing: looking at what changed, with 1 peer", "reason": null, "missing": 0,
-            "missing_bytes": 0, "unseen": 0, "missing_there": 0, "rate": 0.0, "send_rate": 0.0, "held_deletions": 0,
+            "missing_bytes": 0, "absent": 0, "unseen": 0, "missing_there": 0, "rate": 0.0, "send_rate": 0.0, "held_deletions": 0,
             "dated_ahead": 0, "copied": null, "copied_peers": [], "eta_secs": null})
     );
     let clock = &status["clock"];

@@ -1,6 +1,8 @@
 //! Agents in front of `can-service` processes: the same mirror, with the stores elsewhere.
 
+use can_sync::testing::store::can_http::CanHttpStore;
 use can_sync::testing::store::service::BASE_PATH;
+use can_sync::testing::store::{ContentStore as _, ItemOutcome};
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -128,6 +130,34 @@ async fn assert_same(a: &Side, b: &Side, count: usize) {
             assert_eq!(data_encoding::HEXLOWER.encode(&Sha256::digest(&content)), hash);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_fetches_what_its_service_does_not_hold() {
+    let (a, b) = (Side::start(), Side::start());
+    let hash = a.ingest(1, 700_000).await;
+    let [of_a, of_b] = [&a, &b]
+        .map(|side| CanHttpStore::new(&format!("http://{}", side.addr), &KEY.into()).expect("a client"));
+    let named = vec![hash.parse().expect("a hash")];
+    let record = of_a.records(named.clone()).await.expect("records").pop().expect("one").record;
+    // b knows of it, does not want it, and has nothing in its trash.
+    assert_eq!(of_b.take_absent(vec![record]).await, Ok(vec![ItemOutcome::Absent]));
+    of_b.let_go(named).await.expect("let go");
+    b.agent.dial(&a.agent).await;
+    tokio::join!(a.agent.wait_in_sync(), b.agent.wait_in_sync());
+    let at_agent = |query: &str| b.agent.url(&format!("/store/asset/{hash}{query}"));
+    let alone = client().get(b.url(&format!("/asset/{hash}"))).send().await.expect("an answer");
+    assert_eq!(alone.status(), 404, "a service without an agent has nobody to ask");
+    let local = client().get(at_agent("?local=true")).send().await.expect("an answer");
+    assert_eq!(local.status(), 404);
+    let part =
+        client().get(at_agent("")).header("Range", "bytes=600000-600099").send().await.expect("an answer");
+    assert_eq!(part.status(), 206);
+    let whole = client().get(a.url(&format!("/asset/{hash}"))).send().await.expect("an answer");
+    let whole = whole.bytes().await.expect("a body");
+    assert!(part.bytes().await.expect("a body") == whole[600_000..600_100]);
+    let alone = client().get(b.url(&format!("/asset/{hash}"))).send().await.expect("an answer");
+    assert!(alone.bytes().await.expect("a body") == whole, "and it stays");
 }
 
 const SIZES: [usize; 8] = [0, 1, 700, 20_000, 65_536, 65_537, 400_000, 2_000_000];

@@ -129,7 +129,7 @@ async fn a_peer_is_neither_offered_nor_sent_what_is_damaged() {
     b.dial(&a).await;
     eventually("what is right has come", async || b.content(&good).await.map(drop).ok_or_else(String::new))
         .await;
-    tokio::join!(a.wait_in_sync(), b.wait_in_sync());
+    tokio::join!(a.wait_lacking(4), b.wait_lacking(4));
     for hash in &hashes {
         assert_eq!(b.content(hash).await, None);
         let why = b.get(&format!("/why/{hash}")).await["data"].clone();

@@ -46,6 +46,7 @@ mod libraries;
 mod list_peers;
 mod mirror;
 mod network;
+mod on_demand;
 mod only_copy;
 mod paths;
 mod peer_actor;

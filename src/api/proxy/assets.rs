@@ -2,12 +2,13 @@
 
 use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName};
-use axum::http::{HeaderValue, Method};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::Response;
 
-use super::super::view::ApiState;
+use super::super::on_demand;
+use super::super::view::{ApiState, StoreMode};
 use super::with_headers;
-use crate::http::extract::{HashPath, has_content_type};
+use crate::http::extract::{HashPath, Params, has_content_type};
 use crate::http::{ApiError, ApiResult};
 
 /// Headers of the request for content that matter to the store.
@@ -211,32 +212,49 @@ pub(in super::super) async fn delete(
 
 /// Read an asset's content
 ///
-/// Passed on to the CAN Service's `GET /asset/{hash}`. Always an attachment, never run by a browser.
+/// Passed on to the CAN Service's `GET /asset/{hash}`, once it is there: what is known and not held is fetched from a peer before,
+/// unless `local` is true. Always an attachment, never run by a browser.
 #[utoipa::path(
     get,
     path = "/store/asset/{hash}",
     tag = "store",
     params(
         ("hash" = String, Path, description = "CAN hash, 64 hexadecimal digits."),
+        ("local" = Option<bool>, Query, description = "Only what is in the store (`true`): peers are not asked."),
         ("Range" = Option<String>, Header, description = "A part of the content.")
     ),
     responses(
         (status = 200, content_type = "*/*", description = "The content."),
         (status = 206, content_type = "*/*", description = "The part asked for."),
         (status = 400, description = "That is no hash."),
-        (status = 404, description = "No such asset."),
+        (status = 404, description = "No such asset; or `not_held`: it is known, and nobody within reach has its content."),
         (status = 416, description = "The content has no such part."),
-        (status = 502, description = "The CAN Service is not available.")
+        (status = 429, description = "Too much is searched for already."),
+        (status = 502, description = "The CAN Service is not available."),
+        (status = 504, description = "`not_here_yet`: it did not come within a minute, and goes on coming.")
     )
 )]
 pub(in super::super) async fn asset(
     State(state): State<ApiState>,
     HashPath(hash): HashPath,
+    method: Method,
+    params: Params,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
+    let is_local = method == Method::HEAD || params.flag("local")? == Some(true);
     let proxy = &state.view.store_proxy;
-    let forward = proxy.request(&proxy.client, Method::GET, &format!("/asset/{hash}"));
-    let mut answer = proxy.pass(with_headers(forward, &headers, &ASSET_REQUEST_HEADERS)).await?;
+    // An external service has nobody to fetch it, and may not know the parameter.
+    let is_embedded = state.view.store_mode == StoreMode::Embedded;
+    let query = if is_local && is_embedded { "?local=true" } else { "" };
+    let read = || {
+        let forward = proxy.request(&proxy.client, Method::GET, &format!("/asset/{hash}{query}"));
+        proxy.pass(with_headers(forward, &headers, &ASSET_REQUEST_HEADERS))
+    };
+    let mut answer = read().await?;
+    let is_missing = answer.status() == StatusCode::NOT_FOUND && !is_local && !is_embedded;
+    if is_missing && on_demand::bring(&state.view, hash).await? {
+        answer = read().await?;
+    }
     if answer.status().is_success() {
         // An external service may be of any make: what it says must not turn content into a page of ours.
         let attachment = HeaderValue::from_static("attachment");

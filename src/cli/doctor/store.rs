@@ -49,16 +49,22 @@ pub(super) fn by_its_word(status: &Value) -> Finding {
 fn of_daemon(status: &Value) -> Result<String, Finding> {
     let text = |pointer| status.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     if status.pointer("/store/healthy").and_then(Value::as_bool) == Some(true) {
-        let assets = status.pointer("/store/assets").and_then(Value::as_u64).unwrap_or_default();
-        return Ok(format!(
-            "{} at {}, {}",
-            text("/store/mode"),
-            text("/store/url"),
-            text::counted(assets, "asset")
-        ));
+        let number = |pointer| status.pointer(pointer).and_then(Value::as_u64);
+        let assets = number("/store/assets").unwrap_or_default();
+        let counts = counts(assets, number("/store/assets_held").unwrap_or(assets));
+        return Ok(format!("{} at {}, {counts}", text("/store/mode"), text("/store/url")));
     }
     let why = format!("the daemon's store at {} does not work: {}", text("/store/url"), text("/store/error"));
     Err(Finding::fail(why, "the daemon's log says more; for an external CAN Service, look whether it runs"))
+}
+
+/// How many assets there are, and how many of them are only known.
+fn counts(assets: u64, held: u64) -> String {
+    let known = text::counted(assets, "asset");
+    match assets.saturating_sub(held) {
+        0 => known,
+        absent => format!("{known}, {absent} of them known and not held here"),
+    }
 }
 
 async fn external(config: &Config, url: &str) -> Result<String, Finding> {
@@ -79,7 +85,7 @@ async fn external(config: &Config, url: &str) -> Result<String, Finding> {
     match store.status().await {
         Ok(status) => match status.problem() {
             Some(why) => Err(failed(why)),
-            None => Ok(format!("external at {url}, {}", text::counted(status.assets, "asset"))),
+            None => Ok(format!("external at {url}, {}", counts(status.assets, status.assets_held))),
         },
         Err(error) => Err(failed(error.to_string())),
     }

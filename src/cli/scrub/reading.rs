@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use reqwest::Method;
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep_until};
 
 use super::super::assets::{Asset, AssetPage, PAGE_MAX};
 use super::super::client::ApiClient;
 use super::super::error::{CliError, Exit};
+use super::super::get::read_local;
 use super::super::progress::ProgressLine;
 use super::{DamagedAsset, Scrubbed};
 use crate::record::ContentHash;
@@ -92,8 +92,7 @@ impl Scrub<'_> {
     }
 
     async fn read(&mut self, hash: ContentHash, count: &impl Fn(u64)) -> Result<ReadOutcome, CliError> {
-        let content = self.store.request(Method::GET, &format!("/asset/{hash}"));
-        let mut response = match self.store.send(content).await {
+        let mut response = match read_local(self.store, hash).await {
             Ok(response) => response,
             Err(error) if error.exit() == Exit::NotFound => return self.why_absent(hash, &error).await,
             Err(error) if error.exit() == Exit::Failure => return Ok(ReadOutcome::Wrong(error.to_string())),

@@ -206,6 +206,7 @@ fn sync(state: &PeersState) -> SyncReport {
     let missing = standings.iter().map(|standing| standing.missing_here).max().unwrap_or(0).max(wanted);
     let missing_there = standings.iter().map(|standing| standing.missing_there).max().unwrap_or(0);
     let unseen = standings.iter().map(|standing| standing.unseen).max().unwrap_or(0);
+    let (_, absent) = state.args.replica.libraries.mirror().absent();
     let any = |wanted: ConnectionState| standings.iter().any(|standing| standing.state == wanted);
     let sync_state = if state.paused().is_some() {
         SyncState::Paused
@@ -233,6 +234,7 @@ fn sync(state: &PeersState) -> SyncReport {
         reason: reasons.into_iter().flatten().next(),
         missing,
         missing_bytes,
+        absent,
         unseen,
         missing_there,
         rate,

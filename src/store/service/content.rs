@@ -15,10 +15,11 @@ use axum::http::{Method, StatusCode};
 use axum::response::Response;
 
 use super::model::Binary;
+use super::on_demand;
 use super::range::{RequestedRange, wanted};
 use super::{ServiceInner, ServiceState};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
-use crate::http::extract::HashPath;
+use crate::http::extract::{HashPath, Params};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::ContentStore;
 
@@ -32,12 +33,17 @@ const FILE_NAME_BYTES_MAX: usize = 255;
 const ENDING_BYTES_MAX: usize = 32;
 
 /// Content of an asset.
+///
+/// What is known and not held here is fetched from another machine first, all of it and for good, also where a range is asked for; a
+/// service that belongs to no agent has nobody to ask, and neither has a request with `?local=true`, or HEAD: then it is
+/// `not_held`. Waiting for it ends after a minute (`not_here_yet`), and it goes on coming.
 #[utoipa::path(method(get, head), path = "/asset/{hash}", tag = "assets",
     params(
         ("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits"),
         ("Range" = Option<String>, Header, description = "One range of bytes: `bytes=0-99`, `bytes=100-`, `bytes=-100`"),
         ("If-None-Match" = Option<String>, Header, description = "The ETag of what is held already"),
         ("If-Range" = Option<String>, Header, description = "The ETag for which `Range` is meant"),
+        ("local" = Option<bool>, Query, description = "Only what is here (`true`): nothing is fetched from other machines"),
     ),
     responses(
         (status = 200, description = "The content, as a download", content_type = "*/*",
@@ -50,6 +56,8 @@ const ENDING_BYTES_MAX: usize = 32;
         (status = 304, description = "It is held already"),
         (status = 400, description = "No hash", body = ErrorBody),
         (status = 404, description = "`not_found`, `deleted`, or `not_held`: the asset is known, its content is elsewhere", body = ErrorBody),
+        (status = 429, description = "`too_many_searches`: so many contents are fetched for others already", body = ErrorBody),
+        (status = 504, description = "`not_here_yet`: it did not come in time, and goes on coming", body = ErrorBody),
         (status = 416, description = "The range lies outside the content", body = ErrorBody,
             headers(("Content-Range" = String, description = "How many bytes there are"))),
         (status = 500, description = "`corrupt`: the stored bytes are damaged", body = ErrorBody),
@@ -58,10 +66,31 @@ pub(super) async fn read(
     State(service): ServiceState,
     HashPath(hash): HashPath,
     method: Method,
+    params: Params,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
+    let fetches = method == Method::GET && params.flag("local")? != Some(true);
+    match held(&service, hash, &method, &headers).await {
+        Err(refusal) if fetches && on_demand::may_be_elsewhere(&refusal) => {
+            if service.on_demand.fetch(hash, &refusal).await? {
+                held(&service, hash, &method, &headers).await
+            } else {
+                Err(refusal)
+            }
+        }
+        answered => answered,
+    }
+}
+
+/// The answer to GET or HEAD, of what is here.
+async fn held(
+    service: &ServiceInner,
+    hash: ContentHash,
+    method: &Method,
+    headers: &HeaderMap,
+) -> ApiResult<Response> {
     let asset = service.held(hash).await?;
-    answer(&service, &asset.record, &method, &headers).await
+    answer(service, &asset.record, method, headers).await
 }
 
 /// The answer to GET or HEAD of the content that belongs to a live record.

@@ -115,7 +115,11 @@ fn damaged_content_never_takes_a_files_place() {
     assert_eq!(std::fs::read(user.home().join("out")).expect("the file"), b"what was there before");
     assert_eq!(files_in(user.home()), ["out"], "no temporary file stays");
     assert_eq!(user.run(&["get", &hash, "--api", &daemon.url]).code, 1);
-    assert_eq!(user.run(&["get", &sha256(b"evil"), "--api", &daemon.url]).stdout, b"evil");
+    let evil = sha256(b"evil");
+    assert_eq!(user.run(&["get", &evil, "--api", &daemon.url]).stdout, b"evil");
+    daemon.change(|fake| fake.is_older = true);
+    assert_eq!(user.run(&["get", &evil, "--api", &daemon.url]).stdout, b"evil", "an older service");
+    assert_eq!(user.run(&["get", "--local", &evil, "--api", &daemon.url]).stdout, b"evil");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use can_sync::testing::config::Config;
 use can_sync::testing::peer::report::{ConnectionState, SyncState};
+use can_sync::testing::store::ContentStore as _;
 use iroh_relay::server::{RelayConfig, Server, ServerConfig};
 use serde_json::{Value, json};
 
@@ -12,6 +13,7 @@ use crate::support::agent::{Agent, peer};
 use crate::support::command::{Ran, User};
 use crate::support::fake_daemon::FakeDaemon;
 use crate::support::infrastructure::Infrastructure;
+use crate::support::store::record_of;
 
 /// An address at which nothing listens.
 fn nobody() -> String {
@@ -174,4 +176,9 @@ async fn a_running_daemon_says_how_its_channels_do() {
     assert!(line("daemon: tickets\tup\t").contains("1 agent found, last success"), "{}", ran.text());
     let ran = doctor(user.home(), &agent.url(""), &["--json"]).await;
     assert_eq!(ran.json()[0]["daemon"]["name"], json!("atelier"));
+
+    agent.store.take_absent(vec![record_of(b"elsewhere")]).await.expect("taken");
+    let ran = doctor(user.home(), &agent.url(""), &[]).await;
+    let line = |start: &str| ran.text().lines().find(|line| line.starts_with(start)).expect(start);
+    assert!(line("store\t").contains("1 asset, 1 of them known and not held here"), "{}", ran.text());
 }

@@ -76,7 +76,7 @@ async fn forgetting_a_library_deletes_nothing_elsewhere() {
     let status = a.get("/status").await["data"]["store"].clone();
     assert_eq!((&status["assets"], &status["assets_held"]), (&json!(3), &json!(1)));
     for hash in all {
-        assert_eq!(a.store(&format!("/asset/{hash}")).await["code"], "not_held");
+        assert_eq!(a.store(&format!("/asset/{hash}?local=true")).await["code"], "not_held");
         assert_eq!(a.get(&format!("/why/{hash}")).await["data"]["state"], "let_go");
     }
     // Nobody is told anything, and there is nothing to exchange: all are in sync, afresh and again after a restart of a

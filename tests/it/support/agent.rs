@@ -237,6 +237,7 @@ pub(crate) fn sync(state: SyncState) -> SyncReport {
         reason: None,
         missing: 0,
         missing_bytes: 0,
+        absent: 0,
         unseen: 0,
         missing_there: 0,
         rate: 0.0,

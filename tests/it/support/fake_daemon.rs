@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -27,6 +27,8 @@ pub(crate) struct Fake {
     pub(crate) refuse: Option<(u16, &'static str)>,
     /// Answers without the envelope, as a foreign program would.
     pub(crate) foreign: bool,
+    /// Its service knows no parameters of reading, as an older one.
+    pub(crate) is_older: bool,
 }
 
 type Shared = Arc<Mutex<Fake>>;
@@ -80,7 +82,7 @@ fn router(addr: SocketAddr, fake: Shared) -> Router {
         .route("/status", get(move |state| std::future::ready(status(addr, state))))
         .route("/verify", post(|| std::future::ready(success(&json!({ "state": "reconciling" })))))
         .route("/peers", get(|state| std::future::ready(peers(state))))
-        .route("/store/asset/{hash}", get(|state, hash| std::future::ready(content(state, hash))))
+        .route("/store/asset/{hash}", get(|state, query| std::future::ready(content(state, query))))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&fake), guard))
         .with_state(fake)
 }
@@ -129,6 +131,14 @@ fn peers(State(fake): State<Shared>) -> Response {
     success(&json!({ "peers": fake.lock().expect("not poisoned").peers }))
 }
 
-fn content(State(fake): State<Shared>, Path(_hash): Path<String>) -> Response {
-    fake.lock().expect("not poisoned").content.clone().into_response()
+fn content(State(fake): State<Shared>, RawQuery(query): RawQuery) -> Response {
+    let fake = fake.lock().expect("not poisoned");
+    if fake.is_older && query.is_some() {
+        let body = json!({
+            "status": "error", "error": "there is no parameter 'local'", "code": "unknown_parameter",
+            "hint": "this request takes no parameters"
+        });
+        return (StatusCode::BAD_REQUEST, Json(body)).into_response();
+    }
+    fake.content.clone().into_response()
 }

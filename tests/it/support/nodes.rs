@@ -224,6 +224,19 @@ impl TestNode {
     }
 }
 
+impl TestNode {
+    /// As [`Self::wait_in_sync`], and until so many contents are wanted that nobody gives.
+    pub(crate) async fn wait_lacking(&self, count: u64) {
+        let _ = self.post("/verify", json!({})).await;
+        eventually("nothing but these is missing", async || {
+            let sync = self.get("/status").await["data"]["sync"].clone();
+            let is_all = sync["state"] == "in_sync" && sync["absent"] == count;
+            is_all.then_some(()).ok_or_else(|| format!("{count}: {sync}"))
+        })
+        .await;
+    }
+}
+
 /// Tries until it succeeds; the last failure is in the panic.
 pub(crate) async fn eventually<T>(what: &str, attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
     eventually_within(DEADLINE, what, attempt).await
