@@ -11,19 +11,17 @@
 //! is fetched twice.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::actor::SharedView;
 use super::args::PeersArgs;
 use super::dial;
 use super::dial::Acceptor;
-use super::establish::ConnectionMemory;
 use super::held::SessionMemory;
 use super::messages::{PeerMsg, PeersMsg};
 use super::places::Places;
 use super::roster::Roster;
-use crate::actor::restart::{ExitKind, History};
+use crate::actor::restart::ExitKind;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::clock::now_ms;
@@ -33,16 +31,14 @@ use crate::discovery::gossip::GossipMsg;
 use crate::discovery::rendezvous::RendezvousMsg;
 use crate::events::NodeEvent;
 use crate::net::auth::Throttle;
-use crate::net::bulk::{BulkSessions, InboundWindow};
+use crate::net::bulk::BulkSessions;
 use crate::net::close;
 use crate::net::handshakes::SharedHandshakes;
-use crate::transfer::active::ActiveTransfers;
 use crate::transfer::fetching::Fetching;
 use crate::transfer::meter::Meter;
-use crate::transfer::schedule::SessionId;
-use iroh::endpoint::{Connection, Side, VarInt};
+use iroh::endpoint::VarInt;
 use iroh::{EndpointAddr, EndpointId};
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
@@ -52,11 +48,15 @@ mod copied;
 mod dates;
 mod dialling;
 mod feeding;
+mod links;
 mod overview;
 mod searching;
 mod second_connection;
 mod sizes;
 mod transfers;
+
+pub(super) use links::PeerLink;
+use links::{GivenUp, Links};
 
 /// How often dials, rates and pauses are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -81,58 +81,17 @@ const NETWORK_CHANGE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the children have to end when we stop.
 const STOP_CHILDREN_WITHIN: Duration = Duration::from_secs(2);
 
-pub(super) struct PeerLink {
-    pub(super) endpoint_id: EndpointId,
-    pub(super) connection: Connection,
-    pub(super) actor: Option<ActorRef<PeerMsg>>,
-    pub(super) history: History,
-    board: Arc<Mutex<SharedView>>,
-    memory: Arc<ConnectionMemory>,
-    /// Whether a session came about.
-    pub(super) up: bool,
-    /// Whether it shares libraries by ticket alone: the network of the passphrase does not hear of it.
-    foreign: bool,
-    /// Large contents under way from it, and to it.
-    pub(super) receiving: ActiveTransfers,
-    sending: ActiveTransfers,
-    /// Why we gave it up, if we did.
-    given_up: Option<GivenUp>,
-    /// What it may have on its way to us.
-    window: InboundWindow,
-}
-
-/// Why a connection that works is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum GivenUp {
-    /// In favour of another peer.
-    Rotated,
-    /// There was no place for it once it had proved itself.
-    Refused,
-}
-
 pub struct PeersState {
     pub(super) args: PeersArgs,
     pub(super) roster: Roster,
-    pub(super) links: HashMap<SessionId, PeerLink>,
-    pub(super) current: HashMap<EndpointId, SessionId>,
-    /// Second connections, each beside the current one of a peer that is connected for libraries alone.
-    second_connections: HashMap<EndpointId, SessionId>,
-    actors: HashMap<ActorId, SessionId>,
+    pub(super) links: Links,
     pub(super) traffic: HashMap<EndpointId, Meter>,
     /// Changes of the address book, in order.
     book: mpsc::Sender<BookChange>,
-    /// How often the actors of each peer failed; of peers without a connection.
-    histories: HashMap<EndpointId, History>,
     pub(super) fetching: Fetching,
-    /// Who has which place.
-    pub(super) places: Places,
-    /// Who may begin a handshake.
-    handshakes: SharedHandshakes,
+    pub(super) admission: Admission,
     /// The sessions that bulk connections may belong to.
     bulk: BulkSessions,
-    throttle: Throttle,
-    /// Who last tried to prove something in vain, and when, in milliseconds since the Unix epoch.
-    knocked: Option<(EndpointId, u64)>,
     /// What all sessions hold.
     held: SessionMemory,
     /// Changes of the store on their way to the PeerActors.
@@ -141,24 +100,41 @@ pub struct PeersState {
     visited: HashSet<EndpointId>,
     /// Whether [`PeersMsg::CompareSources`] will come.
     comparing: bool,
-    /// When parts that nobody offers are next looked at.
-    rest_parts_at: Instant,
     tasks: Tasks<PeersMsg>,
-    next_session: u64,
     /// Whether the store was read once; sessions begin after that.
     accepting: bool,
-    /// When more of the hints that wait are taken.
-    hints_at: Option<Instant>,
-    /// When it is next looked where own devices are.
-    nets_at: Instant,
+    due: Due,
     copied: copied::Copied,
     /// Rounds of comparing afresh that were asked for.
     pub(super) verify_round: u64,
-    verify_at: Instant,
     was_in_sync: bool,
     dates: dates::Dates,
-    /// When the guard on deletions is next told how large the libraries are.
-    sizes_at: Instant,
+}
+
+/// Who may connect.
+pub(super) struct Admission {
+    /// Who has which place.
+    pub(super) places: Places,
+    /// Who may begin a handshake.
+    handshakes: SharedHandshakes,
+    /// Who failed to prove something, and is not heard for a while.
+    throttle: Throttle,
+    /// Who last tried to prove something in vain, and when, in milliseconds since the Unix epoch.
+    knocked: Option<(EndpointId, u64)>,
+}
+
+/// When what is done from time to time is done next.
+struct Due {
+    /// Parts that nobody offers are looked at.
+    rest_parts: Instant,
+    /// More of the hints that wait are taken.
+    hints: Option<Instant>,
+    /// It is looked where own devices are.
+    nets: Instant,
+    /// Everything is compared afresh.
+    verify: Instant,
+    /// The guard on deletions is told how large the libraries are.
+    sizes: Instant,
 }
 
 pub struct PeersActor;
@@ -296,7 +272,7 @@ impl Actor for PeersActor {
     ) -> Result<(), ActorProcessingErr> {
         // An actor that we did not ask to stop stops by itself only when its connection is over.
         let Some((who, exit)) = ExitKind::of_event(event, true) else { return Ok(()) };
-        if let Some(session) = state.actors.remove(&who.get_id()) {
+        if let Some(session) = state.links.actor_ended(who.get_id()) {
             state.on_peer_exit(&myself, session, &exit);
         }
         Ok(())
@@ -321,43 +297,42 @@ impl Actor for PeersActor {
 impl PeersState {
     fn new(args: PeersArgs, myself: &ActorRef<PeersMsg>) -> Self {
         let roster = Roster::new(args.endpoint.id(), args.limits.dialling.clone());
-        let (places, handshakes) =
-            (Places::new(args.limits.places), SharedHandshakes::new(args.limits.places.pending));
+        let admission = Admission {
+            places: Places::new(args.limits.places),
+            handshakes: SharedHandshakes::new(args.limits.places.pending),
+            throttle: Throttle::default(),
+            knocked: None,
+        };
         let fetching = Fetching::new(args.limits.in_flight, Instant::now(), now_ms());
-        let verify_at = Instant::now() + args.limits.verify_interval;
+        let now = Instant::now();
+        let due = Due {
+            rest_parts: now + REST_PARTS,
+            hints: None,
+            nets: now,
+            verify: now + args.limits.verify_interval,
+            sizes: now,
+        };
         let mut tasks = Tasks::new(myself.clone(), PeersMsg::TaskFailed);
         let (book, changes) = mpsc::channel(BOOK_CHANGES_MAX);
         tasks.spawn(args.first.book.clone().keep(changes));
         Self {
             args,
             roster,
-            links: HashMap::new(),
-            current: HashMap::new(),
-            second_connections: HashMap::new(),
-            actors: HashMap::new(),
+            links: Links::default(),
             traffic: HashMap::new(),
             book,
-            histories: HashMap::new(),
             fetching,
-            places,
-            handshakes,
+            admission,
             bulk: BulkSessions::default(),
-            throttle: Throttle::default(),
-            knocked: None,
             held: SessionMemory::default(),
             feeding: feeding::Feeding::default(),
             visited: HashSet::new(),
             comparing: false,
-            rest_parts_at: Instant::now() + REST_PARTS,
             tasks,
-            next_session: 1,
             accepting: false,
-            hints_at: None,
-            nets_at: Instant::now(),
+            due,
             copied: copied::Copied::default(),
-            sizes_at: Instant::now(),
             verify_round: 0,
-            verify_at,
             was_in_sync: false,
             dates: dates::Dates::default(),
         }
@@ -391,7 +366,7 @@ impl PeersState {
             protocols: Arc::clone(&self.args.protocols),
             cursor: self.args.replica.libraries.cursor(),
             within: self.args.limits.session.establish,
-            handshakes: self.handshakes.clone(),
+            handshakes: self.admission.handshakes.clone(),
             bulk: self.bulk.clone(),
         };
         self.tasks.spawn(acceptor.run());
@@ -429,7 +404,7 @@ impl PeersState {
     }
 
     fn on_forget_peer(&mut self, id: &EndpointId) -> bool {
-        if let Some(link) = self.current.get(id).and_then(|session| self.links.get(session)) {
+        if let Some(link) = self.links.current(id) {
             link.connection.close(VarInt::from_u32(close::SHUTDOWN), b"forgotten");
         }
         self.change_book(BookChange::Forget(*id));
@@ -455,7 +430,7 @@ impl PeersState {
 
     fn verify(&mut self) {
         self.verify_round += 1;
-        self.verify_at = Instant::now() + self.args.limits.verify_interval;
+        self.due.verify = Instant::now() + self.args.limits.verify_interval;
         for link in self.links.values().filter(|link| link.up) {
             link.cast(PeerMsg::Verify { round: self.verify_round });
         }
@@ -467,7 +442,7 @@ impl PeersState {
             .values()
             .map(|link| (link.endpoint_id, link.actor.clone(), link.history.clone()))
             .collect();
-        let detail = format!("{} connected, {} known", self.current.len(), self.roster.iter().count());
+        let detail = format!("{} connected, {} known", self.links.connected(), self.roster.iter().count());
         // Asked from a task: a hung PeerActor must not hold us up.
         tokio::spawn(async move {
             let children = overview::ask_children(children).await;
@@ -477,7 +452,7 @@ impl PeersState {
 
     /// Gives a connection up in favour of other peers.
     fn give_up(&mut self, id: &EndpointId) {
-        let Some(link) = self.current.get(id).and_then(|session| self.links.get_mut(session)) else { return };
+        let Some(link) = self.links.current_mut(id) else { return };
         link.given_up = Some(GivenUp::Rotated);
         tracing::debug!(peer = %id.fmt_short(), "giving a connection up in favour of another peer");
         link.connection.close(VarInt::from_u32(close::ROTATED), b"making room for another peer");
@@ -492,11 +467,11 @@ impl PeersState {
         self.carry_out(decisions);
         self.probe_again();
         self.compare_sources(myself);
-        if now >= self.rest_parts_at {
-            self.rest_parts_at = now + REST_PARTS;
+        if now >= self.due.rest_parts {
+            self.due.rest_parts = now + REST_PARTS;
             self.rest_parts();
         }
-        if now >= self.verify_at {
+        if now >= self.due.verify {
             self.verify();
         }
         self.roster.tick();
@@ -518,22 +493,5 @@ impl PeersState {
             self.args.events.publish(now_ms(), NodeEvent::InSync { assets });
         }
         self.was_in_sync = in_sync;
-    }
-}
-
-impl PeerLink {
-    pub(super) fn shared_view(&self) -> MutexGuard<'_, SharedView> {
-        self.board.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_dialed_here(&self) -> bool {
-        self.connection.side() == Side::Client
-    }
-
-    fn cast(&self, message: PeerMsg) {
-        // Between two incarnations nobody is there: the next one compares everything anyway.
-        if let Some(actor) = &self.actor {
-            let _ = actor.send_message(message);
-        }
     }
 }

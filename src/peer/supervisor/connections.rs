@@ -17,7 +17,6 @@ use crate::discovery::gossip::GossipMsg;
 use crate::events::NodeEvent;
 use crate::library::registry::DeviceStanding;
 use crate::library::ticket::TicketSerial;
-use crate::net::bulk::InboundWindow;
 use crate::net::close::{self, is_close};
 use crate::net::endpoint::{self, remote_addrs};
 use crate::net::handshakes::Pending;
@@ -29,7 +28,6 @@ use crate::peer::places::Class;
 use crate::peer::refusal::PeerRefusal;
 use crate::peer::roster::{ConnectionRuling, KnownPeer};
 use crate::peer::windows::ProvedConnections;
-use crate::transfer::active::ActiveTransfers;
 use crate::transfer::schedule::SessionId;
 
 impl PeersState {
@@ -47,12 +45,12 @@ impl PeersState {
         let now = Instant::now();
         let dialed_here = pending.is_none();
         let refuse = |code: u32, reason: &str| connection.close(VarInt::from_u32(code), reason.as_bytes());
-        if self.throttle.refuses(id, now) {
+        if self.admission.throttle.refuses(id, now) {
             refuse(close::NOT_SHARED, "no shared library");
             return self.roster.dial_failed(&id, "it does not know our passphrase".into(), now, 1.0);
         }
         // It may be back before we were told of the end of the connection that it was shut out from.
-        let shut_out = self.current.get(&id).and_then(|session| self.links.get(session));
+        let shut_out = self.links.current(&id);
         if self.args.replica.libraries.standing(&id) == DeviceStanding::Denied {
             refuse(close::DENIED, "this machine was denied by its owner");
             self.roster.shut_out(&id, EndpointAddr::from_parts(id, remote_addrs(&connection)));
@@ -63,14 +61,14 @@ impl PeersState {
             refuse(close::BUSY, "left alone for a while");
             return self.roster.dial_failed(&id, "it is left alone for a while".into(), now, 1.0);
         }
-        let replaced = self.current.get(&id).copied();
+        let replaced = self.links.current_session(&id);
         if !dialed_here
             && replaced.is_none()
-            && let Err(why) = self.places.may_enter(self.class_of(&id))
+            && let Err(why) = self.admission.places.may_enter(self.class_of(&id))
         {
             return refuse(close::BUSY, &why.to_string());
         }
-        let up = self.current.get(&id).and_then(|session| self.links.get(session));
+        let up = self.links.current(&id);
         let is_up = up.is_some_and(|link| link.up && link.connection.close_reason().is_none());
         if is_up && self.is_doubled(&id) {
             return self.watch_older(myself, connection, pending);
@@ -87,7 +85,7 @@ impl PeersState {
         let session = self.add_link(connection, replaced, ConnectionMemory::default());
         // It has another place now.
         drop(pending);
-        if let Some(old) = self.current.insert(id, session) {
+        if let Some(old) = self.links.make_current(id, session) {
             self.close_duplicate(old);
         }
         self.spawn_actor(myself, session, dialed_here).await;
@@ -101,37 +99,20 @@ impl PeersState {
         memory: ConnectionMemory,
     ) -> SessionId {
         let id = connection.remote_id();
-        let session = SessionId(self.next_session);
-        self.next_session += 1;
-        self.places.enter(session, self.class_of(&id), replaced);
-        let window = InboundWindow::new(connection.clone());
-        let link = PeerLink {
-            endpoint_id: id,
-            connection,
-            actor: None,
-            history: self.histories.remove(&id).unwrap_or_default(),
-            board: Arc::default(),
-            memory: Arc::new(memory),
-            up: false,
-            foreign: false,
-            receiving: ActiveTransfers::default(),
-            sending: ActiveTransfers::default(),
-            given_up: None,
-            window,
-        };
-        self.links.insert(session, link);
+        let session = self.links.add(PeerLink::new(connection, memory));
+        self.admission.places.enter(session, self.class_of(&id), replaced);
         self.fetching.connected(session, id);
         session
     }
 
     pub(super) fn close_duplicate(&self, session: SessionId) {
-        if let Some(link) = self.links.get(&session) {
+        if let Some(link) = self.links.get(session) {
             link.connection.close(VarInt::from_u32(close::DUPLICATE), b"another connection is kept");
         }
     }
 
     pub(super) async fn spawn_actor(&mut self, myself: &ActorRef<PeersMsg>, session: SessionId, opens: bool) {
-        let Some(link) = self.links.get_mut(&session) else { return };
+        let Some(link) = self.links.get_mut(session) else { return };
         if link.connection.close_reason().is_some() {
             return self.link_over(session, None);
         }
@@ -157,11 +138,7 @@ impl PeersState {
             limits: self.args.limits.session.clone(),
         };
         match (self.args.spawn_peer)(args, myself.get_cell()).await {
-            Ok(actor) => {
-                link.history.started(std::time::Instant::now());
-                self.actors.insert(actor.get_id(), session);
-                link.actor = Some(actor);
-            }
+            Ok(actor) => self.links.actor_started(session, actor),
             Err(error) => self.on_peer_exit(myself, session, &ExitKind::of_spawn_error(&error)),
         }
     }
@@ -175,10 +152,10 @@ impl PeersState {
         tickets: Option<&[TicketSerial]>,
     ) {
         let was_connected = self.take_place(session);
-        let Some(link) = self.links.get_mut(&session) else { return };
+        let Some(link) = self.links.get_mut(session) else { return };
         let id = link.endpoint_id;
         let named = self.roster.get(&id).is_some_and(KnownPeer::is_wanted);
-        let class = match self.places.prove(session, named, tickets) {
+        let class = match self.admission.places.prove(session, named, tickets) {
             Ok(class) => class,
             Err(why) => {
                 tracing::debug!(peer = %id.fmt_short(), %why, "no place for a peer");
@@ -190,7 +167,7 @@ impl PeersState {
         let foreign = tickets.is_some();
         link.foreign = foreign;
         self.share_windows();
-        let Some(link) = self.links.get_mut(&session) else { return };
+        let Some(link) = self.links.get_mut(session) else { return };
         let first = !std::mem::replace(&mut link.up, true) && !was_connected;
         let refused = link.memory.has_offered_mirror();
         if self.verify_round > 0 {
@@ -232,10 +209,10 @@ impl PeersState {
 
     /// Gives each connection the window that it may have beside the others there are.
     fn share_windows(&self) {
-        let [own, members, _] = self.places.counts();
+        let [own, members, _] = self.admission.places.counts();
         let proved = ProvedConnections { own, members };
-        for (session, link) in &self.links {
-            let Some(class) = self.places.proved(*session) else { continue };
+        for (session, link) in self.links.iter() {
+            let Some(class) = self.admission.places.proved(session) else { continue };
             let window = proved.window(class);
             link.window.set(window);
         }
@@ -250,8 +227,8 @@ impl PeersState {
     pub(super) fn on_not_shared(&mut self, id: EndpointId, mirror: bool, failed: bool) {
         let now = Instant::now();
         if failed {
-            self.throttle.failed(id, now);
-            self.knocked = Some((id, now_ms()));
+            self.admission.throttle.failed(id, now);
+            self.admission.knocked = Some((id, now_ms()));
         }
         if mirror {
             self.roster.not_shared(&id, now);
@@ -259,14 +236,14 @@ impl PeersState {
             known.last_error = Some("it lets us into none of the libraries that we joined".into());
         }
         // The end of its actor may have come first.
-        if self.roster.get(&id).is_none() && !self.current.contains_key(&id) {
-            self.histories.remove(&id);
+        if self.roster.get(&id).is_none() && !self.links.is_connected(&id) {
+            self.links.forget_history(&id);
             self.traffic.remove(&id);
         }
     }
 
     pub(super) fn on_peer_exit(&mut self, myself: &ActorRef<PeersMsg>, session: SessionId, exit: &ExitKind) {
-        let Some(link) = self.links.get_mut(&session) else { return };
+        let Some(link) = self.links.get_mut(session) else { return };
         link.actor = None;
         link.shared_view().standing = None;
         let decision = decide(
@@ -298,8 +275,8 @@ impl PeersState {
 
     /// A connection is over, or given up for a while.
     pub(super) fn link_over(&mut self, session: SessionId, hold: Option<(Duration, String)>) {
-        let Some(link) = self.links.remove(&session) else { return };
-        self.places.leave(session);
+        let Some(link) = self.links.remove(session) else { return };
+        self.admission.places.leave(session);
         self.copied.forget(session);
         self.share_windows();
         self.count_connected();
@@ -314,10 +291,9 @@ impl PeersState {
             || closed.as_ref().is_some_and(|reason| is_close(reason, close::ROTATED));
         let told = closed.as_ref().and_then(PeerRefusal::of_close);
         link.connection.close(VarInt::from_u32(close::SHUTDOWN), b"given up for now");
-        if self.current.get(&id) != Some(&session) {
+        if !self.links.end_current(&id, session) {
             return self.second_over(session, &link);
         }
-        self.current.remove(&id);
         self.fetching.searches_mut().gone(&id);
         let doubled = closed.as_ref().is_some_and(|reason| is_close(reason, close::DOUBLED));
         if link.up {
@@ -332,7 +308,7 @@ impl PeersState {
             self.args.events.publish(now_ms(), event);
         }
         if link.up && rotated {
-            self.histories.insert(id, link.history);
+            self.links.keep_history(id, link.history);
             return self.roster.rotated(&id, now);
         }
         let refusal = link.shared_view().refusal.take();
@@ -349,7 +325,7 @@ impl PeersState {
             return;
         }
         let misbehaved = link.shared_view().misbehaved.take();
-        self.histories.insert(id, link.history);
+        self.links.keep_history(id, link.history);
         let worked = link.up && misbehaved.is_none();
         self.roster.disconnected(&id, worked, Some(reason).filter(|_| link.up), now, rand::random());
         let waited =
@@ -371,7 +347,7 @@ impl PeersState {
         if self.roster.get(&id).is_none() {
             // There are more such peers than may be known.
             self.traffic.remove(&id);
-            self.histories.remove(&id);
+            self.links.forget_history(&id);
         }
     }
 

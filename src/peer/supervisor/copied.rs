@@ -111,7 +111,7 @@ impl PeersState {
         let told_lately = self.copied.told.is_some_and(|at| now.duration_since(at) < TELL_EVERY);
         if is_news || !told_lately {
             self.copied.told = Some(now);
-            let current = self.current.get(&id).and_then(|session| self.links.get(session));
+            let current = self.links.current(&id);
             if let Some(link) = current.filter(|link| link.up) {
                 link.cast(PeerMsg::TellDoubled);
             }
@@ -137,7 +137,7 @@ impl PeersState {
         pending: Option<Pending>,
     ) {
         let id = connection.remote_id();
-        let older = self.current.get(&id).and_then(|session| Some((*session, self.links.get(session)?)));
+        let older = self.links.current_session(&id).zip(self.links.current(&id));
         let Some((session, link)) = older.filter(|_| self.copied.watched.insert(id)) else {
             return turn_away(&connection);
         };
@@ -158,11 +158,11 @@ impl PeersState {
     ) {
         let id = connection.remote_id();
         self.copied.watched.remove(&id);
-        if alive && self.current.get(&id) == Some(&session) {
+        if alive && self.links.current_session(&id) == Some(session) {
             turn_away(&connection);
             return self.on_doubled(id);
         }
-        if let Some(link) = self.links.get(&session).filter(|_| !alive) {
+        if let Some(link) = self.links.get(session).filter(|_| !alive) {
             link.connection.close(VarInt::from_u32(close::SHUTDOWN), b"no sign of life");
             self.link_over(session, None);
         }
@@ -171,7 +171,7 @@ impl PeersState {
 
     /// Whether the session on a second connection is with another run of the peer than the session on the first, which is up.
     pub(super) fn is_in_doubt(&mut self, session: SessionId) -> bool {
-        let Some(link) = self.links.get(&session) else { return false };
+        let Some(link) = self.links.get(session) else { return false };
         let (id, boot_id) = (link.endpoint_id, link.shared_view().boot_id);
         if let Some(boot_id) = boot_id {
             let now = Instant::now();
@@ -179,7 +179,7 @@ impl PeersState {
                 self.tell_doubled(id, true);
             }
         }
-        let older = self.current.get(&id).filter(|older| **older != session);
+        let older = self.links.current_session(&id).filter(|older| *older != session);
         let Some(older) = older.and_then(|older| self.links.get(older)) else { return false };
         let is_another = older.up && older.shared_view().boot_id != boot_id;
         is_another && older.connection.close_reason().is_none() && !self.copied.cleared.contains(&session)
@@ -187,11 +187,9 @@ impl PeersState {
 
     /// Another run has a session: finds out whether the one before is there, too, before the newer connection counts.
     pub(super) fn watch_run(&mut self, myself: &ActorRef<PeersMsg>, session: SessionId, up: PeersMsg) {
-        let id = self.links.get(&session).map(|link| link.endpoint_id);
-        let older = id.and_then(|id| self.current.get(&id)).copied();
-        let Some((older, link)) = older.and_then(|older| Some((older, self.links.get(&older)?))) else {
-            return;
-        };
+        let id = self.links.get(session).map(|link| link.endpoint_id);
+        let older = id.and_then(|id| self.links.current_session(&id).zip(self.links.current(&id)));
+        let Some((older, link)) = older else { return };
         let (actor, connection) = (myself.clone(), link.connection.clone());
         self.tasks.spawn(async move {
             let alive = endpoint::is_alive(&connection).await;
@@ -207,9 +205,9 @@ impl PeersState {
         up: PeersMsg,
     ) {
         let PeersMsg::SessionUp { session, .. } = up else { return };
-        let Some(link) = self.links.get(&session) else { return };
+        let Some(link) = self.links.get(session) else { return };
         let id = link.endpoint_id;
-        if alive && self.current.get(&id) == Some(&older) {
+        if alive && self.links.current_session(&id) == Some(older) {
             turn_away(&link.connection);
             return self.on_doubled(id);
         }

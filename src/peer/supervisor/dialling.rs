@@ -23,11 +23,11 @@ impl PeersState {
     /// Takes some of the hints that wait. The roster is looked through once for all of them.
     pub(super) fn take_hints(&mut self, myself: &ActorRef<PeersMsg>) {
         let now = Instant::now();
-        if self.hints_at.is_some_and(|at| now < at) {
+        if self.due.hints.is_some_and(|at| now < at) {
             return;
         }
         let (hints, more) = self.args.discovery.hints.take(HINTS_AT_ONCE);
-        self.hints_at = more.then_some(now + HINTS_AGAIN);
+        self.due.hints = more.then_some(now + HINTS_AGAIN);
         if more {
             myself.send_after(HINTS_AGAIN, || PeersMsg::HintsWaiting);
         }
@@ -143,7 +143,7 @@ impl PeersState {
         if !self.accepting {
             return;
         }
-        let may_dial = may_dial(&self.args.replica.libraries, &self.places);
+        let may_dial = may_dial(&self.args.replica.libraries, &self.admission.places);
         let due = self.roster.due(Instant::now(), rand::random(), may_dial);
         self.dial(myself, due);
     }
@@ -153,7 +153,7 @@ impl PeersState {
         if !self.accepting {
             return;
         }
-        let may_dial = may_dial(&self.args.replica.libraries, &self.places);
+        let may_dial = may_dial(&self.args.replica.libraries, &self.admission.places);
         let lost = self.roster.retry(now, rand::random(), may_dial);
         self.dial(myself, lost);
     }
@@ -166,13 +166,13 @@ impl PeersState {
 
     /// Keeps places for handshakes with those who may come from where own devices and named peers were last.
     pub(super) fn know_nets(&mut self, now: Instant) {
-        if now < self.nets_at {
+        if now < self.due.nets {
             return;
         }
-        self.nets_at = now + NETS_EVERY;
+        self.due.nets = now + NETS_EVERY;
         let known = self.roster.iter().filter(|(_, known)| known.is_wanted() || known.is_own());
         let nets = known.flat_map(|(_, known)| RemoteNet::of_peer(&known.addr));
-        self.handshakes.lock().set_known(nets.take(NETS_MAX).collect());
+        self.admission.handshakes.lock().set_known(nets.take(NETS_MAX).collect());
     }
 }
 

@@ -35,7 +35,8 @@ pub(super) fn report(state: &PeersState) -> PeersReport {
     });
     let mut sync = sync(state);
     if sync.state == SyncState::Alone && sync.reason.is_none() {
-        let knocked = state.knocked.filter(|(_, at_ms)| now_ms().saturating_sub(*at_ms) < KNOCK_TOLD_MS);
+        let knocked =
+            state.admission.knocked.filter(|(_, at_ms)| now_ms().saturating_sub(*at_ms) < KNOCK_TOLD_MS);
         sync.reason = Some(why_alone(&peers, knocked));
     }
     PeersReport { sync, peers }
@@ -130,7 +131,7 @@ fn standing(state: &PeersState, link: &PeerLink) -> Option<SessionStatus> {
 }
 
 fn peer(state: &PeersState, id: &EndpointId, known: &KnownPeer) -> PeerReport {
-    let link = state.current.get(id).and_then(|session| state.links.get(session));
+    let link = state.links.current(id);
     let standing = link.and_then(|link| standing(state, link));
     let path = link.and_then(|link| {
         let paths = link.connection.paths();

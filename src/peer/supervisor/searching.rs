@@ -22,7 +22,7 @@ impl PeersState {
         let decisions = self.fetching.search(hash, Instant::now())?;
         self.carry_out(decisions);
         let up: Vec<SessionId> =
-            self.links.iter().filter(|(_, link)| link.up).map(|(session, _)| *session).collect();
+            self.links.iter().filter(|(_, link)| link.up).map(|(session, _)| session).collect();
         for session in up {
             self.ask_for_searched(session);
         }
@@ -32,7 +32,7 @@ impl PeersState {
 
     /// Asks a peer whose session is up for what is searched for.
     pub(super) fn ask_for_searched(&mut self, session: SessionId) {
-        let Some(link) = self.links.get(&session) else { return };
+        let Some(link) = self.links.get(session) else { return };
         let hashes = self.fetching.searches_mut().ask(link.endpoint_id, Instant::now());
         if !hashes.is_empty() {
             link.cast(PeerMsg::Find(hashes));
@@ -51,7 +51,7 @@ impl PeersState {
         if self.fetching.searches().is_empty() || !self.accepting {
             return;
         }
-        let room = if self.places.has_room_for(Class::Own) { DIALS_AT_ONCE } else { 0 };
+        let room = if self.admission.places.has_room_for(Class::Own) { DIALS_AT_ONCE } else { 0 };
         let (searches, libraries, now) =
             (self.fetching.searches(), &self.args.replica.libraries, Instant::now());
         let is_sought = |id: &EndpointId, known: &KnownPeer| {

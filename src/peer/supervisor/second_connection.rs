@@ -18,17 +18,17 @@ use crate::transfer::schedule::SessionId;
 impl PeersState {
     /// Whether there is a session with a peer that is for libraries alone.
     pub(super) fn is_for_libraries(&self, id: &EndpointId) -> bool {
-        let link = self.current.get(id).and_then(|session| self.links.get(session));
+        let link = self.links.current(id);
         link.is_some_and(|link| link.up && link.foreign && link.connection.close_reason().is_none())
     }
 
     /// Dials those who are to be offered the mirror now.
     pub(super) fn offer_mirror(&mut self, myself: &ActorRef<PeersMsg>) {
-        if !self.accepting || !self.places.has_room_for(Class::Own) {
+        if !self.accepting || !self.admission.places.has_room_for(Class::Own) {
             return;
         }
         for addr in self.roster.offer_mirror(Instant::now()) {
-            if !self.second_connections.contains_key(&addr.id) {
+            if self.links.second_session(&addr.id).is_none() {
                 self.tasks.spawn(dial::dial_for_mirror(myself.clone(), self.args.endpoint.clone(), addr));
             }
         }
@@ -60,9 +60,9 @@ impl PeersState {
         memory: ConnectionMemory,
     ) {
         let (id, dialed_here) = (connection.remote_id(), pending.is_none());
-        let old = self.second_connections.get(&id).copied();
+        let old = self.links.second_session(&id);
         let other_way =
-            old.and_then(|old| self.links.get(&old)).is_some_and(|old| old.is_dialed_here() != dialed_here);
+            old.and_then(|old| self.links.get(old)).is_some_and(|old| old.is_dialed_here() != dialed_here);
         let ours_wins = self.args.endpoint.id().as_bytes() < id.as_bytes();
         if other_way && dialed_here != ours_wins {
             return connection.close(VarInt::from_u32(close::DUPLICATE), b"another connection is kept");
@@ -70,7 +70,7 @@ impl PeersState {
         let session = self.add_link(connection, None, memory);
         // It has another place now.
         drop(pending);
-        if let Some(old) = self.second_connections.insert(id, session) {
+        if let Some(old) = self.links.make_second(id, session) {
             self.close_duplicate(old);
         }
         self.spawn_actor(myself, session, dialed_here).await;
@@ -78,28 +78,25 @@ impl PeersState {
 
     /// The session on a connection is up: one beside another takes the other's place. Whether the peer was connected before.
     pub(super) fn take_place(&mut self, session: SessionId) -> bool {
-        let Some(link) = self.links.get(&session) else { return false };
+        let Some(link) = self.links.get(session) else { return false };
         let (id, dialed_here) = (link.endpoint_id, link.is_dialed_here());
-        if self.second_connections.get(&id) != Some(&session) {
+        if !self.links.end_second(&id, session) {
             return false;
         }
-        self.second_connections.remove(&id);
         self.roster.replaced(&id, dialed_here, Instant::now());
-        let Some(old) = self.current.insert(id, session) else { return false };
-        self.places.leave(old);
+        let Some(old) = self.links.make_current(id, session) else { return false };
+        self.admission.places.leave(old);
         self.close_duplicate(old);
-        self.links.get(&old).is_some_and(|old| old.up)
+        self.links.get(old).is_some_and(|old| old.up)
     }
 
     /// A connection is over that was not a peer's current one.
     pub(super) fn second_over(&mut self, session: SessionId, link: &PeerLink) {
         let id = link.endpoint_id;
-        if self.second_connections.get(&id) == Some(&session) {
-            self.second_connections.remove(&id);
-        }
+        self.links.end_second(&id, session);
         // Whoever breaks the rules on one of them loses both.
         let Some(why) = link.shared_view().misbehaved.take() else { return };
-        let current = self.current.get(&id).and_then(|session| self.links.get(session));
+        let current = self.links.current(&id);
         if let Some(current) = current {
             current.shared_view().misbehaved = Some(why);
             current.connection.close(VarInt::from_u32(close::VIOLATION), b"it broke the rules");

@@ -15,10 +15,10 @@ const EVERY: Duration = Duration::from_mins(1);
 impl PeersState {
     pub(super) fn tell_sizes(&mut self, now: Instant) {
         // What was not read yet is larger than it looks.
-        if !self.accepting || now < self.sizes_at {
+        if !self.accepting || now < self.due.sizes {
             return;
         }
-        self.sizes_at = now + EVERY;
+        self.due.sizes = now + EVERY;
         let (libraries, deletes) =
             (Arc::clone(&self.args.replica.libraries), Arc::clone(&self.args.replica.deletes));
         self.tasks.spawn(async move {

@@ -41,7 +41,7 @@ impl PeersState {
     }
 
     pub(super) fn on_session_reset(&mut self, session: SessionId) {
-        if let Some(link) = self.links.get(&session) {
+        if let Some(link) = self.links.get(session) {
             self.fetching.searches_mut().again(&link.endpoint_id, Instant::now());
         }
         let decisions = self.fetching.session_ended(session);
@@ -107,7 +107,7 @@ impl PeersState {
     /// is left alone for a while.
     fn close_liar(&mut self, peer: EndpointId, hash: ContentHash, reason: &str, repeatedly: bool) {
         tracing::warn!(peer = %peer.fmt_short(), %hash, reason, "wrong bytes: closing the connection");
-        if let Some(link) = self.current.get(&peer).and_then(|session| self.links.get(session)) {
+        if let Some(link) = self.links.current(&peer) {
             if repeatedly {
                 link.shared_view().misbehaved = Some("it sent wrong bytes several times".into());
             }
@@ -145,7 +145,7 @@ impl PeersState {
             // These are no more than news, which was taken note of.
             ScheduleDecision::Lied { .. } | ScheduleDecision::Misnamed { .. } => return,
         };
-        if let Some(link) = self.links.get(&session) {
+        if let Some(link) = self.links.get(session) {
             link.cast(message);
         }
     }
@@ -176,7 +176,7 @@ impl PeersState {
     }
 
     fn restrict(&mut self, key: WantKey, session: SessionId) {
-        let peer = self.links.get(&session).map(|link| link.endpoint_id);
+        let peer = self.links.get(session).map(|link| link.endpoint_id);
         let (partials, myself) = (self.args.replica.partials.clone(), self.args.myself.clone());
         self.tasks.spawn(async move {
             let mut result = Ok(());
@@ -204,7 +204,7 @@ impl PeersState {
             .filter_map(|(session, link)| {
                 let traffic = &self.traffic.get(&link.endpoint_id)?.traffic;
                 let received = traffic.received.load(Ordering::Relaxed);
-                Some((*session, SourceProgress { received, held_here: traffic.is_held() }))
+                Some((session, SourceProgress { received, held_here: traffic.is_held() }))
             })
             .collect();
         let decisions = self.fetching.compare_sources(Instant::now(), progress);
@@ -277,7 +277,7 @@ impl PeersState {
             })
         });
         let receiving = self.fetching.scheduler().report(TRANSFERS_MAX).into_iter().map(|wanted| {
-            let link = wanted.session.and_then(|session| self.links.get(&session));
+            let link = wanted.session.and_then(|session| self.links.get(session));
             let progress = link.and_then(|link| link.receiving.progress(&wanted.key.hash));
             let kept = self.args.replica.partials.held(&wanted.key);
             TransferReport {
@@ -297,7 +297,7 @@ impl PeersState {
     /// Who has a content, and what went wrong with whom.
     pub(super) fn why(&self, hash: &ContentHash) -> WhyReport {
         let standing = self.fetching.scheduler().standing(hash);
-        let id_of = |session: &SessionId| self.links.get(session).map(|link| link.endpoint_id);
+        let id_of = |session: &SessionId| self.links.get(*session).map(|link| link.endpoint_id);
         let ids = |sessions: &[SessionId]| sessions.iter().filter_map(id_of).collect::<Vec<EndpointId>>();
         let has_it = standing.as_ref().map(|standing| ids(&standing.sources)).unwrap_or_default();
         let asked = standing.as_ref().map(|standing| ids(&standing.asked)).unwrap_or_default();
@@ -318,7 +318,7 @@ impl PeersState {
             SourceReport {
                 endpoint_id: peer.to_string(),
                 name: self.roster.get(&peer).map(|known| known.name.clone()).unwrap_or_default(),
-                connected: self.current.contains_key(&peer),
+                connected: self.links.is_connected(&peer),
                 state,
                 last_error: setback.map(|setback| setback.reason.clone()),
                 failed_at_ms: setback.map(|setback| setback.at_ms),
@@ -333,7 +333,7 @@ impl PeersState {
             search: self.fetching.searches().report(hash),
             only: standing.and_then(|standing| id_of(&standing.only?)).map(|peer| peer.to_string()),
             sources: all.into_iter().map(source).collect(),
-            connected: self.current.len() as u64,
+            connected: self.links.connected() as u64,
             waiting: self.waiting(hash),
         }
     }
