@@ -123,7 +123,7 @@ async fn a_directory_from_before_contents_could_be_absent_opens() {
     database
         .execute_batch(
             "DROP TABLE entries;
-             DROP TABLE entry_history;
+             DROP TABLE entry_history; DROP TABLE entry_counts;
              DROP TABLE words;
              DROP TABLE faceted;
              DROP TABLE facets;

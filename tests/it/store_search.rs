@@ -275,6 +275,7 @@ fn without_index(dir: &Path) {
         .execute_batch(
             "DROP TABLE entries;
              DROP TABLE entry_history;
+             DROP TABLE entry_counts;
              DROP TABLE words;
              DROP TABLE faceted;
              DROP TABLE facets;
