@@ -1,7 +1,7 @@
 //! What a folder has at a path: a kind of record of its own, beside the records of assets.
 //!
 //! Entries go to the user's own machines, and content is never fetched because of one. Every store merges them alike
-//! ([`merge`]), whether or not a directory is bound to the folder there. Pure.
+//! ([`merge()`]), whether or not a directory is bound to the folder there. Pure.
 
 #![warn(missing_docs)]
 

@@ -2,7 +2,7 @@
 //!
 //! A folder is a name in the network and a directory on each machine that is bound to it; what is at its paths is said by
 //! [entries](crate::entry). What decides is pure: no clock, no file system, no runtime. An actor for each folder looks, asks
-//! [`plan`] what to do about a path, does that, and looks again. Its duties stand where the plan asks for them: with each
+//! [`plan()`] what to do about a path, does that, and looks again. Its duties stand where the plan asks for them: with each
 //! [`FolderAction`], in the order of its steps, and with each [`DiskSight`].
 //!
 //! ```text
@@ -18,7 +18,7 @@
 //!    the end. Else everything is [`DiskSight::Unknown`].
 //! 2. After a start, and whenever the journal has something: look at what was on its way out.
 //! 3. Files that made way more than ten minutes ago: those that somebody wrote to since are [salvaged](salvage()).
-//! 4. Observe each path that the disk, a row or an entry has; [`plan`] each; sort by [`FolderAction::phase`].
+//! 4. Observe each path that the disk, a row or an entry has; [`plan()`] each; sort by [`FolderAction::phase`].
 //! 5. What [loses](FolderAction::loses) content goes through the [`FolderBrake`], which is saved first. Held paths keep their rows and
 //!    their files.
 //! 6. Act, one path after the other; each action is safe if what it was planned by has changed since. Look again at what was acted on.
@@ -33,14 +33,14 @@
 #![warn(missing_docs)]
 
 pub(crate) mod actor;
-mod answers;
-mod brake;
+pub(crate) mod answers;
+pub(crate) mod brake;
 #[allow(dead_code, unused_imports, reason = "the page shows what is in the trash next")]
 pub(crate) mod files;
-mod plan;
+pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod rows;
-mod sight;
+pub(crate) mod sight;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod supervisor;

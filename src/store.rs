@@ -404,7 +404,7 @@ pub trait ContentStore: Send + Sync + 'static {
         Box::pin(async { Err(StoreError::NoFolders) })
     }
 
-    /// Takes versions from a peer: they merge ([`crate::entry::merge`]), and what loses goes to the history. Same order, same
+    /// Takes versions from a peer: they merge ([`crate::entry::merge()`]), and what loses goes to the history. Same order, same
     /// durability. At most 1,000.
     fn take_entries(
         &self,

@@ -1,6 +1,6 @@
 //! Records of folders in the embedded store: read in the order of paths ([`reading`]), merged in the writer's transactions.
 //!
-//! Every store merges them alike ([`crate::entry::merge`]): the winner has the path, what loses goes to the history in the same
+//! Every store merges them alike ([`crate::entry::merge()`]): the winner has the path, what loses goes to the history in the same
 //! transaction, and what was edited apart gets a path of its own. A live entry keeps its content ([`keeping`]).
 
 use prost::Message as _;
