@@ -331,14 +331,8 @@ impl FoldersState {
         reply: FolderReply<FolderReport>,
     ) {
         let (context, owner) = (self.args.context.clone(), myself.clone());
-        let here = self.folders.len();
         self.tasks.spawn(async move {
-            let added = if here < FOLDERS_MAX {
-                adding::add(&context, &order, &owner).await
-            } else {
-                Err(FolderError::Failed(format!("there are {FOLDERS_MAX} folders already")))
-            };
-            let _ = reply.send(added);
+            let _ = reply.send(adding::add(&context, &order, &owner).await);
         });
     }
 

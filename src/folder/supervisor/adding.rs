@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::binding::{STORE_WITHIN, bindings, blocking, definitions, id_of, names, reported, tell};
-use super::{FolderError, FolderOrder, FoldersArgs, FoldersMsg, UnboundFolder};
+use super::{FOLDERS_MAX, FolderError, FolderOrder, FoldersArgs, FoldersMsg, UnboundFolder};
 use crate::entry::{EntryAuthor, FolderAccess, FolderDefinition, FolderId, FolderRecord, composed};
 use crate::folder::files::{FolderDir, FolderMarker, distant_kind, free_bytes, room_needed};
 use crate::folder::report::{FolderReport, FolderRoom, FolderState};
@@ -119,10 +119,16 @@ pub(super) async fn add(
     // One that lost its marker is bound anew, and begins without what was agreed.
     let unmarked = mine.filter(|one| !one.settings.removed);
     if let Some(bound) = unmarked {
-        check_name(order, bound, &name_in(&known, bound.marker.folder))?;
+        let name = name_in(&known, bound.marker.folder);
+        check_name(order, bound, &name)?;
         if found == Some(bound.marker) {
-            return change(context, order, bound, name_in(&known, bound.marker.folder), owner).await;
+            return change(context, order, bound, name, owner).await;
         }
+    }
+    if unmarked.is_none() && before.iter().filter(|one| !one.settings.removed).count() >= FOLDERS_MAX {
+        return Err(failed(format!(
+            "there are {FOLDERS_MAX} folders on this machine already: remove one first"
+        )));
     }
     let own = mine.map(|one| name_in(&known, one.marker.folder)).filter(|name| !name.is_empty());
     let name = match (&order.name, own) {

@@ -177,3 +177,24 @@ async fn only_a_directory_of_its_own_can_be_a_folder() {
     let answer = a.node.post("/folders", json!({ "path": a.dir(), "name": "videos" })).await;
     assert!(why(&answer).contains("already"), "{answer}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_are_64_folders_at_most_also_where_many_are_added_at_once() {
+    let a = Machine::start("a").await;
+    let bodies: Vec<Value> = (0..70)
+        .map(|number| {
+            let path = a.home.path().join(format!("d{number}"));
+            fs::create_dir(&path).expect("a directory");
+            json!({ "path": path, "scan_only": true })
+        })
+        .collect();
+    let answers =
+        futures::future::join_all(bodies.into_iter().map(|body| a.node.post("/folders", body))).await;
+    let (bound, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer["status"] == "success");
+    assert_eq!((bound.len(), refused.len()), (64, 6), "{refused:?}");
+    assert!(refused.iter().all(|answer| why(answer).contains("64 folders")), "{refused:?}");
+    // How one of them is kept can be changed all the same.
+    let path = &bound[0]["data"]["path"];
+    let answer = a.node.post("/folders", json!({ "path": path, "mode": "send-only" })).await;
+    assert_eq!(answer["data"]["mode"], "send-only", "{answer}");
+}
