@@ -44,7 +44,8 @@ pub(crate) struct FolderBrake {
 }
 
 impl FolderBrake {
-    /// Which of these losses may be carried out now; the others are held. While some are held, others that come wait, too.
+    /// Which of these losses may be carried out now; the others are held. While some are held, others that come wait, too; but where some
+    /// turn out to have moved, since their removals came here before what was added, what is left is judged anew.
     ///
     /// `files` is how many files the folder has with them, `others_with` how many live entries have a content, those of `losses` among
     /// them. Additions are in the store by then ([`FolderAction::phase`](super::FolderAction::phase)).
@@ -65,11 +66,16 @@ impl FolderBrake {
         let (free, counted): (Vec<&PathLoss>, Vec<&PathLoss>) =
             losses.iter().partition(|loss| self.confirmed.contains(&loss.entry) || lives_on(loss));
         let mut passing: BTreeSet<EntryHash> = free.iter().map(|loss| loss.entry).collect();
+        let were_held = self.held.len();
         self.held.retain(|held| !passing.contains(held));
+        let is_anew = self.held.is_empty() || self.held.len() < were_held;
         let counted: BTreeSet<EntryHash> = counted.iter().map(|loss| loss.entry).collect();
-        if !self.held.is_empty() || self.is_too_much(counted.len() as u64, files, now_ms) {
+        let fresh = counted.union(&self.held).count() as u64;
+        if !is_anew || self.is_too_much(fresh, files, now_ms) {
             self.held.extend(counted);
         } else {
+            // Those of them that were not looked at now are judged with the next look at them.
+            self.held.clear();
             if !counted.is_empty() {
                 *self.passed.entry(now_ms / BUCKET_MS).or_default() += counted.len() as u64;
             }
@@ -176,6 +182,24 @@ mod tests {
             all.iter().map(|loss| PathLoss { content: ContentHash([0; 32]), ..*loss }).collect();
         assert_eq!(FolderBrake::default().judge(&alike, 100, 0, |_| 100).len(), 0);
         assert_eq!(FolderBrake::default().judge(&alike, 101, 0, |_| 101).len(), 100);
+    }
+
+    #[test]
+    fn what_is_left_of_a_move_whose_additions_came_late_is_judged_by_itself() {
+        let (all, gone) = (losses(0..100), losses(98..100));
+        let gone: BTreeSet<ContentHash> = gone.iter().map(|loss| loss.content).collect();
+        let is_moved = |content: ContentHash| if gone.contains(&content) { 1 } else { 2 };
+        let mut brake = FolderBrake::default();
+        assert_eq!(judged(&mut brake, &all, 200, 0), 0);
+        assert_eq!(brake.judge(&all, 200, 0, is_moved).len(), 100);
+        assert!(brake.held.is_empty());
+        // The same, where too much is left.
+        let mut brake = FolderBrake::default();
+        assert_eq!(judged(&mut brake, &all, 200, 0), 0);
+        let half: BTreeSet<ContentHash> = losses(0..50).iter().map(|loss| loss.content).collect();
+        let is_moved = |content: ContentHash| if half.contains(&content) { 1 } else { 2 };
+        assert_eq!(brake.judge(&all, 200, 0, is_moved).len(), 50);
+        assert_eq!(brake.held.len(), 50);
     }
 
     #[test]
