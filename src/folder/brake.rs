@@ -25,9 +25,7 @@ const BUCKET_MS: u64 = 60 * 1000;
 /// A path that is about to lose its content; see [`FolderAction::loses`](super::FolderAction::loses).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct PathLoss {
-    /// The path.
     pub(crate) entry: EntryHash,
-    /// The content.
     pub(crate) content: ContentHash,
 }
 
@@ -47,7 +45,7 @@ impl FolderBrake {
     /// Which of these losses may be carried out now; the others are held. While some are held, others that come wait, too; but where some
     /// turn out to have moved, since their removals came here before what was added, what is left is judged anew.
     ///
-    /// `files` is how many files the folder has with them, `others_with` how many live entries have a content, those of `losses` among
+    /// `files` is how many files the folder has with them, `entries_with` how many live entries have a content, those of `losses` among
     /// them. Additions are in the store by then ([`FolderAction::phase`](super::FolderAction::phase)).
     pub(crate) fn judge(
         &mut self,

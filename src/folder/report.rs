@@ -59,7 +59,6 @@ pub struct FolderReport {
     pub folder: String,
     /// What the network calls it.
     pub name: String,
-    /// The directory.
     pub path: String,
     /// `both`, `send-only` or `read-only`.
     pub mode: String,
@@ -155,7 +154,6 @@ pub struct FolderConflict {
 /// A path at which a folder has a content.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FolderPlace {
-    /// The content.
     pub hash: String,
     /// The folder's id.
     pub folder: String,

@@ -68,7 +68,6 @@ impl FolderSettings {
 pub struct FolderBinding {
     /// Which folder, by which binding.
     pub(crate) marker: FolderMarker,
-    /// The directory.
     pub(crate) path: PathBuf,
     /// How it is kept.
     pub(crate) settings: FolderSettings,
@@ -145,7 +144,8 @@ impl FolderRows {
             while let Some(row) = found.next()? {
                 let marker = FolderMarker { folder: FolderId(row.get(0)?), binding: row.get(1)? };
                 let (path, settings): (String, String) = (row.get(2)?, row.get(3)?);
-                let settings = serde_json::from_str(&settings)?;
+                let settings = serde_json::from_str(&settings)
+                    .map_err(|error| format!("the folder at {path}: {error}"))?;
                 all.push(FolderBinding { marker, path: path.into(), settings });
             }
             Ok(FolderBindings { at, all })

@@ -211,9 +211,7 @@ pub(crate) struct FolderRules {
 /// All that the plan of one path depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PathSight<'a> {
-    /// The folder.
     pub(crate) folder: FolderId,
-    /// The path.
     pub(crate) path: &'a EntryPath,
     /// What the disk shows.
     pub(crate) disk: &'a DiskSight,

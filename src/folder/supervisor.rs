@@ -1,7 +1,7 @@
 //! FoldersActor: which directories are bound to which folders, and one FolderActor for each.
 //!
 //! **Owns** the FolderActors. **Talks to** them, and is told by CanServiceActor what is new in the store. **Bounds**: `FOLDERS_MAX`
-//! folders, `TASKS_MAX` operations at once. **A restart** loses nothing: bindings are in `agent.db`.
+//! folders. **A restart** loses nothing: bindings are in `agent.db`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -66,9 +66,6 @@ pub(crate) enum CopyError {
 impl FolderDir {
     /// Copies a file to `into`, which must not be there. Blocks are shared where they can be; else all is hashed as it is copied. Give
     /// `agreed` as for [`sight`](Self::sight).
-    ///
-    /// # Errors
-    /// [`CopyError`]
     pub(crate) fn copy(
         &self,
         name: &EntryPath,
@@ -79,9 +76,6 @@ impl FolderDir {
     }
 
     /// The same for a file in the trash.
-    ///
-    /// # Errors
-    /// [`CopyError`]
     pub(crate) fn copy_trashed(&self, name: &OwnPath, into: &Path) -> Result<CopiedFile, CopyError> {
         self.copy_at(name.as_str(), into, None)
     }
@@ -110,9 +104,6 @@ impl FolderDir {
 
     /// What a file holds, without a copy: worth something only where the store has it already. Give `agreed` as for
     /// [`sight`](Self::sight).
-    ///
-    /// # Errors
-    /// [`CopyError`]
     pub(crate) fn hash_in_place(
         &self,
         name: &EntryPath,

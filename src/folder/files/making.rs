@@ -171,7 +171,8 @@ impl FolderDir {
             return Ok(Some(self.hash_rest(file)?));
         }
         let room = rustix::fs::fstatvfs(&making.dir)?;
-        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        // One without blocks does not know how much is free, and says so when it is full.
+        let free = if room.f_blocks == 0 { u64::MAX } else { room.f_bavail.saturating_mul(room.f_frsize) };
         let size = match content {
             ContentSource::File(source) => source.metadata()?.len(),
             ContentSource::Bytes(bytes) => bytes.len() as u64,
@@ -195,12 +196,13 @@ impl FolderDir {
         if let Some(old) = making.old {
             let (owner, group) = (Uid::from_raw(old.owner.0), Gid::from_raw(old.owner.1));
             let now = RawStat::of(file)?;
-            if now.owner != old.owner {
-                // The file is the user's all the same where that is not allowed.
-                rustix::fs::fchown(file, Some(owner), Some(group)).ok();
-            }
-            let reads = old.mode & 0o444;
-            let plain = old.mode & 0o666;
+            // The file is the user's all the same where its owner may not be given away. What its group may do is for that group alone.
+            let has_group = now.owner == old.owner
+                || rustix::fs::fchown(file, Some(owner), Some(group)).is_ok()
+                || rustix::fs::fchown(file, None, Some(group)).is_ok();
+            let kept = if has_group || !making.dir.traits.has_modes { 0o666 } else { 0o606 };
+            let plain = old.mode & kept;
+            let reads = plain & 0o444;
             let mode = if making.file.executable { plain | (reads >> 2) | 0o100 } else { plain };
             let mode = Mode::from_raw_mode(mode);
             match rustix::fs::fchmod(file, mode) {
@@ -215,7 +217,11 @@ impl FolderDir {
             last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
             last_modification: Timespec { tv_sec: ms / 1000, tv_nsec: nanos },
         };
-        rustix::fs::futimens(file, &times)?;
+        match rustix::fs::futimens(file, &times) {
+            // Those without owners may not let everybody set a time; the row has what the disk says.
+            Err(_) if !making.dir.traits.has_modes => {}
+            done => done?,
+        }
         RawStat::of(file)
     }
 
@@ -241,7 +247,8 @@ impl FolderDir {
 
     pub(super) fn sync_made(made: &[(usize, MadeFile<'_>)]) -> io::Result<()> {
         #[cfg(target_os = "linux")]
-        if made.len() > SYNC_EACH_MAX {
+        // Some file systems in user space never hear of a sync of all.
+        if made.len() > SYNC_EACH_MAX && made.iter().all(|(_, made)| made.dir.traits.has_inodes) {
             let mut done = std::collections::HashSet::new();
             for (_, made) in made {
                 if done.insert(made.dir.key.device) {

@@ -23,7 +23,6 @@ const FIRST_LINE: &str = "can-sync folder 1";
 /// Which folder a directory is bound to, and by which binding: a copy of a bound directory has the same folder and no binding here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FolderMarker {
-    /// The folder.
     pub(crate) folder: FolderId,
     /// The binding: random, made by the machine that binds.
     pub(crate) binding: [u8; 16],
@@ -95,7 +94,6 @@ pub(crate) enum BindError {
     Inside {
         /// What was to be bound.
         folder: PathBuf,
-        /// The folder.
         above: PathBuf,
     },
     /// It has the marker of this folder, but of another binding.
@@ -151,12 +149,16 @@ impl Forbidden {
     pub(crate) fn check(&self, path: &Path) -> Result<(), BindError> {
         let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let data = real(&self.data_dir);
-        let is_home = self.home.as_deref().is_some_and(|home| real(home) == path);
-        if path.parent().is_none() || is_home {
+        let home = self.home.as_deref().map(real);
+        if path.parent().is_none() || home.as_deref() == Some(path) {
             return Err(BindError::TooMuch(path.to_owned()));
         }
         if path.starts_with(&data) || data.starts_with(path) {
             return Err(BindError::OwnData { folder: path.to_owned(), data });
+        }
+        // Whoever cannot have the home directory cannot have all of them.
+        if home.is_some_and(|home| home.starts_with(path)) {
+            return Err(BindError::TooMuch(path.to_owned()));
         }
         let above = path.ancestors().skip(1).find(|above| fs::symlink_metadata(above.join(MARKER)).is_ok());
         match above {
@@ -193,9 +195,6 @@ impl FolderDir {
     }
 
     /// Takes the marker away from a directory that is no folder any more; another marker stays.
-    ///
-    /// # Errors
-    /// [`BindError`]
     pub(crate) fn leave(path: &Path, marker: FolderMarker) -> Result<(), BindError> {
         let dir = Self::open_unmarked(path, marker)?;
         let unreadable = |error| FolderGone::Unreadable(dir.path.clone(), error);
@@ -209,9 +208,6 @@ impl FolderDir {
     }
 
     /// The marker of a directory that may be a folder, if it has one. Nothing is written.
-    ///
-    /// # Errors
-    /// [`BindError`]
     pub(crate) fn marker_at(path: &Path, forbidden: &Forbidden) -> Result<Option<FolderMarker>, BindError> {
         let dir = Self::open_unmarked(path, FolderMarker { folder: FolderId([0; 32]), binding: [0; 16] })?;
         forbidden.check(&dir.path)?;
@@ -240,9 +236,6 @@ impl FolderDir {
     }
 
     /// Opens a directory that was bound.
-    ///
-    /// # Errors
-    /// [`FolderGone`]
     pub(crate) fn open(path: &Path, marker: FolderMarker) -> Result<Self, FolderGone> {
         let dir = Self::open_unmarked(path, marker)?;
         dir.check()?;
@@ -251,9 +244,6 @@ impl FolderDir {
 
     /// Whether the marker is there and ours, and the path still leads to the directory that is held. To be asked at the start and at the
     /// end of a look, and before a batch of actions; what was learned since it was last right is worth nothing if it is not.
-    ///
-    /// # Errors
-    /// [`FolderGone`]
     pub(crate) fn check(&self) -> Result<(), FolderGone> {
         let now = Self::root_at(&self.path)?.1;
         if (now.key, now.inode) != (self.root_stat.key, self.root_stat.inode) {

@@ -95,9 +95,7 @@ impl FolderDir {
             return self.return_oddity(note, dir, name, placed.as_ref().map(|(name, _)| name.as_str()));
         }
         // Two names of one file, where a name is given by linking.
-        let is_same = placed.as_ref().is_some_and(|(_, placed)| {
-            placed.kind == FileKind::File && placed.inode == stat.inode && placed.key == stat.key
-        });
+        let is_same = placed.as_ref().is_some_and(|(_, placed)| placed.is_same_file(&stat));
         if is_same && Self::drop_made(dir, name, &stat)? {
             return Ok(None);
         }

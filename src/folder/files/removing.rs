@@ -11,7 +11,7 @@ use super::journal::{FolderJournal, JournalNote, NoteStep};
 use super::own::{NoteId, OwnPath};
 use super::placing::{ActEnd, AfterAct, Judgement};
 use super::stat::FileKind;
-use super::writing::BATCH_MAX;
+use super::writing::{BATCH_MAX, said_again};
 use super::{FolderDir, Moment};
 use crate::entry::{EntryPath, EntryRecord};
 
@@ -72,7 +72,7 @@ impl FolderDir {
         let notes: Vec<JournalNote> = taking.iter().map(|(_, taking)| taking.note.clone()).collect();
         if let Err(error) = journal.note(&notes).and_then(|()| self.at(Moment::Noted)) {
             for (at, _) in taking.drain(..) {
-                ends[at] = Some(Err(io::Error::new(error.kind(), error.to_string())));
+                ends[at] = Some(Err(said_again(&error)));
             }
         }
         let (mut forgotten, mut emptied) = (Vec::new(), HashSet::new());
@@ -90,8 +90,14 @@ impl FolderDir {
             ends[at] = Some(end);
             dirs.push(taking.dir);
         }
-        // A name that comes back after a power cut is looked at again.
-        self.sync_out(&dirs).ok();
+        if let Err(error) = self.sync_out(&dirs) {
+            // No row may say that a file is gone, and no note that it was put back, before that is durable: a name that came back after
+            // a power cut would be taken for the user's, and its removal undone everywhere.
+            forgotten.clear();
+            for end in ends.iter_mut().filter(|end| matches!(end, Some(Ok(_)))) {
+                *end = Some(Err(said_again(&error)));
+            }
+        }
         for directory in &emptied {
             self.remove_empty(directory, DEPTH_MAX).ok();
         }

@@ -120,7 +120,7 @@ pub(crate) fn room_needed(dir: &Path, temporary: &Path) -> RoomNeeded {
                 left.push(name);
             } else {
                 needed.files += 1;
-                needed.bytes += meta.len();
+                needed.bytes = needed.bytes.saturating_add(meta.len());
                 if sample.is_none() && meta.len() > 0 {
                     sample = Some(dir.join(name));
                 }

@@ -44,7 +44,6 @@ pub(crate) struct WriteOrder<'a> {
     pub(crate) is_aside: bool,
     /// The name on the disk: as a look said, else that of the entry.
     pub(crate) name: &'a EntryPath,
-    /// The content.
     pub(crate) content: ContentSource<'a>,
 }
 
@@ -107,7 +106,7 @@ impl FolderDir {
         if let Err(error) = written {
             for (at, place) in found.drain(..) {
                 self.undo_dirs(&place);
-                ends[at] = Some(Err(failed(place.order, io::Error::new(error.kind(), error.to_string()))));
+                ends[at] = Some(Err(failed(place.order, said_again(&error))));
             }
         }
         let mut made = Vec::new();
@@ -117,13 +116,12 @@ impl FolderDir {
                 Err(error) => ends[at] = Some(Err(self.unmake(&making, journal, error))),
             }
         }
-        let (mut synced, mut dirs) = (Self::sync_made(&made), Vec::new());
+        let (synced, mut dirs) = (Self::sync_made(&made), Vec::new());
         let mut forgotten = Vec::new();
         for (at, mut made) in made {
             let order = made.order;
-            if let Err(error) = std::mem::replace(&mut synced, Ok(())) {
-                synced = Err(io::Error::new(error.kind(), error.to_string()));
-                ends[at] = Some(Err(self.unmake(&made, journal, failed(order, error))));
+            if let Err(error) = &synced {
+                ends[at] = Some(Err(self.unmake(&made, journal, failed(order, said_again(error)))));
                 continue;
             }
             let end = self.place(&mut made, journal, now_ms).map_err(|error| failed(order, error));
@@ -140,9 +138,10 @@ impl FolderDir {
         // Renames are durable before any row says so.
         let is_over = orders.iter().any(|order| order.over.is_some());
         if let Err(error) = if is_over { self.sync_out(&dirs) } else { sync_dirs(&dirs) } {
+            forgotten.clear();
             for (end, order) in ends.iter_mut().zip(orders) {
                 if matches!(end, Some(Ok(ActEnd::Done { .. }))) {
-                    *end = Some(Err(failed(order, io::Error::new(error.kind(), error.to_string()))));
+                    *end = Some(Err(failed(order, said_again(&error))));
                 }
             }
         }
@@ -153,6 +152,11 @@ impl FolderDir {
     }
 }
 
+/// An error once more, for another of those that met it.
+pub(super) fn said_again(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
+}
+
 /// Makes the names in directories durable.
 pub(super) fn sync_dirs<'a>(dirs: impl IntoIterator<Item = &'a HeldDir>) -> io::Result<()> {
     let mut different: HashMap<&str, &HeldDir> = HashMap::new();
@@ -160,7 +164,7 @@ pub(super) fn sync_dirs<'a>(dirs: impl IntoIterator<Item = &'a HeldDir>) -> io::
         different.entry(&dir.path).or_insert(dir);
     }
     #[cfg(target_os = "linux")]
-    if different.len() > SYNC_EACH_MAX {
+    if different.len() > SYNC_EACH_MAX && different.values().all(|dir| dir.traits.has_inodes) {
         let mut done = HashSet::new();
         for dir in different.values() {
             if done.insert(dir.key.device) {

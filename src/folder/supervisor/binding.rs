@@ -20,7 +20,7 @@ use crate::folder::rows::{FolderBinding, FolderBindings, RowsError};
 use crate::folder::work::FolderContext;
 use crate::record::ContentHash;
 use crate::store::StoreError;
-use crate::store::entries::{ENTRIES_MAX, EntryQuery, whole_history};
+use crate::store::entries::{ENTRIES_MAX, EntryQuery};
 
 /// Longest wait for a command that is carried out at once where nothing else is.
 pub(super) const OBEY_WITHIN: Duration = Duration::from_secs(20);
@@ -143,7 +143,8 @@ pub(super) async fn history(
     let hash = EntryHash::of(folder, &parsed);
     let ask = async {
         let now = context.store.entries_named(vec![hash]).await?;
-        Ok::<_, StoreError>((now, whole_history(&context.store, folder, path).await?))
+        // Others may have made any number of versions: the newest are shown.
+        Ok::<_, StoreError>((now, context.store.entry_history(folder, path.to_owned(), None).await?))
     };
     let (now, before) = timeout(STORE_WITHIN, ask).await.map_err(|_| failed(late()))?.map_err(failed)?;
     let version = |record: FolderRecord, current: bool| match record {

@@ -11,7 +11,7 @@ use tempfile::TempPath;
 use super::contents::{SMALL_BYTES_MAX, io_error};
 use super::{FolderWork, Observed, WorkError};
 use crate::entry::{EntryHash, EntryPath, EntryRecord};
-use crate::folder::files::{CopiedFile, CopyError, FolderDir, OwnPath, WholeFile};
+use crate::folder::files::{CopiedFile, CopyError, FolderDir, OwnPath, WholeFile, free_bytes};
 use crate::folder::{DiskSight, FileStat, ReadFile};
 use crate::record::ContentHash;
 
@@ -196,8 +196,7 @@ impl FolderWork {
             return Ok(());
         }
         let failed = io_error("cannot copy a file");
-        let room = rustix::fs::statvfs(&self.context.temporary).map_err(|error| failed(error.into()))?;
-        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        let free = free_bytes(&self.context.temporary).unwrap_or(u64::MAX);
         if free < bytes.saturating_add(self.context.reserve_bytes) {
             return Err(failed(io::ErrorKind::StorageFull.into()));
         }

@@ -38,6 +38,10 @@ fn what_cannot_be_a_folder_is_refused_with_a_reason() {
         assert!(matches!(bind(&own), BindError::OwnData { .. }), "{own:?}");
         assert!(!own.join(MARKER).exists());
     }
+    fs::create_dir_all(tmp.join("homes/kim")).unwrap();
+    let elsewhere = Forbidden { home: Some(tmp.join("homes/kim")), ..forbidden(&tmp) };
+    let error = FolderDir::bind(&tmp.join("homes"), MARK, &elsewhere).unwrap_err();
+    assert!(matches!(error, BindError::TooMuch(_)), "{error}");
     assert!(matches!(bind(&desk.at("a/b")), BindError::Inside { .. }));
     assert!(matches!(bind(&tmp.join("none")), BindError::Gone(FolderGone::Missing(_))));
     assert!(matches!(bind(&tmp.join("file")), BindError::Gone(FolderGone::NotADirectory(_))));
