@@ -269,7 +269,11 @@ impl Session {
 
     fn on_error(&mut self, error: &proto::Error) {
         let message: String = error.message.chars().take(200).collect();
-        if error.entry && error.hash.as_ref().is_some_and(|hash| self.on_entry_refused(hash, &message)) {
+        if error.entry {
+            // Names of entries are no contents.
+            if !error.hash.as_ref().is_some_and(|hash| self.on_entry_refused(hash, &message)) {
+                self.last_error = Some(format!("the peer reports: {message}"));
+            }
             return;
         }
         if let Some(hash) = error.hash.as_ref().and_then(|h| ContentHash::from_slice(h))

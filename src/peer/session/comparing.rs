@@ -222,6 +222,7 @@ impl Session {
         }
         if !opened_here {
             self.deferred.compared();
+            self.entries.recount();
         }
         self.comparing.reconciliation = match result {
             Ok(()) => Reconciliation::Ended,

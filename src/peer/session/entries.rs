@@ -105,6 +105,11 @@ impl Entries {
     pub(super) fn compared(&mut self) {
         self.refused.clear();
         self.failed.clear();
+        self.recount();
+    }
+
+    /// What there was no room for is counted anew.
+    pub(super) fn recount(&mut self) {
         if std::mem::take(&mut self.beyond) != (0, 0) {
             self.waiting_changes += 1;
         }

@@ -35,8 +35,8 @@ impl CanHttpStore {
         let given: Vec<(&str, String)> = [folder, prefix, cursor].into_iter().flatten().collect();
         let request = self.request(Method::GET, "sync/entries").query(&given).query(&[("limit", limit)]);
         let response = self.ask_about_entries(request, READ_TIMEOUT).await?;
-        let next = response.headers().get(NEXT_CURSOR).and_then(|cursor| cursor.to_str().ok());
-        let next_cursor = next.map(str::to_owned);
+        let next = response.headers().get(NEXT_CURSOR).map(|cursor| cursor.to_str().map(str::to_owned));
+        let next_cursor = next.transpose().map_err(|error| self.garbled(&error))?;
         Ok(EntryPage { records: self.entries_in(response, limit).await?, next_cursor })
     }
 
