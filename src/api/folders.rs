@@ -323,7 +323,10 @@ async fn history(
     Path(id): Path<String>,
     params: Params,
 ) -> ApiResult<Success<FolderHistory>> {
-    let path = params.one("path")?.unwrap_or_default().to_owned();
+    let Some(path) = params.one("path")?.map(str::to_owned) else {
+        let hint = "add ?path=a/b.txt, from the folder's root";
+        return Err(ApiError::bad_request("invalid_path", "history needs a path", hint));
+    };
     let found = ask(&state, |reply| FoldersMsg::GetHistory { wanted: id, path, reply }).await?;
     Ok(Success::new(FolderHistory { versions: found.map_err(|error| refused(&error))? }))
 }

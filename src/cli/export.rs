@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt as _;
-use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -93,7 +92,7 @@ pub(super) async fn run(context: &Context, args: ExportArgs) -> Result<(), CliEr
         Some(folder_id(&agent, &wanted).await?)
     } else {
         // Whether there is a node at all.
-        places(&agent, &[]).await?;
+        places(&agent, &[], None).await?;
         None
     };
     let target = Arc::new(ExportDir::make(&dir)?);
@@ -150,12 +149,17 @@ async fn folder_id(agent: &ApiClient, wanted: &str) -> Result<String, CliError> 
     which::known(agent, wanted).await
 }
 
-/// Where folders have contents; nowhere, with a store that keeps no folders.
-async fn places(agent: &ApiClient, hashes: &[&str]) -> Result<Vec<FolderPlace>, CliError> {
+/// Where folders have contents. Where nobody can say, as with a store that keeps no folders: nowhere; but not where one folder is asked for,
+/// of which nothing would be exported.
+async fn places(
+    agent: &ApiClient,
+    hashes: &[&str],
+    folder: Option<&str>,
+) -> Result<Vec<FolderPlace>, CliError> {
     match agent.post::<Places>("/folder-places", &json!({ "hashes": hashes })).await {
         Ok(Places { places }) => Ok(places),
-        Err(error) if error.exit() == Exit::Failure => {
-            tracing::debug!(%error, "no paths of folders are known");
+        Err(error) if error.exit() == Exit::Failure && folder.is_none() => {
+            tracing::warn!(%error, "files are exported by their names alone: the paths that they have in folders are not known");
             Ok(Vec::new())
         }
         Err(error) => Err(error),
@@ -170,14 +174,17 @@ async fn exports(
     tally: &mut Tally,
 ) -> Result<Vec<Export>, CliError> {
     let hashes: Vec<&str> = assets.iter().map(|asset| asset.hash.as_str()).collect();
-    let places = places(agent, &hashes).await?;
+    let places = places(agent, &hashes, folder).await?;
     let mut places_of: HashMap<String, Vec<FolderPlace>> = HashMap::new();
     for place in places.into_iter().filter(|place| folder.is_none_or(|folder| place.folder == folder)) {
         places_of.entry(place.hash.clone()).or_default().push(place);
     }
     let mut all = Vec::new();
     for asset in assets {
-        let Ok(hash) = asset.hash.parse::<ContentHash>() else { continue };
+        let Ok(hash) = asset.hash.parse::<ContentHash>() else {
+            tally.failed += 1;
+            continue;
+        };
         let places = places_of.remove(&asset.hash).unwrap_or_default();
         if folder.is_some() && places.is_empty() {
             continue;
@@ -218,7 +225,8 @@ async fn write(
         Place::Free(dir) => dir,
     };
     let mut file = ExportDir::temporary(&dir, executable).map_err(|e| cannot(&dir, &e))?;
-    let mut response = store.send(store.request(Method::GET, &format!("/asset/{hash}"))).await?;
+    // What went since it was listed is one file that is not exported, and nothing to fetch.
+    let mut response = super::get::read_local(store, hash).await?;
     let mut hasher = Sha256::new();
     while let Some(chunk) = response.chunk().await.map_err(|e| store.unreachable(&e))? {
         hasher.update(&chunk);

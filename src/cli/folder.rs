@@ -12,6 +12,7 @@ use super::Context;
 use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::output::message;
+use super::resolve::short;
 use super::text;
 use crate::folder::report::{FolderReport, FolderRoom};
 
@@ -162,15 +163,21 @@ async fn add(context: &Context, agent: &ApiClient, args: AddArgs) -> Result<(), 
         return Ok(context.out.value(&added)?);
     }
     let (name, path) = (text::escape(&added.name), text::escape(&added.path));
-    let id = &added.folder[..added.folder.len().min(10)];
+    let id = short(&added.folder);
     context.out.line(&format!("{path} is the folder '{name}' now ({id})"))?;
     if let Some(room) = &added.room {
         message(&room_needed(room));
     }
     message(&format!(
-        "next, on another machine: can-sync folder add DIR --name '{name}'; `can-sync folder status` says how far it is"
+        "next, on another machine: can-sync folder add DIR --name {}; `can-sync folder status` says how far it is",
+        quoted_for_shell(&name)
     ));
     Ok(())
+}
+
+/// As a shell takes it for one word: the name may come from another machine.
+fn quoted_for_shell(name: &str) -> String {
+    format!("'{}'", name.replace('\'', r"'\''"))
 }
 
 /// What the store's copies take.

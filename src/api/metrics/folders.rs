@@ -44,9 +44,11 @@ pub(super) fn figures(out: &mut Exposition, reports: &[FolderReport]) {
     per_folder("can_sync_folder_held_removals", "Removals that wait for somebody's decision.", &|r| {
         float(r.held)
     });
-    per_folder("can_sync_folder_asked_files", "Files of which somebody is asked whether they stay.", &|r| {
-        float(r.asked.len() as u64)
-    });
+    per_folder(
+        "can_sync_folder_asked_files",
+        "Files of which somebody is asked whether they stay, up to 100.",
+        &|r| float(r.asked.len() as u64),
+    );
     per_folder("can_sync_folder_conflicts", "Copies of what was edited apart, up to 100.", &|r| {
         float(r.conflicts.len() as u64)
     });

@@ -142,7 +142,7 @@ fn remarks(folder: &FolderReport) -> Vec<String> {
 
 /// Copies, and what they are copies of.
 pub(super) async fn conflicts(context: &Context, agent: &ApiClient, which: &Which) -> Result<(), CliError> {
-    let found = which.find(agent).await?;
+    let found = which.find_bound(agent).await?;
     let path = format!("/folders/{}/conflicts", found.folder);
     let Conflicts { conflicts } = agent.get(&path, &[]).await?;
     if context.out.json {

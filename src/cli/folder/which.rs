@@ -80,6 +80,16 @@ impl Which {
     pub(in crate::cli) async fn find(&self, agent: &ApiClient) -> Result<FolderReport, CliError> {
         pick(bound(agent).await?, self.wanted())
     }
+
+    /// The same, of those that have a directory: the configuration may name one that cannot be bound.
+    pub(super) async fn find_bound(&self, agent: &ApiClient) -> Result<FolderReport, CliError> {
+        let found = self.find(agent).await?;
+        if !found.folder.is_empty() {
+            return Ok(found);
+        }
+        let why = found.reason.as_deref().unwrap_or("nobody knows why");
+        Err(CliError::failure(format!("{} is not bound: {}", text::escape(&found.path), text::escape(why))))
+    }
 }
 
 impl At {
