@@ -279,7 +279,7 @@ async fn a_reader_is_not_kept_waiting_by_who_only_says_to_have_it() {
         () = reading => {}
         () = async { promises_everything(&mut session, 200_000).await; std::future::pending().await } => {}
     }
-    assert_ne!(holding(&b, hash_of(&content)).await, None);
+    assert_eq!(holding(&b, hash_of(&content)).await, Some(Holding::Held));
 }
 
 #[tokio::test(flavor = "multi_thread")]
