@@ -207,7 +207,7 @@ pub(super) fn delete_from_folders(
         Err(refusal) => return Ok(Err(refusal)),
     };
     match entries::remove_everywhere(tx, hash)? {
-        Ok(_) => bury(tx, hash, &stored),
+        Ok(()) => bury(tx, hash, &stored),
         Err(refusal) => Ok(Err(refusal)),
     }
 }

@@ -5,6 +5,7 @@
 //! the trash meanwhile is not purged. Bringing back takes reading all of the content, so that a job does it behind the merges, one
 //! content at a time: after a merge that names something deleted, when the store opens, and every hour, for what could not be done then.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::super::merge::WholeInTrash;
 use super::super::tx::Tx;
 use super::super::{EmbeddedStore, META_BYTES_MAX, rows, writer};
-use super::{COPIES_MAX, merge_one};
+use super::merge_one;
 use crate::entry::{EntryAuthor, EntryRecord, FolderId, FolderRecord};
 use crate::record::{AssetRecord, ContentHash, Hlc};
 use crate::store::StoreError;
@@ -24,7 +25,7 @@ const LOOK_INTERVAL: Duration = Duration::from_hours(1);
 /// Most paths from which a content is removed at once.
 const REMOVALS_MAX: u32 = 100_000;
 
-/// Whether a folder has the content `?1`, or that of the row `trash`.
+/// Whether a folder has the content `?1`.
 const IS_IN_FOLDER: &str = "SELECT EXISTS (SELECT 1 FROM entries WHERE target = ?1 \
      AND EXISTS (SELECT 1 FROM entries AS folders WHERE folders.folder = entries.folder AND folders.path = x''))";
 /// The same as a condition on a row of `trash`.
@@ -72,11 +73,11 @@ pub(super) fn is_to_come_back(tx: &Tx<'_>, target: ContentHash) -> Result<bool, 
     Ok(deleted && tx.trashed(target)?.is_some() && is_in_folder(tx.conn, target)?)
 }
 
-/// Takes a content out of all folders, known or not: an entry that was removed for each of its paths. How many.
+/// Takes a content out of all folders, known or not: each of its paths gets an entry that was removed.
 pub(in super::super) fn remove_everywhere(
     tx: &mut Tx<'_>,
     target: ContentHash,
-) -> Result<Result<usize, StoreError>, rusqlite::Error> {
+) -> Result<Result<(), StoreError>, rusqlite::Error> {
     let found: Vec<Vec<u8>> = tx
         .conn
         .prepare_cached("SELECT entry FROM entries WHERE target = ?1 LIMIT ?2")?
@@ -89,19 +90,16 @@ pub(in super::super) fn remove_everywhere(
         return Ok(Err(StoreError::Invalid(why)));
     }
     let author = EntryAuthor { writer: tx.writer, by: String::new(), now_ms: tx.now_ms };
-    let count = found.len();
     for entry in found {
-        // What cannot be read names nothing to anybody.
         let Ok(FolderRecord::Entry(entry)) = super::record_of(entry) else { continue };
         let place = (entry.folder, &entry.path);
         let removed = EntryRecord::after(Some(&entry), place, None, &author, Hlc::default());
-        let (_, mut copy) = merge_one(tx, FolderRecord::Entry(removed))?;
-        for _ in 0..COPIES_MAX {
-            let Some(next) = copy.take() else { break };
-            (_, copy) = merge_one(tx, next)?;
-        }
+        // It saw what it removes, so that there is no copy of that.
+        merge_one(tx, FolderRecord::Entry(removed))?;
     }
-    Ok(Ok(count))
+    // What cannot be read keeps nothing: its content would come back for ever.
+    tx.conn.prepare_cached("UPDATE entries SET target = NULL WHERE target = ?1")?.execute([target.0])?;
+    Ok(Ok(()))
 }
 
 impl EmbeddedStore {
@@ -109,21 +107,25 @@ impl EmbeddedStore {
     pub(in super::super) async fn keep_targets(self) {
         let (store, wanted) = (Arc::downgrade(&self.0), Arc::clone(&self.0.shared.targets_deleted));
         drop(self);
+        let mut damaged = HashSet::new();
         loop {
             let Some(store) = store.upgrade().map(EmbeddedStore) else { return };
             if store.0.turns.is_closed() {
                 return;
             }
-            if let Err(error) = store.revive_targets().await {
+            if let Err(error) = store.revive_targets(&mut damaged).await {
                 tracing::debug!(%error, "deleted contents of folders are not brought back yet");
             }
             drop(store);
             // Early or late, the hour brings it.
-            let _ = tokio::time::timeout(LOOK_INTERVAL, wanted.notified()).await;
+            if tokio::time::timeout(LOOK_INTERVAL, wanted.notified()).await.is_err() {
+                damaged.clear();
+            }
         }
     }
 
-    async fn revive_targets(&self) -> Result<(), StoreError> {
+    /// `damaged`: those that are not whole, which are not read again and again.
+    async fn revive_targets(&self, damaged: &mut HashSet<ContentHash>) -> Result<(), StoreError> {
         let mut after = ContentHash([0; 32]);
         loop {
             let next = self.0.shared.readers.run("look for contents of folders in the trash", move |conn| {
@@ -135,10 +137,18 @@ impl EmbeddedStore {
                 conn.prepare_cached(&sql)?.query_row([after.0], |row| row.get(0).map(ContentHash)).optional()
             });
             let Some(target) = next.await? else { return Ok(()) };
+            after = target;
+            if damaged.contains(&target) {
+                continue;
+            }
             let whole = self.verify_trash(vec![target], |stored| stored.record.deleted).await?;
+            if !whole.contains_key(&target) {
+                damaged.insert(target);
+                tracing::warn!(%target, "a folder has a deleted content that the trash cannot give whole; it stays deleted");
+                continue;
+            }
             let bytes = writer::change_bytes(std::iter::once(META_BYTES_MAX));
             self.submit_growing(bytes, move |tx| revive(tx, target, &whole).map(Ok)).await?;
-            after = target;
         }
     }
 }
