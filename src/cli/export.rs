@@ -27,6 +27,7 @@ use super::search::SearchFilters;
 use super::text;
 use crate::folder::report::FolderPlace;
 use crate::record::ContentHash;
+use crate::store::entries::PLACES_MAX;
 
 mod placing;
 
@@ -156,14 +157,30 @@ async fn places(
     hashes: &[&str],
     folder: Option<&str>,
 ) -> Result<Vec<FolderPlace>, CliError> {
-    match agent.post::<Places>("/folder-places", &json!({ "hashes": hashes })).await {
-        Ok(Places { places }) => Ok(places),
-        Err(error) if error.exit() == Exit::Failure && folder.is_none() => {
-            tracing::warn!(%error, "files are exported by their names alone: the paths that they have in folders are not known");
-            Ok(Vec::new())
+    let (mut all, mut left) = (Vec::new(), vec![hashes]);
+    while let Some(part) = left.pop() {
+        let asked = agent.post::<Places>("/folder-places", &json!({ "hashes": part })).await;
+        let found = match asked {
+            Ok(Places { places }) => places,
+            Err(error) if error.exit() == Exit::Failure && folder.is_none() => {
+                tracing::warn!(%error, "files are exported by their names alone: the paths that they have in folders are not known");
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(error),
+        };
+        if found.len() < PLACES_MAX {
+            all.extend(found);
+        } else if let [hash] = part {
+            return Err(CliError::failure(format!(
+                "{hash} has {PLACES_MAX} paths in folders, or more: too many to export"
+            )));
+        } else {
+            // There may be more.
+            let (one, other) = part.split_at(part.len() / 2);
+            left.extend([one, other]);
         }
-        Err(error) => Err(error),
     }
+    Ok(all)
 }
 
 /// The files that a page of assets makes.
