@@ -35,7 +35,6 @@
 pub(crate) mod actor;
 pub(crate) mod answers;
 pub(crate) mod brake;
-#[allow(dead_code, unused_imports, reason = "the page shows what is in the trash next")]
 pub(crate) mod files;
 pub(crate) mod plan;
 pub(crate) mod report;

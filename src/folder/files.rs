@@ -47,11 +47,11 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 pub(crate) use copying::{CopiedFile, CopyError, WholeFile};
-pub(crate) use ignoring::{IGNORE_FILE, IgnoreRules};
+pub(crate) use ignoring::IgnoreRules;
 pub(crate) use journal::{FolderJournal, JournalNote, NoteStep};
-pub(crate) use looking::{FileAt, LookCounts, LookEnd, LookRules, PassedOver, Sighted};
-pub(crate) use marker::{BindError, FolderGone, FolderMarker, Forbidden, MARKER};
-pub(crate) use own::{NoteId, OwnPath, TRASH, is_temporary};
+pub(crate) use looking::{LookEnd, LookRules, Sighted};
+pub(crate) use marker::{FolderGone, FolderMarker, Forbidden};
+pub(crate) use own::{NoteId, OwnPath, is_temporary};
 pub(crate) use placing::{ActEnd, AfterAct};
 pub(crate) use recovery::Recovered;
 pub(crate) use removing::RemoveOrder;
@@ -157,7 +157,8 @@ impl FolderDir {
     }
 
     /// Where it is, without links on the way.
-    pub(crate) fn path(&self) -> &Path {
+    #[cfg(test)]
+    fn path(&self) -> &Path {
         &self.path
     }
 

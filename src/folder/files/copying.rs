@@ -29,6 +29,7 @@ pub(crate) struct CopiedFile {
     /// Its length.
     pub(crate) bytes: u64,
     /// Whether it shares the file's blocks.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests ask"))]
     pub(crate) is_clone: bool,
 }
 

@@ -20,6 +20,10 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::super::{AgreedRow, DiskSight, FileStat, ReadFile, SeenFile};
+use super::ignoring::IGNORE_FILE;
+use super::looking::{LookCounts, PassedOver};
+use super::marker::{BindError, MARKER};
+use super::own::TRASH;
 use super::*;
 use crate::entry::{EntryFile, EntryPath, EntryRecord, FolderId};
 use crate::record::{ContentHash, Hlc, WriterId};

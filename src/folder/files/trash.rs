@@ -9,7 +9,7 @@ use rustix::fs::AtFlags;
 use super::super::{FileStat, MountPoint};
 use super::FolderDir;
 use super::held::{Descent, below, split};
-use super::journal::{FolderJournal, JournalNote};
+use super::journal::JournalNote;
 use super::own::{NoteId, OwnPath, TRASH};
 use super::placing::Judgement;
 use super::stat::FileKind;
@@ -158,17 +158,17 @@ impl FolderDir {
         }
     }
 
-    /// A [stray](super::Sighted::Stray) goes to the trash: it may be the user's. One of the journal's stays. Says where it went.
+    /// A [stray](super::Sighted::Stray) goes to the trash: it may be the user's. One of those that are `noted` stays. Says where it went.
     ///
     /// # Errors
-    /// What the system or the journal says: it is where it was.
+    /// What the system says: it is where it was.
     pub(crate) fn rescue(
         &self,
         stray: &OwnPath,
-        journal: &dyn FolderJournal,
+        noted: &[JournalNote],
         now_ms: u64,
     ) -> io::Result<Option<OwnPath>> {
-        let is_noted = journal.all()?.iter().any(|note| {
+        let is_noted = noted.iter().any(|note| {
             let temporary = note.temporary.as_ref();
             temporary.is_some_and(|own| own == stray || own.making() == *stray) || note.trash == *stray
         });

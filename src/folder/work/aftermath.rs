@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
+use super::contents::io_error;
 use super::{FolderWork, WorkError};
 use crate::entry::EntryHash;
 use crate::folder::files::{
@@ -167,9 +168,13 @@ impl FolderWork {
 
     /// Files with the names of temporary ones go to the trash.
     pub(super) fn rescue(&mut self, strays: Vec<OwnPath>) -> Result<(), WorkError> {
-        let journal = self.context.rows.journal(self.binding.marker);
+        if strays.is_empty() {
+            return Ok(());
+        }
+        let noted = self.context.rows.journal(self.binding.marker).all();
+        let noted = noted.map_err(io_error("cannot read what is on its way in a folder"))?;
         for stray in strays {
-            match self.held()?.rescue(&stray, &journal, self.now_ms()) {
+            match self.held()?.rescue(&stray, &noted, self.now_ms()) {
                 Ok(None) => {}
                 Ok(Some(to)) => self.problem(format!("{stray} is in the trash now, as {to}")),
                 Err(error) => self.problem(format!("cannot look at {stray}: {error}")),

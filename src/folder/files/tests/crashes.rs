@@ -141,7 +141,7 @@ fn a_half_made_file_is_dropped_and_not_salvaged() {
     desk.no_hook();
     // It is noted, and no stray.
     let stray = OwnPath::parse(&desk.temporaries()[0]).unwrap();
-    assert_eq!(desk.dir.rescue(&stray, &desk.journal, NOW_MS).unwrap(), None);
+    assert_eq!(desk.dir.rescue(&stray, &desk.journal.all().unwrap(), NOW_MS).unwrap(), None);
     let recovered = desk.dir.recover(&desk.journal, &|_| true).unwrap();
     assert!(matches!(recovered[..], [Recovered::Settled(_)]), "{recovered:?}");
     assert!(desk.temporaries().is_empty() && desk.read("a").unwrap() == "old");

@@ -24,10 +24,10 @@ fn a_temporary_file_that_nobody_noted_may_be_the_users() {
     let desk = Desk::new();
     desk.put("d/.can-sync-tmp-novel", "chapter one");
     let stray = OwnPath::parse("d/.can-sync-tmp-novel").unwrap();
-    let trash = desk.dir.rescue(&stray, &desk.journal, NOW_MS).unwrap().unwrap();
+    let trash = desk.dir.rescue(&stray, &desk.journal.all().unwrap(), NOW_MS).unwrap().unwrap();
     assert_eq!(desk.read(trash.as_str()).unwrap(), "chapter one");
     assert!(trash.as_str().ends_with("-.can-sync-tmp-novel") && desk.contents().len() == 1);
-    assert_eq!(desk.dir.rescue(&stray, &desk.journal, NOW_MS).unwrap(), None);
+    assert_eq!(desk.dir.rescue(&stray, &desk.journal.all().unwrap(), NOW_MS).unwrap(), None);
 }
 
 #[test]
