@@ -178,7 +178,7 @@ impl CanServiceState {
             let _ = self.args.folders.cast(FoldersMsg::StoreChanged { entries: named.collect(), contents });
         }
         let changed = self.args.libraries.apply(entries);
-        let changed_entries = self.args.libraries.mirror().apply_entries(folder_records);
+        let changed_entries = self.args.libraries.apply_entries(folder_records);
         if let Some(seq) = last.filter(|_| follows) {
             // Before the store was read once there is none: sessions that began on a part of the index would offer all of
             // the rest.
@@ -258,7 +258,7 @@ impl CanServiceState {
         }
         if !entries.is_empty() {
             tracing::warn!(entries = entries.len(), "the store no longer has entries of folders that it had");
-            self.args.libraries.mirror().remove_entries(entries);
+            self.args.libraries.remove_entries(entries);
         }
         // They take us to have what we had.
         if std::mem::take(&mut self.compare_after) || !hashes.is_empty() || !entries.is_empty() {

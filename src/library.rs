@@ -12,7 +12,9 @@ mod codec;
 mod entries;
 pub mod epoch;
 pub mod filter;
+pub mod folder_share;
 pub mod manage;
+mod membership;
 mod offered;
 pub mod private;
 pub mod registry;
@@ -27,17 +29,19 @@ pub mod ticket;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::{Notify, watch};
 
 use self::asides::Asides;
 pub use self::asides::{Aside, AsideNews};
 use self::epoch::SessionKeys;
+use self::folder_share::FolderShare;
 pub use self::offered::{OfferMeaning, OtherwiseHeld};
 pub use self::set::Libraries;
 pub use self::shared::SharedLibrary;
-use self::ticket::{Access, LibraryId};
+use self::ticket::LibraryId;
+use crate::entry::FolderId;
 use crate::identity::LibraryKeys;
 use crate::reconcile::Summary;
 use crate::reconcile::tree::{Item, ItemTree, Snapshot};
@@ -55,6 +59,10 @@ struct Feed {
     store: Mutex<StoreStatus>,
     /// Asides of some library changed.
     asides_changed: Notify,
+    /// What belongs to some library of a folder changed.
+    shares_changed: Notify,
+    /// Folders that came by ticket, and the libraries by which they did.
+    foreign: RwLock<HashMap<FolderId, LibraryId>>,
 }
 
 impl Default for Feed {
@@ -64,6 +72,8 @@ impl Default for Feed {
             source: Mutex::default(),
             store: Mutex::default(),
             asides_changed: Notify::new(),
+            shares_changed: Notify::new(),
+            foreign: RwLock::default(),
         }
     }
 }
@@ -74,6 +84,8 @@ pub struct Library {
     keys: LibraryKeys,
     /// What makes it more than the mirror.
     shared: Option<SharedLibrary>,
+    /// Of a folder that we share: what of it belongs.
+    share: Option<FolderShare>,
     index: Mutex<LibraryIndex>,
     feed: Arc<Feed>,
 }
@@ -81,7 +93,7 @@ pub struct Library {
 #[derive(Debug, Default)]
 struct LibraryIndex {
     tree: ItemTree,
-    /// Records of folders, by what names them; of the mirror alone. A tree of their own: a name that both kinds have names two
+    /// Records of folders, by what names them; of the mirror, and of a folder that is shared. A tree of their own: a name that both kinds have names two
     /// things, and machines that know no folders compare the other tree as ever.
     entries: ItemTree,
     /// Sizes of contents that are here and their sum; not kept for the mirror, which has the store's own counts.
@@ -135,15 +147,17 @@ impl LibraryIndex {
 impl Library {
     #[must_use]
     pub fn new(keys: LibraryKeys) -> Self {
-        Self { keys, shared: None, index: Mutex::default(), feed: Arc::default() }
+        Self { keys, shared: None, share: None, index: Mutex::default(), feed: Arc::default() }
     }
 
     /// A library beside the mirror, with its asides alone: it is to be filled with what the store holds already.
     fn beside(mirror: &Self, shared: SharedLibrary) -> Self {
         let index = LibraryIndex { filling: Some(HashSet::new()), ..LibraryIndex::default() };
         let (keys, asides) = (shared.keys(), shared.take_asides());
-        let library =
-            Self { keys, shared: Some(shared), index: Mutex::new(index), feed: Arc::clone(&mirror.feed) };
+        let is_ours = shared.key().is_some();
+        let share = shared.filter().folder().filter(|_| is_ours).map(FolderShare::new);
+        let feed = Arc::clone(&mirror.feed);
+        let library = Self { keys, shared: Some(shared), share, index: Mutex::new(index), feed };
         {
             let mut index = library.index();
             for aside in asides.into_values() {
@@ -192,37 +206,6 @@ impl Library {
         Item { hlc: record.hlc, rid: record.id(self.keys.record().expose()), hash: record.hash }
     }
 
-    /// Whether a record may be part of it, by its filter.
-    #[must_use]
-    pub fn takes(&self, record: &AssetRecord) -> bool {
-        self.shared.as_ref().is_none_or(|shared| shared.filter().matches(record))
-    }
-
-    /// Whether a record of our store is part of it, unless the library has the content otherwise: for members that may write,
-    /// what matches, was written late enough ([`SharedLibrary::shares`]) and did not come through another library; for a reader, what came through this one. That it was
-    /// deleted, a reader hears from the library's members.
-    #[must_use]
-    pub fn is_member(&self, record: &AssetRecord) -> bool {
-        let Some(shared) = &self.shared else { return true };
-        let writes = self.writes();
-        let of_ours = match record.via {
-            None => writes && shared.shares(record),
-            Some(via) => via == shared.id() && (writes || !record.deleted),
-        };
-        of_ours && shared.filter().matches(record)
-    }
-
-    fn writes(&self) -> bool {
-        self.shared.as_ref().is_none_or(|shared| shared.access() == Access::Write)
-    }
-
-    /// Whether one of these versions of our own, or of those that came through it, was part of it when `record` took its place.
-    fn had_any(&self, formers: &[AssetRecord], record: &AssetRecord) -> bool {
-        let Some(shared) = &self.shared else { return false };
-        let at_ms = record.hlc.ms();
-        formers.iter().any(|former| self.is_member(former) && shared.shared_at(former, at_ms))
-    }
-
     /// Whether the index has a record of this content.
     #[must_use]
     pub fn has(&self, hash: &ContentHash) -> bool {
@@ -257,7 +240,7 @@ impl Library {
         if self.shared.is_none() {
             return self.put(index, record, holding);
         }
-        let member = self.is_member(record).then(|| record.for_members());
+        let member = self.is_member(record).then(|| self.for_members(record));
         if let Some(member) = member {
             if index.asides.yield_to(&member, holding) {
                 return self.put(index, &member, holding);
@@ -271,12 +254,12 @@ impl Library {
             let delivered = formers.iter().find(|former| self.is_member(former));
             if let Some(former) = delivered.filter(|_| !self.writes() && !record.deleted) {
                 // Who may only read has an own version from now on, and the library the one that it delivered.
-                let aside = Aside::of_own(former.for_members(), holding);
+                let aside = Aside::of_own(self.for_members(former), holding);
                 return !self.set_aside(index, &aside) && index.take_out(hash);
             }
             // What it is by our hand does not belong any more: the others are to hear that, and nothing else. A former life of
-            // the process may have ended before it was told.
-            let moved_out = self.writes() && record.via.is_none();
+            // the process may have ended before it was told. What is no file of a folder any more stays where it is.
+            let moved_out = self.writes() && record.via.is_none() && self.share.is_none();
             let was_there = index.tree.get(hash).is_some() || self.had_any(formers, record);
             let gone =
                 || AssetRecord { deleted: true, left: !record.deleted, ..record.clone() }.for_members();
@@ -335,6 +318,15 @@ impl Library {
     pub fn absent(&self) -> (u64, u64) {
         let index = self.index();
         (index.absent.len() as u64, index.wanted.len() as u64)
+    }
+
+    /// Takes in, or out, assets whose standing in the folder that the library is may have changed; those that came in are to be told.
+    pub fn look_again(&self, entries: Vec<FeedEntry>) -> Vec<FeedEntry> {
+        let mut index = self.index();
+        let differs = |index: &LibraryIndex, FeedEntry { record, .. }: &FeedEntry| {
+            index.tree.get(&record.hash).is_some() != self.is_member(record)
+        };
+        entries.into_iter().filter(|entry| differs(&index, entry) && self.follow(&mut index, entry)).collect()
     }
 
     /// All that the store held was taken in.
@@ -404,7 +396,7 @@ impl Library {
         let index = self.index();
         let own = (index.sizes.len() as u64, index.bytes);
         let (assets, bytes) = if self.shared.is_some() { own } else { (assets, bytes) };
-        let entries = (self.shared.is_none() && keeps_entries).then(|| index.entry_summary());
+        let entries = (self.has_entries() && keeps_entries).then(|| index.entry_summary());
         Summary {
             count: index.tree.len() as u64,
             fingerprint: index.tree.fingerprint(),

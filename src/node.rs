@@ -413,6 +413,7 @@ fn folders(config: &Config, resources: &Resources, cells: &Cells) -> Child {
             reserve_bytes: config.limits.disk_reserve_bytes,
             full_scan_interval: config.full_scan_interval,
             busy: FolderLocks::default(),
+            libraries: Arc::clone(&resources.libraries),
         },
         configured: config.folders.0.iter().map(folder_order).collect(),
     };
@@ -483,6 +484,7 @@ fn manager(resources: &Resources, cells: &Cells, channels: Channels) -> Manager 
             // When PeersActor is down it compares every session afresh once it is back.
             let _ = told.cast(PeersMsg::LibraryChanged { library, records });
         }),
+        taken: Arc::new(resources.folder_rows.clone()),
         busy: Arc::default(),
     }
 }

@@ -38,6 +38,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(show, delete))
         .routes(routes!(invite))
         .routes(routes!(revoke))
+        .routes(routes!(release))
         .routes(routes!(join))
         .routes(routes!(inspect))
         .routes(routes!(devices))
@@ -57,7 +58,7 @@ async fn ask<T: Send + 'static>(
 fn refused(error: &LibraryError) -> ApiError {
     let (status, code, hint) = match error {
         LibraryError::Filter(_) => {
-            let hint = r#"a filter is {"application":"…","tags":["…"],"user":"…","mime_prefix":"image/","hashes":["…"]}, each field optional"#;
+            let hint = r#"a filter is {"application":"…","tags":["…"],"user":"…","mime_prefix":"image/","hashes":["…"]}, each field optional, or {"folder":"…"}"#;
             (StatusCode::BAD_REQUEST, "invalid_filter", hint)
         }
         LibraryError::Name(_) => (StatusCode::BAD_REQUEST, "invalid_name", "1 to 64 printable characters"),
@@ -87,10 +88,26 @@ fn refused(error: &LibraryError) -> ApiError {
             "GET /libraries/{id} shows the tickets that were issued",
         ),
         LibraryError::Own => (StatusCode::CONFLICT, "own_library", "GET /libraries shows it"),
+        LibraryError::FolderUnknown(_) => {
+            (StatusCode::NOT_FOUND, "unknown_folder", "GET /folders lists those that this node knows")
+        }
+        LibraryError::FolderAmbiguous(_) => {
+            (StatusCode::CONFLICT, "ambiguous_folder", "GET /folders lists them with their ids")
+        }
+        LibraryError::NoFolder => (StatusCode::CONFLICT, "no_folder", "GET /libraries shows the filters"),
+        LibraryError::FolderNotBound(_) => {
+            (StatusCode::CONFLICT, "folder_not_bound", "POST /folders binds a directory of this machine")
+        }
+        LibraryError::FolderHere | LibraryError::FolderElsewhere(_) => {
+            (StatusCode::CONFLICT, "folder_here", "GET /folders and GET /libraries show what is here")
+        }
+        LibraryError::FolderWrite => {
+            (StatusCode::BAD_REQUEST, "invalid_ticket", "ask its owner for a ticket that allows to read")
+        }
         LibraryError::Clock(_) => {
             (StatusCode::CONFLICT, "clock", "can-sync doctor says more about the clock")
         }
-        LibraryError::NotOwner => {
+        LibraryError::NotOwner | LibraryError::FolderForeign(_) => {
             (StatusCode::FORBIDDEN, "not_owner", "ask the person who invited this node")
         }
         LibraryError::Full => {
@@ -213,6 +230,13 @@ struct Deleted {
     let_go: u64,
 }
 
+/// What members may have now.
+#[derive(Serialize, ToSchema)]
+struct Released {
+    /// Contents that came from other machines of the user's, and are shared from now on.
+    released: u64,
+}
+
 /// What is void now.
 #[derive(Serialize, ToSchema)]
 struct Revoked {
@@ -234,6 +258,29 @@ struct Decided {
     endpoint_id: String,
     /// `approved` or `denied`.
     standing: &'static str,
+}
+
+/// Share what a folder has from other machines of yours
+///
+/// Of a folder, members get what this node's own directory had, since anybody who may write entries may name any content by its
+/// hash. What came from other machines of yours is shared as it is now, because you say so; of what comes later you are asked again.
+#[utoipa::path(
+    post,
+    path = "/libraries/{id}/release",
+    tag = "libraries",
+    params(("id" = String, Path, description = "Library id, 64 hexadecimal digits.")),
+    responses(
+        (status = 200, body = Success<Released>),
+        (status = 403, description = "This node did not create the library."),
+        (status = 404, description = "No such library."),
+        (status = 409, description = "The library is no folder."),
+        (status = 503, description = "LibraryActor or its database does not work.")
+    )
+)]
+async fn release(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult<Success<Released>> {
+    let id = parse_library_id(&id)?;
+    let released = ask(&state, |reply| LibraryMsg::ReleaseContents { id, reply }).await?;
+    Ok(Success::new(Released { released }))
 }
 
 /// Every library of this node, besides the mirror of everything

@@ -53,6 +53,11 @@ enum LibraryCommand {
         #[command(subcommand)]
         action: TicketCommand,
     },
+    /// Share what a folder has from other machines of yours, as it is now
+    Release {
+        /// The library's name, or its id or the beginning of that
+        library: String,
+    },
     /// Take tickets back; who joined by them keeps what it has, and gets no more
     Revoke {
         /// The library's name, or its id or the beginning of that
@@ -100,6 +105,9 @@ struct CreateArgs {
     /// The asset itself, by its hash, the beginning of that, or its name; any of them, where it is given several times
     #[arg(long = "hash", value_name = "ASSET")]
     hashes: Vec<String>,
+    /// The files of a folder, to be read: its name or its id
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["application", "tags", "user", "mime_prefix", "hashes"])]
+    folder: Option<String>,
     /// How old a member's list of revoked tickets may become until it holds what other members write: `7d`, at least a day,
     /// at most 365; without it, any age
     #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with = "dry_run")]
@@ -122,6 +130,15 @@ pub(super) async fn run(context: &Context, args: LibraryCommandArgs) -> Result<(
         LibraryCommand::Invite(args) => invite(context, &agent, args).await,
         LibraryCommand::Ticket { action: TicketCommand::List { library } } => {
             tickets(context, &agent, library.as_deref()).await
+        }
+        LibraryCommand::Release { library } => {
+            let found = find(&agent, &library).await?;
+            let done: Value = agent.post(&format!("/libraries/{}/release", found.id), &json!({})).await?;
+            if context.out.json {
+                return Ok(context.out.value(&done)?);
+            }
+            let released = done["released"].as_u64().unwrap_or_default();
+            Ok(context.out.line(&format!("{} shared from now on", text::counted(released, "content")))?)
         }
         LibraryCommand::Revoke { library, serial, all } => {
             let found = find(&agent, &library).await?;
@@ -168,10 +185,12 @@ async fn resolved(context: &Context, wanted: Vec<String>) -> Result<Vec<String>,
 }
 
 async fn create(context: &Context, agent: &ApiClient, args: CreateArgs) -> Result<(), CliError> {
-    let CreateArgs { name, application, tags, user, mime_prefix, hashes, fresh_within, dry_run } = args;
+    let CreateArgs { name, application, tags, user, mime_prefix, hashes, folder, fresh_within, dry_run } =
+        args;
     let hashes = resolved(context, hashes).await?;
     let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
-    let filter = FilterSpec { application, tags: some(tags), user, mime_prefix, hashes: some(hashes) };
+    let filter =
+        FilterSpec { application, tags: some(tags), user, mime_prefix, hashes: some(hashes), folder };
     if dry_run {
         let held: LibrarySizeBody = agent.post("/libraries/preview", &json!({ "filter": filter })).await?;
         if context.out.json {

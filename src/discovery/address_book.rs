@@ -69,9 +69,21 @@ CREATE TABLE folder_journal (
     note TEXT NOT NULL,
     PRIMARY KEY (folder, id)
 ) STRICT, WITHOUT ROWID;";
+/// Which contents the directory of a folder had by itself, and which were written into it.
+const SCHEMA_FOLDER_CONTENTS: &str = "CREATE TABLE folder_contents (
+    folder BLOB NOT NULL,
+    content BLOB NOT NULL,
+    origin INTEGER NOT NULL,
+    PRIMARY KEY (folder, content)
+) STRICT, WITHOUT ROWID;";
 /// How the schema came to be, one step after the other.
-const STEPS: &[M<'_>] =
-    &[M::up(SCHEMA), M::up(SCHEMA_DIRECTORY), M::up(SCHEMA_MIRROR), M::up(SCHEMA_FOLDERS)];
+const STEPS: &[M<'_>] = &[
+    M::up(SCHEMA),
+    M::up(SCHEMA_DIRECTORY),
+    M::up(SCHEMA_MIRROR),
+    M::up(SCHEMA_FOLDERS),
+    M::up(SCHEMA_FOLDER_CONTENTS),
+];
 /// The newest schema that is understood.
 pub(crate) const SCHEMA_KNOWN: usize = STEPS.len();
 

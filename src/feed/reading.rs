@@ -109,8 +109,7 @@ async fn catch_up(
 /// Compares all of the store with the index: changed records go to the actor as pages, and what the index has and the
 /// store does not is reported at the end.
 pub(super) async fn scan(actor: ActorRef<CanServiceMsg>, args: CanServiceArgs) {
-    let mirror = args.libraries.mirror();
-    let before = (mirror.hashes(), mirror.entry_hashes());
+    let before = (args.libraries.mirror().hashes(), args.libraries.entry_hashes());
     let ended = match scan_store(&actor, &args, before).await {
         Ok((assets, entries)) => CanServiceMsg::Vanished { assets, entries },
         Err(error) => {

@@ -178,6 +178,9 @@ pub struct KnownFolder {
     pub by: String,
     /// Whether a directory of this machine is bound to it.
     pub bound: bool,
+    /// Whether it came by a ticket: a directory that is bound to it is only read.
+    #[serde(default)]
+    pub by_ticket: bool,
 }
 
 /// One version of what a folder has at a path.

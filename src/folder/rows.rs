@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use self::coding::{brake_of, brake_text, disk_of, disk_text, note_of, note_text, record_bytes, record_of};
+use self::origins::note_placed;
 use super::files::{FolderJournal, FolderMarker, JournalNote, NoteId};
 use super::{AgreedRow, FolderBrake, FolderMode, FolderRules};
 use crate::entry::{EntryHash, FolderId};
@@ -22,6 +23,7 @@ use crate::record::WriterId;
 use crate::store::StoreId;
 
 mod coding;
+mod origins;
 #[cfg(test)]
 mod tests;
 
@@ -328,6 +330,7 @@ impl FolderJournal for JournalRows {
         let written = self.rows.with("write the journal of a folder", |connection| {
             let tx = connection.transaction()?;
             check_bound(&tx, self.marker)?;
+            note_placed(&tx, self.marker.folder, notes.iter().filter_map(|note| note.entry.target()))?;
             for note in notes {
                 tx.prepare_cached("INSERT OR REPLACE INTO folder_journal VALUES (?1, ?2, ?3)")?
                     .execute(params![self.marker.folder.0, note.id.0, note_text(note)])?;

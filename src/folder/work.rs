@@ -31,6 +31,7 @@ mod later;
 mod observing;
 pub(crate) mod progress;
 mod reading;
+mod sharing;
 #[cfg(test)]
 mod tests;
 

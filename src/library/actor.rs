@@ -81,6 +81,12 @@ pub enum LibraryMsg {
         /// How many serials are void now, and the lowest epoch that is not.
         reply: OperationResult<(usize, u64)>,
     },
+    /// HTTP API: share what a folder has from other machines of the user's.
+    ReleaseContents {
+        id: LibraryId,
+        /// How many contents that are.
+        reply: OperationResult<u64>,
+    },
     /// HTTP API: let an endpoint in, or shut it out.
     DecideDevice { endpoint_id: EndpointId, standing: DeviceStanding, reply: OperationResult<()> },
     /// HTTP API: the machines that a user decided about, or has to decide about.
@@ -124,6 +130,7 @@ impl Actor for LibraryActor {
         let mut tasks = Tasks::new(myself.clone(), LibraryMsg::TaskFailed);
         tasks.spawn(restore(manager.clone()));
         tasks.spawn(keep_asides(manager.clone()));
+        tasks.spawn(keep_shares(manager.clone()));
         myself.send_after(TICK, || LibraryMsg::Tick);
         let (permits, looked_at) = (Arc::new(Semaphore::new(TASKS_MAX)), manager.clock.uptime());
         Ok(LibraryState { manager, tasks, permits, looked_at })
@@ -176,6 +183,9 @@ impl Actor for LibraryActor {
                     manager.revoke(id, what).await.map(|list| (list.serials.len(), list.min_epoch))
                 };
                 state.run(reply, revoke);
+            }
+            LibraryMsg::ReleaseContents { id, reply } => {
+                state.run(reply, async move { manager.release(id).await });
             }
             LibraryMsg::DecideDevice { endpoint_id, standing, reply } => {
                 state.run(reply, async move { manager.decide(endpoint_id, standing).await });
@@ -313,6 +323,22 @@ async fn keep_asides(manager: Manager) {
             sleep(KEEP_RETRY).await;
         }
         manager.libraries.asides_changed().await;
+    }
+}
+
+/// Takes what directories had into the libraries of their folders, as entries come and go. Never ends.
+async fn keep_shares(manager: Manager) {
+    while let Err(error) = manager.load_taken().await {
+        tracing::warn!(%error, "what directories had that are shared is not known yet; trying again");
+        sleep(KEEP_RETRY).await;
+    }
+    loop {
+        if let Err(error) = manager.keep_shares().await {
+            tracing::debug!(%error, "files of shared folders wait for the store");
+            sleep(KEEP_RETRY).await;
+        } else {
+            manager.libraries.shares_changed().await;
+        }
     }
 }
 

@@ -1,7 +1,10 @@
-//! The index of the records of folders: of the mirror alone, beside that of its assets.
+//! The index of the records of folders, beside that of assets: of the mirror, which has all of our own network's, and of libraries that
+//! are a folder, which have all of that one. What came by ticket is in no mirror.
+
+use std::sync::{Arc, PoisonError};
 
 use super::{Library, LibraryIndex};
-use crate::entry::{EntryHash, FolderRecord};
+use crate::entry::{EntryHash, FolderId, FolderRecord};
 use crate::reconcile::EntrySummary;
 use crate::reconcile::tree::{Item, Snapshot};
 use crate::record::{ContentHash, RecordId};
@@ -20,23 +23,89 @@ impl Library {
         Item { hlc: record.hlc(), rid, hash: ContentHash(hash) }
     }
 
-    /// Takes in changed records of folders; returns those that differ from what the index had. Libraries that are shared by ticket
-    /// have none.
-    pub fn apply_entries(&self, changed: Vec<StoredEntry>) -> Vec<StoredEntry> {
-        if self.shared.is_some() || changed.is_empty() {
-            return Vec::new();
+    /// Whether it has records of folders at all.
+    #[must_use]
+    pub fn has_entries(&self) -> bool {
+        self.shared.is_none() || self.folder().is_some()
+    }
+
+    /// Whether the records of a folder belong to it: to the mirror those of our own network; to a library those of the folder that it
+    /// is, and for one that we joined only where the folder came by it.
+    #[must_use]
+    pub fn has_folder(&self, folder: FolderId) -> bool {
+        if self.share.is_some() {
+            return self.folder() == Some(folder);
         }
-        let items: Vec<Item> = changed.iter().map(|entry| self.entry_item(&entry.record)).collect();
+        let foreign = self.feed.foreign.read().unwrap_or_else(PoisonError::into_inner).get(&folder).copied();
+        match &self.shared {
+            None => foreign.is_none(),
+            Some(shared) => shared.filter().folder() == Some(folder) && foreign == Some(shared.id()),
+        }
+    }
+
+    /// Takes in changed records of folders, as far as they belong; which of them differ from what the index had.
+    pub(super) fn apply_entries(&self, changed: &[StoredEntry]) -> Vec<bool> {
+        if !self.has_entries() {
+            return vec![false; changed.len()];
+        }
+        let item = |StoredEntry { record, .. }: &StoredEntry| {
+            self.has_folder(record.folder()).then(|| self.entry_item(record))
+        };
+        let items: Vec<Option<Item>> = changed.iter().map(item).collect();
         let mut index = self.index();
-        let mut is_news = items.into_iter().map(|item| index.entries.upsert(item) != Some(item));
-        changed.into_iter().filter(|_| is_news.next().unwrap_or_default()).collect()
+        let (mut is_news, mut moves) = (Vec::with_capacity(items.len()), false);
+        for (entry, item) in changed.iter().zip(items) {
+            if let (Some(share), Some(_)) = (&self.share, item) {
+                moves |= share.follow(&entry.record);
+            }
+            is_news.push(item.is_some_and(|item| index.entries.upsert(item) != Some(item)));
+        }
+        if moves {
+            self.feed.shares_changed.notify_one();
+        }
+        is_news
+    }
+
+    /// Takes in what the store has of the folder that the library is. What the feed told meanwhile is newer.
+    pub(super) fn fill_entries(&self, records: &[FolderRecord]) {
+        let mut index = self.index();
+        for record in records.iter().filter(|record| self.has_folder(record.folder())) {
+            let item = self.entry_item(record);
+            if index.entries.get(&item.hash).is_none() {
+                index.entries.upsert(item);
+                if let Some(share) = &self.share {
+                    share.follow(record);
+                }
+            }
+        }
+        if self.share.is_some() {
+            self.feed.shares_changed.notify_one();
+        }
     }
 
     /// Takes out what the store no longer has.
-    pub fn remove_entries(&self, hashes: &[EntryHash]) {
+    pub(super) fn remove_entries(&self, hashes: &[EntryHash]) {
         let mut index = self.index();
-        for EntryHash(hash) in hashes {
-            index.entries.remove(&ContentHash(*hash));
+        for hash in hashes {
+            index.entries.remove(&ContentHash(hash.0));
+            if let Some(share) = &self.share {
+                share.remove(hash);
+            }
+        }
+    }
+
+    /// Those of the changes that members are to hear of.
+    #[must_use]
+    pub fn entry_changes(&self, changed: &Arc<[StoredEntry]>) -> Option<Arc<[StoredEntry]>> {
+        if !self.has_entries() {
+            return None;
+        }
+        let belongs = |entry: &&StoredEntry| self.has_folder(entry.record.folder());
+        let count = changed.iter().filter(belongs).count();
+        match count {
+            0 => None,
+            count if count == changed.len() => Some(Arc::clone(changed)),
+            _ => Some(changed.iter().filter(belongs).cloned().collect()),
         }
     }
 

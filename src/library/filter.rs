@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::codec::{CodecError, RowReader, RowWriter};
+use crate::entry::FolderId;
 use crate::record::{AssetRecord, ContentHash, TAG_CHARS_MAX, TAGS_MAX};
 use crate::text::{folded, same_text};
 
@@ -42,6 +44,10 @@ pub struct FilterSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 1)]
     pub hashes: Option<Vec<String>>,
+    /// The files of this folder, and what it has at its paths, instead of all the others: its id, or its name where it is given to
+    /// make a library.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
 }
 
 /// A filter that was found to make sense. Equal filters are equal however they were written.
@@ -52,6 +58,7 @@ pub struct Filter {
     user: Option<String>,
     mime_prefix: Option<String>,
     hashes: BTreeSet<ContentHash>,
+    folder: Option<FolderId>,
 }
 
 /// Why a filter makes no sense.
@@ -92,6 +99,14 @@ pub enum FilterError {
     /// Not a hash.
     #[error("the filter's hash {0}")]
     Hash(crate::record::ParseIdError),
+    /// Not a folder.
+    #[error(
+        "the filter's folder has to be one that this node knows, by its name or its id of 64 hexadecimal digits"
+    )]
+    Folder,
+    /// A folder, and something else.
+    #[error("a filter that has a folder has nothing else: all of the folder is shared, or none of it")]
+    FolderAlone,
 }
 
 fn check_text(field: &'static str, text: &str, max: usize) -> Result<(), FilterError> {
@@ -119,6 +134,11 @@ fn list(field: &'static str, given: Option<Vec<String>>, max: usize) -> Result<V
         Some(list) if list.len() > max => Err(FilterError::TooMany { field, count: list.len(), max }),
         Some(list) => Ok(list),
     }
+}
+
+fn folder_id(text: &str) -> Result<FolderId, FilterError> {
+    let bytes = HEXLOWER.decode(text.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+    bytes.map(FolderId).ok_or(FilterError::Folder)
 }
 
 fn check_mime_prefix(prefix: &str) -> Result<(), FilterError> {
@@ -150,13 +170,19 @@ impl TryFrom<FilterSpec> for Filter {
         }
         spec.mime_prefix.as_ref().map_or(Ok(()), |prefix| check_mime_prefix(prefix))?;
         let hashes = hashes.iter().map(|hash| hash.parse()).collect::<Result<_, _>>();
-        Ok(Self {
+        let folder = spec.folder.as_deref().map(folder_id).transpose()?;
+        let filter = Self {
             application: spec.application,
             tags: tags.into_iter().collect(),
             user: spec.user,
             mime_prefix: spec.mime_prefix.map(|prefix| prefix.to_ascii_lowercase()),
             hashes: hashes.map_err(FilterError::Hash)?,
-        })
+            folder: None,
+        };
+        match folder {
+            Some(_) if !filter.is_everything() => Err(FilterError::FolderAlone),
+            folder => Ok(Self { folder, ..filter }),
+        }
     }
 }
 
@@ -168,6 +194,7 @@ impl From<&Filter> for FilterSpec {
             user: filter.user.clone(),
             mime_prefix: filter.mime_prefix.clone(),
             hashes: some(filter.hashes.iter().map(ToString::to_string).collect()),
+            folder: filter.folder.map(|FolderId(id)| HEXLOWER.encode(&id)),
         }
     }
 }
@@ -179,14 +206,22 @@ impl Filter {
         *self == Self::default()
     }
 
-    /// Whether the asset belongs, as its record is now. A tombstone belongs where the asset did.
+    /// The folder whose files belong, if that is what the library is.
+    #[must_use]
+    pub fn folder(&self) -> Option<FolderId> {
+        self.folder
+    }
+
+    /// Whether the asset belongs, as its record is now. A tombstone belongs where the asset did. Of a folder no record tells: what
+    /// belongs to one is for [`FolderShare`](super::folder_share::FolderShare) to say.
     #[must_use]
     pub fn matches(&self, record: &AssetRecord) -> bool {
         let meta = &record.meta;
         let same = |asked: &Option<String>, has: &Option<String>| {
             asked.as_ref().is_none_or(|asked| has.as_ref().is_some_and(|has| same_text(asked, has)))
         };
-        same(&self.application, &meta.application)
+        self.folder.is_none()
+            && same(&self.application, &meta.application)
             && same(&self.user, &meta.user)
             && (self.tags.is_empty() || self.has_one_of(&meta.tags))
             && self.mime_prefix.as_ref().is_none_or(|prefix| begins(&meta.mime_type, prefix))
@@ -214,10 +249,13 @@ impl Filter {
         for hash in &self.hashes {
             out.raw(&hash.0);
         }
+        if let Some(FolderId(folder)) = &self.folder {
+            out.raw(folder);
+        }
     }
 
-    /// Reads what [`Filter::encode`] wrote, and nothing else.
-    pub(super) fn decode(from: &mut RowReader<'_>) -> Result<Self, CodecError> {
+    /// Reads what [`Filter::encode`] wrote, and nothing else; what goes before says whether it has a folder.
+    pub(super) fn decode(from: &mut RowReader<'_>, has_folder: bool) -> Result<Self, CodecError> {
         let application = from.optional_text(TEXT_BYTES_MAX, "application")?;
         let count = from.count(TAGS_MAX, "number of tags")?;
         let tags = (0..count).map(|_| from.text(4 * TAG_CHARS_MAX, "tag")).collect::<Result<_, _>>()?;
@@ -230,7 +268,9 @@ impl Filter {
         if mime_prefix.iter().any(|prefix| prefix.bytes().any(|byte| byte.is_ascii_uppercase())) {
             return Err(CodecError::Value("filter"));
         }
-        let spec = FilterSpec { application, tags: some(tags), user, mime_prefix, hashes: some(hashes) };
+        let folder = if has_folder { Some(HEXLOWER.encode(&from.array::<32>()?)) } else { None };
+        let spec =
+            FilterSpec { application, tags: some(tags), user, mime_prefix, hashes: some(hashes), folder };
         Self::try_from(spec).map_err(|_| CodecError::Value("filter"))
     }
 }
@@ -241,155 +281,4 @@ fn begins(mime_type: &str, prefix: &str) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::record::AssetMeta;
-
-    /// Records and filters from so few words that they meet often.
-    pub(in crate::library) fn record() -> impl Strategy<Value = AssetRecord> {
-        let word = || proptest::option::of(proptest::sample::select(vec!["a", "b", "c"]));
-        let tags = proptest::collection::btree_set(proptest::sample::select(vec!["x", "y", "z"]), 0..3);
-        let mime = proptest::sample::select(vec!["image/png", "image/jpeg", "text/plain", "IMAGE/gif"]);
-        (0..12_u8, word(), word(), tags, mime, 0..1000_u64, any::<bool>()).prop_map(
-            |(hash, application, user, tags, mime, at, deleted)| {
-                let meta = AssetMeta {
-                    mime_type: mime.to_owned(),
-                    application: application.map(str::to_owned),
-                    user: user.map(str::to_owned),
-                    tags: AssetMeta::normalise_tags(tags),
-                    created_at_ms: at,
-                    ..AssetMeta::default()
-                };
-                let size = u64::from(hash) + 1;
-                AssetRecord { deleted, ..AssetRecord::new(ContentHash([hash; 32]), size, None, meta) }
-            },
-        )
-    }
-
-    pub(in crate::library) fn filter() -> impl Strategy<Value = Filter> {
-        let word = || proptest::option::of(proptest::sample::select(vec!["a", "b", "c"]));
-        let tags = proptest::collection::vec(proptest::sample::select(vec!["x", "y", "z"]), 0..3);
-        let mime = proptest::option::of(proptest::sample::select(vec!["image/", "image/png", "text/", "te"]));
-        let hashes = proptest::collection::vec(0..12_u8, 0..8);
-        (word(), word(), tags, mime, hashes).prop_map(|(application, user, tags, mime, hashes)| {
-            let spec = FilterSpec {
-                application: application.map(str::to_owned),
-                user: user.map(str::to_owned),
-                tags: some(tags.into_iter().map(str::to_owned).collect()),
-                mime_prefix: mime.map(str::to_owned),
-                hashes: some(hashes.into_iter().map(|hash| ContentHash([hash; 32]).to_string()).collect()),
-            };
-            Filter::try_from(spec).unwrap()
-        })
-    }
-
-    fn spec(change: impl FnOnce(&mut FilterSpec)) -> Result<Filter, FilterError> {
-        let mut spec = FilterSpec::default();
-        change(&mut spec);
-        spec.try_into()
-    }
-
-    proptest! {
-        #[test]
-        fn a_filter_is_the_and_of_its_fields(filter in filter(), record in record()) {
-            let alone = |keep: fn(&Filter) -> Filter| keep(&filter).matches(&record);
-            let fields = [
-                alone(|f| Filter { application: f.application.clone(), ..Filter::default() }),
-                alone(|f| Filter { tags: f.tags.clone(), ..Filter::default() }),
-                alone(|f| Filter { user: f.user.clone(), ..Filter::default() }),
-                alone(|f| Filter { mime_prefix: f.mime_prefix.clone(), ..Filter::default() }),
-                alone(|f| Filter { hashes: f.hashes.clone(), ..Filter::default() }),
-            ];
-            prop_assert_eq!(filter.matches(&record), fields.into_iter().all(|matches| matches));
-        }
-
-        #[test]
-        fn more_tags_match_more_and_no_tag_matches_all(filter in filter(), record in record()) {
-            let by_tag = filter.tags.iter().any(|tag| {
-                Filter { tags: [tag.clone()].into(), ..filter.clone() }.matches(&record)
-            });
-            let without = Filter { tags: BTreeSet::new(), ..filter.clone() };
-            let expected = if filter.tags.is_empty() { without.matches(&record) } else { by_tag };
-            prop_assert_eq!(filter.matches(&record), expected);
-            prop_assert!(!filter.matches(&record) || without.matches(&record));
-        }
-
-        #[test]
-        fn everything_is_in_the_empty_filter(record in record()) {
-            prop_assert!(Filter::default().is_everything() && Filter::default().matches(&record));
-        }
-
-        #[test]
-        fn a_filter_survives_both_encodings(filter in filter()) {
-            let mut bytes = RowWriter::default();
-            filter.encode(&mut bytes);
-            let mut reader = RowReader::new(&bytes.0);
-            prop_assert_eq!(&Filter::decode(&mut reader).unwrap(), &filter);
-            reader.end().unwrap();
-            let json = serde_json::to_string(&FilterSpec::from(&filter)).unwrap();
-            let back: FilterSpec = serde_json::from_str(&json).unwrap();
-            prop_assert_eq!(Filter::try_from(back).unwrap(), filter);
-        }
-    }
-
-    #[test]
-    fn text_matches_as_people_take_it() {
-        let record = |meta: AssetMeta| AssetRecord::new(ContentHash([1; 32]), 1, None, meta);
-        let asset = record(AssetMeta {
-            application: Some("Cafe\u{301}".into()),
-            user: Some("STRASSE".into()),
-            tags: vec!["ΟΔΟΣ".into()],
-            mime_type: "Image/PNG".into(),
-            ..AssetMeta::default()
-        });
-        let filter = spec(|f| {
-            f.application = Some("CAFÉ".into());
-            f.user = Some("straße".into());
-            f.tags = Some(vec!["οδος".into()]);
-            f.mime_prefix = Some("IMAGE/png".into());
-        });
-        assert!(filter.unwrap().matches(&asset));
-        assert!(!spec(|f| f.application = Some("cafe".into())).unwrap().matches(&asset));
-    }
-
-    #[test]
-    fn what_no_asset_could_match_is_refused_with_the_reason() {
-        let text = |s: &str| Some(s.to_owned());
-        assert_eq!(spec(|f| f.application = text("  ")), Err(FilterError::Empty("application")));
-        assert_eq!(spec(|f| f.user = text("a\u{7}b")), Err(FilterError::Control("user")));
-        assert_eq!(spec(|f| f.tags = Some(vec![String::new()])), Err(FilterError::Empty("tag")));
-        assert_eq!(spec(|f| f.tags = Some(vec![" x".into()])), Err(FilterError::TagSpaces(" x".into())));
-        let long = spec(|f| f.tags = Some(vec!["x".repeat(TAG_CHARS_MAX + 1)]));
-        assert!(matches!(long, Err(FilterError::TooLong { field: "tag", .. })), "{long:?}");
-        for bad in ["image/png/x", "/png", "im age"] {
-            let refused = spec(|f| f.mime_prefix = text(bad));
-            assert_eq!(refused, Err(FilterError::MimePrefix(bad.into())));
-        }
-        assert!(spec(|f| f.mime_prefix = text("text/html; charset=")).is_ok());
-        let upper = ContentHash([0xAB; 32]).to_string().to_uppercase();
-        assert!(matches!(spec(|f| f.hashes = Some(vec![upper])), Err(FilterError::Hash(_))));
-        assert!(matches!(spec(|f| f.hashes = Some(vec!["ABCD".into()])), Err(FilterError::Hash(_))));
-        let many = |n: u32| {
-            let hash = |i: u32| {
-                let mut bytes = [0; 32];
-                bytes[..4].copy_from_slice(&i.to_be_bytes());
-                ContentHash(bytes).to_string()
-            };
-            spec(|f| f.hashes = Some((0..n).map(hash).collect()))
-        };
-        assert!(many(10_000).is_ok());
-        assert!(matches!(many(10_001), Err(FilterError::TooMany { field: "hashes", .. })));
-    }
-
-    #[test]
-    fn the_shape_in_json_is_the_documented_one() {
-        let json = r#"{"application":"paint","tags":["a","b"],"user":"ann","mime_prefix":"image/"}"#;
-        let spec: FilterSpec = serde_json::from_str(json).unwrap();
-        assert_eq!(serde_json::to_string(&spec).unwrap(), json);
-        assert!(serde_json::from_str::<FilterSpec>(r#"{"mime":"image/"}"#).is_err());
-        assert!(serde_json::from_str::<FilterSpec>(r#"{"user":"a","user":"b"}"#).is_err());
-        assert!(Filter::try_from(serde_json::from_str::<FilterSpec>("{}").unwrap()).unwrap().is_everything());
-    }
-}
+pub(super) mod tests;

@@ -4,6 +4,7 @@
 //! registry again ([`Manager::restore`]).
 
 mod asides;
+mod folders;
 mod joining;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use zeroize::Zeroizing;
 
+pub use self::folders::TakenContents;
 pub use self::tickets::{Invitation, Revoke};
 use super::filter::{Filter, FilterSpec};
 use super::private::Private;
@@ -65,6 +67,8 @@ pub struct Manager {
     pub gate: Gate,
     /// Who tells members what libraries have otherwise than the store.
     pub changes: LibraryChanges,
+    /// What directories of this machine had that are bound to folders.
+    pub taken: Arc<dyn TakenContents>,
     /// What time it is.
     pub clock: Clock,
     /// One change at a time.
@@ -93,10 +97,13 @@ impl Manager {
     /// # Errors
     /// A filter that makes no sense, a store that does not work.
     pub async fn preview(&self, filter: FilterSpec) -> Result<LibrarySize, LibraryError> {
-        self.count(&Filter::try_from(filter)?).await
+        self.count(&self.checked(filter).await?).await
     }
 
     async fn count(&self, filter: &Filter) -> Result<LibrarySize, LibraryError> {
+        if let Some(folder) = filter.folder() {
+            return self.count_folder(folder).await;
+        }
         let add = |size: &mut LibrarySize, entries: Vec<FeedEntry>| {
             for FeedEntry { record, holding, .. } in entries {
                 if holding.is_held() && record.via.is_none() && filter.matches(&record) {
@@ -142,7 +149,7 @@ impl Manager {
         filter: FilterSpec,
         fresh_within_secs: Option<u64>,
     ) -> Result<Arc<Library>, LibraryError> {
-        let filter = Filter::try_from(filter)?;
+        let filter = self.checked(filter).await?;
         if let Some(secs) = fresh_within_secs
             && !(FRESH_WITHIN_SECS_MIN..=FRESH_WITHIN_SECS_MAX).contains(&secs)
         {
@@ -238,6 +245,8 @@ impl Manager {
     }
 
     async fn fill_once(&self, library: &Library) -> Result<(), StoreError> {
+        // What of a folder's files belongs depends on what the folder has.
+        self.fill_folder(library).await?;
         self.read_store(|(), entries| library.fill(&entries)).await
     }
 

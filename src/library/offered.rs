@@ -101,7 +101,7 @@ impl Library {
         }
         let member = stored
             .filter(|stored| self.is_member(&stored.record))
-            .map(|stored| StoredRecord { record: stored.record.for_members(), holding: stored.holding });
+            .map(|stored| StoredRecord { record: self.for_members(&stored.record), holding: stored.holding });
         let aside = self.index().asides.get(hash).cloned();
         let aside = aside.map(|Aside { record, holding, .. }| {
             let is_lost = holding.is_held() && !stored.is_some_and(|stored| stored.holding.is_held());
@@ -281,7 +281,7 @@ impl Libraries {
             if library.is_member(record) && !library.is_member(fresh) && !moved_out {
                 let mut index = library.index();
                 if index.asides.get(&record.hash).is_none() {
-                    let aside = Aside::of_own(record.for_members(), stored.holding);
+                    let aside = Aside::of_own(library.for_members(record), stored.holding);
                     // Without room for it, members offer it once more.
                     let _ = library.set_aside(&mut index, &aside);
                 }

@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use super::Library;
 use super::filter::{FilterError, FilterSpec};
+use super::folder_share::FolderShare;
 use super::registry::{Device, Issued, Member, RegistryError};
 use super::revocation::{FRESH_WITHIN_SECS_MAX, FRESH_WITHIN_SECS_MIN, Freshness};
 use super::ticket::{Access, LibraryId, NameError, Subject, Ticket, TicketError};
@@ -50,6 +51,34 @@ pub enum LibraryError {
     /// One too many.
     #[error("this node has as many libraries as it can have: delete one first")]
     Full,
+    /// No folder is called so.
+    #[error("this node knows no folder '{0}': `can-sync folder list` shows those that it knows")]
+    FolderUnknown(String),
+    /// Several are.
+    #[error("several folders are called '{0}': name one by its id")]
+    FolderAmbiguous(String),
+    /// What is no folder is shared as its filter says.
+    #[error("this library is no folder: what matches its filter is shared already")]
+    NoFolder,
+    /// It is not ours.
+    #[error("the folder '{0}' came here by a ticket: only who owns it can share it")]
+    FolderForeign(String),
+    /// Nothing of it would be shared.
+    #[error(
+        "no directory of this machine is bound to the folder '{0}', and what is shared of a folder is what this machine's directory          had: bind one first (can-sync folder add DIR --name NAME)"
+    )]
+    FolderNotBound(String),
+    /// Two sources for one directory.
+    #[error("the folder of that ticket is in this network already, so that it does not need one")]
+    FolderHere,
+    /// The same, of which one is a library.
+    #[error("the folder of that ticket is here already, by the library {0}: delete that one first")]
+    FolderElsewhere(LibraryId),
+    /// Only its owner writes.
+    #[error(
+        "into the folder of another network nobody writes: the ticket allows what this version does not know"
+    )]
+    FolderWrite,
     /// Nobody could tell what was here before.
     #[error(
         "it is not known what time it is, and so not what is put here from now on and what was here before: {0}; then join again, \
@@ -155,6 +184,9 @@ pub struct LibraryReport {
     pub stale: Option<String>,
     /// That members hold what this node sent, and until when.
     pub held: Option<String>,
+    /// Of a folder that this node shares: how many contents it has from other machines of the user's. Members hear of these files and
+    /// do not get them, until `POST /libraries/{id}/release` shares them.
+    pub not_shared: Option<u64>,
 }
 
 impl LibraryReport {
@@ -180,6 +212,7 @@ impl LibraryReport {
             problem: shared.refused(),
             fresh_within_secs: (freshness.limit_ms > 0).then_some(freshness.limit_ms / 1000),
             stale: shared.is_stale(now_ms).then(|| why_stale(freshness)),
+            not_shared: library.share().map(FolderShare::not_shared),
         })
     }
 }

@@ -10,7 +10,9 @@ use tokio::sync::watch;
 use super::registry::{DeviceStanding, Registry, RegistryError};
 use super::ticket::{LibraryId, TicketSerial};
 use super::{Library, SharedLibrary};
+use crate::entry::{EntryHash, FolderId};
 use crate::record::ContentHash;
+use crate::store::entries::StoredEntry;
 use crate::store::{FeedEntry, StoreId, StoreStatus};
 
 /// All libraries of a node: the mirror and those that are shared by ticket, and who is let in at all.
@@ -45,6 +47,7 @@ impl Libraries {
     /// # Errors
     /// What the registry says.
     pub fn load(mirror: Arc<Library>, registry: Registry, approval: bool) -> Result<Self, RegistryError> {
+        *mirror.feed.foreign.write().unwrap_or_else(PoisonError::into_inner) = registry.foreign_folders()?;
         let mut shared = Vec::new();
         for kept in registry.libraries()? {
             let asides = registry.asides(kept.ticket.claims().library)?;
@@ -136,6 +139,70 @@ impl Libraries {
             library.apply(entries.clone());
         }
         self.mirror.apply(entries)
+    }
+
+    /// Takes changed records of folders into every library that has them; returns those that differ from what some had.
+    pub fn apply_entries(&self, changed: Vec<StoredEntry>) -> Vec<StoredEntry> {
+        if changed.is_empty() {
+            return changed;
+        }
+        let mut is_news = self.mirror.apply_entries(&changed);
+        for library in self.shared() {
+            for (is_news, is_news_there) in is_news.iter_mut().zip(library.apply_entries(&changed)) {
+                *is_news |= is_news_there;
+            }
+        }
+        let mut is_news = is_news.into_iter();
+        changed.into_iter().filter(|_| is_news.next().unwrap_or_default()).collect()
+    }
+
+    /// Takes out records of folders that the store no longer has.
+    pub fn remove_entries(&self, hashes: &[EntryHash]) {
+        for library in self.shared() {
+            library.remove_entries(hashes);
+        }
+        self.mirror.remove_entries(hashes);
+    }
+
+    /// Every record of a folder that some index knows.
+    #[must_use]
+    pub fn entry_hashes(&self) -> Vec<EntryHash> {
+        let mut all = self.mirror.entry_hashes();
+        // Those of our own folders are in the mirror, too.
+        let joined = self.shared().into_iter().filter(|library| library.share().is_none());
+        all.extend(joined.flat_map(|library| library.entry_hashes()));
+        all
+    }
+
+    /// The library by which a folder came that is not our network's own. What came by ticket stays so once the library is
+    /// forgotten: nothing of it goes to other machines, and nothing is written into it.
+    #[must_use]
+    pub fn foreign(&self, folder: FolderId) -> Option<LibraryId> {
+        self.mirror.feed.foreign.read().unwrap_or_else(PoisonError::into_inner).get(&folder).copied()
+    }
+
+    pub(super) fn set_foreign(&self, folder: FolderId, library: Option<LibraryId>) {
+        let mut foreign = self.mirror.feed.foreign.write().unwrap_or_else(PoisonError::into_inner);
+        match library {
+            Some(library) => drop(foreign.insert(folder, library)),
+            None => drop(foreign.remove(&folder)),
+        }
+    }
+
+    /// Takes note of contents that files of the directory had which is bound to a folder here.
+    pub fn note_taken(&self, folder: FolderId, hashes: &[ContentHash]) {
+        let all = self.shared();
+        let shares = all.iter().filter_map(|library| library.share());
+        for share in shares.filter(|share| share.folder() == folder) {
+            if share.note_taken(hashes.iter().copied()) {
+                self.mirror.feed.shares_changed.notify_one();
+            }
+        }
+    }
+
+    /// Waits until what belongs to some library of a folder may have changed.
+    pub async fn shares_changed(&self) {
+        self.mirror.feed.shares_changed.notified().await;
     }
 
     /// Waits until asides of some library changed.

@@ -34,6 +34,9 @@ pub const PREFIX: &str = "canlib";
 const VERSION: u8 = 1;
 /// Of tickets that have that key, as of every epoch but the first.
 const VERSION_WITH_KEY: u8 = 2;
+/// The same two where the filter has a folder: versions from before folders would take it for one of everything.
+const VERSION_OF_FOLDER: u8 = 3;
+const VERSION_OF_FOLDER_WITH_KEY: u8 = 4;
 /// Longest text that is looked at: a filter of 10,000 hashes fits.
 pub const TEXT_BYTES_MAX: usize = 640 * 1024;
 /// Most addresses in a ticket: the issuer's and those of a few members.
@@ -197,7 +200,12 @@ impl Ticket {
         let rest = rest(&self.holder, (&self.secret, self.session.as_ref()), &self.filter, &self.addrs);
         let mut out = Zeroizing::new(Vec::with_capacity(rest.len() + CLAIMS_BYTES_MAX));
         let mut head = RowWriter::default();
-        let version = if self.session.is_some() { VERSION_WITH_KEY } else { VERSION };
+        let version = match (self.filter.folder().is_some(), self.session.is_some()) {
+            (false, false) => VERSION,
+            (false, true) => VERSION_WITH_KEY,
+            (true, false) => VERSION_OF_FOLDER,
+            (true, true) => VERSION_OF_FOLDER_WITH_KEY,
+        };
         head.u8(version).bytes(&self.signed.encode());
         out.extend_from_slice(&head.0);
         out.extend_from_slice(&rest);
@@ -235,11 +243,15 @@ impl Ticket {
     fn decode(bytes: &[u8]) -> Result<Self, TicketError> {
         let mut from = RowReader::new(bytes);
         let version = from.u8()?;
-        if ![VERSION, VERSION_WITH_KEY].contains(&version) {
-            return Err(TicketError::Version(version));
-        }
+        let (has_folder, has_key) = match version {
+            VERSION => (false, false),
+            VERSION_WITH_KEY => (false, true),
+            VERSION_OF_FOLDER => (true, false),
+            VERSION_OF_FOLDER_WITH_KEY => (true, true),
+            version => return Err(TicketError::Version(version)),
+        };
         let signed = SignedClaims::decode(from.bytes(CLAIMS_BYTES_MAX, "claims")?)?;
-        let filter = Filter::decode(&mut from)?;
+        let filter = Filter::decode(&mut from, has_folder)?;
         let count = from.count(ADDRS_MAX, "number of addresses")?;
         let mut addrs = Vec::with_capacity(count);
         for _ in 0..count {
@@ -252,7 +264,7 @@ impl Ticket {
             addrs.push(ticket.into());
         }
         let (holder, secret) = (Zeroizing::new(from.array()?), Zeroizing::new(from.array()?));
-        let session = if version == VERSION { None } else { Some(Key::of_bytes(from.array()?)) };
+        let session = if has_key { Some(Key::of_bytes(from.array()?)) } else { None };
         from.end()?;
         let rest = rest(&holder, (&secret, session.as_ref()), &filter, &addrs);
         let covered = blake3::derive_key(REST_CONTEXT, &rest);

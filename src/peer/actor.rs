@@ -415,7 +415,10 @@ impl PeerState {
     fn on_entries_changed(&mut self, myself: &ActorRef<PeerMsg>, changed: &Arc<[StoredEntry]>) {
         // Before a session, the summary may not have them.
         self.early_lost |= self.running.is_none();
-        self.step_all(myself, |_| Some(SessionInput::Entries(EntryNews::Changed(Arc::clone(changed)))));
+        self.step_all(myself, |lane| {
+            let changed = lane.library.entry_changes(changed)?;
+            Some(SessionInput::Entries(EntryNews::Changed(changed)))
+        });
     }
 
     /// Finds the records with these ids, of folders where both sides know them, and of assets.
@@ -600,11 +603,12 @@ impl PeerState {
                 running.tasks.spawn(effects::load(report, store, library, hashes));
             }
             SessionEffect::TakeEntries(records) => {
-                let clock = args.replica.deferrals.clock().clone();
-                running.tasks.spawn(effects::take_entries(report, store, clock, records));
+                let (library, clock) = (Arc::clone(&shared.library), args.replica.deferrals.clock().clone());
+                running.tasks.spawn(effects::take_entries(report, store, library, clock, records));
             }
             SessionEffect::LoadEntries(hashes) => {
-                running.tasks.spawn(effects::load_entries(report, store, hashes));
+                let library = Arc::clone(&shared.library);
+                running.tasks.spawn(effects::load_entries(report, store, library, hashes));
             }
             SessionEffect::Resolve(rids) => self.resolve(myself, lane, rids),
             SessionEffect::Announce(records) => {

@@ -109,7 +109,7 @@ pub struct CommonLibrary {
     /// Our summary as we sent it.
     pub ours: Summary,
     pub theirs: Summary,
-    /// Whether both know the records of folders, and it is the mirror.
+    /// Whether both know the records of folders, and it has some.
     pub entries: bool,
 }
 

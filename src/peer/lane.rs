@@ -15,8 +15,11 @@ use super::wishes::Wishes;
 use crate::library::registry::{Deleter, Member};
 use crate::library::report::MemberStanding;
 use crate::library::ticket::TicketError;
-use crate::library::ticket::{Access, SignedClaims};
+use crate::library::ticket::{Access, Claims, SignedClaims};
 use crate::library::{Libraries, Library};
+
+/// The number of the owner's own ticket.
+const OWNER_SERIAL: u64 = 0;
 
 /// A library that both sides let each other into.
 pub(super) struct Lane {
@@ -49,8 +52,8 @@ impl Lane {
             library: blinded.clone(),
             tag: if library.shared().is_some() { blinded.clone() } else { Bytes::new() },
             record_key: library.keys().record().clone(),
-            gives: library.shared().is_none_or(|shared| shared.access() == Access::Write),
-            takes: member.as_ref().is_none_or(|member| member.claims.access == Access::Write),
+            gives: library.writes(),
+            takes: member.as_ref().is_none_or(|member| may_write(&library, &member.claims)),
             entries,
             lanes,
             dialer,
@@ -79,7 +82,7 @@ impl Lane {
 
     /// Whether the peer owns the library.
     pub(super) fn is_owners(&self) -> bool {
-        self.member.as_ref().is_some_and(|member| member.claims.serial == 0)
+        self.member.as_ref().is_some_and(|member| member.claims.serial == OWNER_SERIAL)
     }
 
     /// Whether the peer may stay.
@@ -133,6 +136,11 @@ impl Drop for Lane {
             shared.set_standing(self.peer, None);
         }
     }
+}
+
+/// Whether a member's records are taken. Into a folder nobody writes but its owner.
+fn may_write(library: &Library, claims: &Claims) -> bool {
+    claims.access == Access::Write && (library.folder().is_none() || claims.serial == OWNER_SERIAL)
 }
 
 /// How things stand on all of a connection's lanes.

@@ -71,6 +71,8 @@ pub const INLINE_CONTENT_BYTES_MAX: usize = 16 * 1024;
 const LOAD_BATCH: usize = 500;
 /// The same of each library where many share a connection.
 const LOAD_BATCH_MIN: usize = 8;
+/// What a peer hears that offers what its ticket does not let it write.
+const READS_ONLY: &str = "your ticket lets you read and not write";
 /// Record ids that may wait for their records.
 const ASKED_MAX: usize = 2000;
 /// Hashes waiting to be offered before we give up on the queue and reconcile again instead.
@@ -102,7 +104,7 @@ pub struct SessionSettings {
     pub gives: bool,
     /// Whether the peer may write into the library, and so its offers are taken.
     pub takes: bool,
-    /// Whether both sides know the records of folders, and it is the mirror.
+    /// Whether both sides know the records of folders, and the library has some.
     pub entries: bool,
     /// How many libraries share the connection, and what may be unconfirmed on it.
     pub lanes: usize,

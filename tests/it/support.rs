@@ -1,6 +1,7 @@
 //! Helpers that several tests share.
 
 pub(crate) mod agent;
+pub(crate) mod bound;
 pub(crate) mod browser;
 pub(crate) mod bulk;
 pub(crate) mod candidates;

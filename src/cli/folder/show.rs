@@ -42,7 +42,11 @@ pub(super) async fn list(context: &Context, agent: &ApiClient) -> Result<(), Cli
         vec![
             id,
             one.name.clone(),
-            format!("not on this machine, made by {}", one.by),
+            format!(
+                "not on this machine, made by {}{}",
+                one.by,
+                if one.by_ticket { ", by ticket, to be read" } else { "" }
+            ),
             String::new(),
             String::new(),
         ]

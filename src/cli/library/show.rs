@@ -30,6 +30,8 @@ pub(super) struct LibraryBody {
     #[serde(default)]
     held: Option<String>,
     #[serde(default)]
+    not_shared: Option<u64>,
+    #[serde(default)]
     members: Vec<MemberBody>,
     #[serde(default)]
     tickets: Vec<IssuedBody>,
@@ -38,11 +40,19 @@ pub(super) struct LibraryBody {
 }
 
 impl LibraryBody {
+    /// Whether it is a folder.
+    pub(super) fn is_folder(&self) -> bool {
+        self.more.get("filter").is_some_and(|filter| filter["folder"].is_string())
+    }
+
     /// Why it does not get on.
     fn trouble(&self) -> String {
-        let reasons: Vec<&str> =
-            [&self.problem, &self.stale, &self.held].into_iter().flatten().map(String::as_str).collect();
-        reasons.join("; ")
+        let not_shared = self.not_shared.filter(|contents| *contents > 0).map(|contents| {
+            let (files, name) = (text::counted(contents, "content"), text::escape(&self.name));
+            format!("{files} of the folder came from other machines: `can-sync library release {name}` shares that")
+        });
+        let reasons = [&self.problem, &self.stale, &self.held, &not_shared].into_iter().flatten();
+        reasons.map(String::as_str).collect::<Vec<_>>().join("; ")
     }
 }
 

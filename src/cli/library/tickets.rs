@@ -152,7 +152,14 @@ pub(in crate::cli) async fn join(context: &Context, args: JoinArgs) -> Result<()
     if context.out.json {
         return Ok(context.out.value(&joined)?);
     }
-    Ok(context.out.line(&format!("joined '{name}': {held}; members are looked for now"))?)
+    context.out.line(&format!("joined '{name}': {held}; members are looked for now"))?;
+    if joined.is_folder() {
+        message(
+            "next: can-sync folder list, which shows the folder as soon as its owner was met; can-sync folder add DIR --name \
+             NAME has a directory follow it",
+        );
+    }
+    Ok(())
 }
 
 /// What a ticket would let this node into.

@@ -169,7 +169,7 @@ pub(super) async fn add(
         None => Some(definition(context, folder_id, &name).await?),
     };
     let kept = unmarked.map_or_else(FolderSettings::default, |bound| bound.settings);
-    let settings = order.wishes.over(kept);
+    let settings = allowed(context, folder_id, &name, order.wishes.over(kept))?;
     let room = suits(context, &real, settings, mine.is_none()).await?;
     // What was agreed holds for the directory that has the marker of then. One without it may be an empty mount point: nothing counts as
     // removed from that.
@@ -251,15 +251,36 @@ async fn change(
     name: String,
     owner: &ActorRef<FoldersMsg>,
 ) -> Result<FolderReport, FolderError> {
-    let settings = order.wishes.over(bound.settings);
+    let settings = allowed(context, bound.marker.folder, &name, order.wishes.over(bound.settings))?;
     let changed = FolderBinding { settings, ..bound.clone() };
     if settings != bound.settings {
         suits(context, &bound.path, settings, false).await?;
         let (rows, marker, wishes) = (context.rows.clone(), bound.marker, order.wishes);
-        blocking(move || rows.change_settings(marker, |settings| *settings = wishes.over(*settings))).await?;
+        let apply = move |now: &mut FolderSettings| {
+            *now = FolderSettings { read_only: settings.read_only, ..wishes.over(*now) };
+        };
+        blocking(move || rows.change_settings(marker, apply)).await?;
         tell(context, owner).await?;
     }
     Ok(FolderReport { configured: order.is_configured, ..reported(&changed, name) })
+}
+
+/// The settings that a folder can have: one that came by a ticket is only read.
+fn allowed(
+    context: &FolderContext,
+    folder: FolderId,
+    name: &str,
+    settings: FolderSettings,
+) -> Result<FolderSettings, FolderError> {
+    if context.libraries.foreign(folder).is_none() {
+        return Ok(settings);
+    }
+    if settings.send_only {
+        return Err(FolderError::Invalid(format!(
+            "the folder '{name}' came by a ticket and is only read here: leave --send-only out"
+        )));
+    }
+    Ok(FolderSettings { read_only: true, ..settings })
 }
 
 /// Whether a directory suits: its file system, and, where `counts`, the room that its files need.

@@ -87,6 +87,7 @@ pub(super) async fn known(
             name: one.name,
             by: one.by,
             bound: bound.contains(&one.folder),
+            by_ticket: context.libraries.foreign(one.folder).is_some(),
         })
         .collect())
 }

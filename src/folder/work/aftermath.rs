@@ -61,6 +61,14 @@ impl FolderWork {
             return Ok(());
         }
         let path = &note.entry.path;
+        if self.only_reads() {
+            self.problem(format!(
+                "{path} changed while it was replaced: what it had is in the trash, as {}",
+                note.trash
+            ));
+            return self.change_rows(vec![RowChange::DropNote(note.id)]);
+        }
+        self.note_taken(&BTreeSet::from([read.hash]))?;
         let hash = EntryHash::of(self.binding.marker.folder, path);
         self.read_named(&BTreeSet::from([hash]))?;
         let file = SeenFile { stat, mount: MountPoint::new(), is_aside: false, read: Some(read) };

@@ -11,6 +11,7 @@ use crate::entry::{EntryHash, FolderId};
 use crate::events::EventLog;
 use crate::folder::files::{FolderGone, Forbidden};
 use crate::folder::rows::{FolderRows, RowsError};
+use crate::library::Libraries;
 use crate::record::ContentHash;
 use crate::store::{StoreError, StoreRef};
 
@@ -41,6 +42,8 @@ pub(crate) struct FolderContext {
     pub(crate) full_scan_interval: Duration,
     /// Folders that are worked on.
     pub(crate) busy: FolderLocks,
+    /// What is shared by ticket, and which folders came so.
+    pub(crate) libraries: Arc<Libraries>,
 }
 
 /// One look at a folder at a time, also where an actor ended while its look went on. Cheap to clone; all clones are one.

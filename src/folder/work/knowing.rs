@@ -6,7 +6,7 @@ use super::{FolderWork, SHOWN_MAX, WorkError};
 use crate::entry::{EntryHash, EntryPath, EntryRecord, FolderRecord};
 use crate::events::NodeEvent;
 use crate::store::StoreError;
-use crate::store::entries::ENTRIES_MAX;
+use crate::store::entries::{ENTRIES_MAX, EntryQuery};
 
 impl FolderWork {
     /// Reads what is remembered, once.
@@ -17,6 +17,8 @@ impl FolderWork {
         let folder = self.binding.marker.folder;
         let status = self.wait(self.context.store.status())?;
         if !status.keeps_entries {
+            // One that says which store it is.
+            self.wait(self.context.store.entries(EntryQuery { limit: 1, ..EntryQuery::default() }))?;
             return Err(StoreError::NoFolders.into());
         }
         self.writer = Some(self.context.rows.writer(status.id.as_ref())?);

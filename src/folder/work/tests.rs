@@ -14,6 +14,8 @@ use crate::events::EventLog;
 use crate::folder::FolderAction;
 use crate::folder::files::{FolderMarker, Forbidden};
 use crate::folder::rows::{FolderRows, FolderSettings};
+use crate::identity::LibraryKeys;
+use crate::library::{Libraries, Library};
 use crate::record::Hlc;
 use crate::store::ContentStore as _;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields};
@@ -57,6 +59,7 @@ impl Desk {
             reserve_bytes: 0,
             full_scan_interval: Duration::from_mins(10),
             busy: FolderLocks::default(),
+            libraries: Arc::new(Libraries::of(Arc::new(Library::new(LibraryKeys::of_read_secret(&[0; 32]))))),
         };
         let work = FolderWork::new(context, binding, runtime.handle().clone());
         Self { runtime, home, store, work }

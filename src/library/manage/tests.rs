@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::*;
 use crate::clock::Moment;
 use crate::discovery::channel::Channels;
+use crate::entry::FolderId;
 use crate::identity::LibraryKeys;
 use crate::library::OfferMeaning;
 use crate::record::{AssetMeta, AssetRecord, Hlc};
@@ -53,6 +54,18 @@ fn ticket(number: u8, serial: u64, access: Access, filter: FilterSpec) -> String
     Ticket::issue(&key, terms, secret, filter, Vec::new()).unwrap().to_text().to_string()
 }
 
+struct NoFolders;
+
+impl TakenContents for NoFolders {
+    fn taken(&self, _: FolderId) -> Result<Option<Vec<ContentHash>>, String> {
+        Ok(None)
+    }
+
+    fn take(&self, _: FolderId, _: &[ContentHash]) -> Result<(), String> {
+        Ok(())
+    }
+}
+
 impl Node {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -76,6 +89,7 @@ impl Node {
             members: Candidates::new(Channels::default(), |_, _| {}),
             gate: Gate::new(Arc::new(|_, _| None)),
             changes: Arc::new(|_, _| {}),
+            taken: Arc::new(NoFolders),
             clock,
             busy: Arc::default(),
         };

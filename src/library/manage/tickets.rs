@@ -57,6 +57,9 @@ impl Manager {
         let shared = library.shared().ok_or(LibraryError::Unknown(id))?;
         let key = shared.key().ok_or(LibraryError::NotOwner)?;
         let Invitation { access, subject, starts_secs, expires_secs, uses } = invitation;
+        if library.folder().is_some() && access == Access::Write {
+            return Err(LibraryError::Terms("a folder is shared to be read: invite with read access"));
+        }
         if uses == Some(0) {
             return Err(LibraryError::Terms("uses is 0, so nobody could use it: leave it out for no limit"));
         }
@@ -145,6 +148,7 @@ impl Manager {
         let ticket = self.check(text)?;
         let addrs = ticket.addrs.clone();
         let before = self.libraries.get(ticket.claims().library);
+        self.claim_folder(&ticket).await?;
         let (sharing, private) = self.terms(before.as_deref(), &ticket, share_existing).await?;
         if let Some(library) = &before
             && let Some(shared) = library.shared()

@@ -2,7 +2,7 @@
 
 use iroh::EndpointId;
 
-use super::{PREFIX, TEXT_BYTES_MAX, VERSION};
+use super::{PREFIX, TEXT_BYTES_MAX, VERSION_OF_FOLDER_WITH_KEY};
 use crate::library::codec::CodecError;
 
 /// Why a ticket is not accepted: the rule that it breaks, and what to do.
@@ -19,7 +19,9 @@ pub enum TicketError {
     #[error("the ticket is damaged, for it has characters that no ticket has: copy it again, all of it")]
     Characters,
     /// Made by another version.
-    #[error("the ticket is of version {0}, we know version {VERSION}: update can-sync")]
+    #[error(
+        "the ticket is of version {0}, we know versions up to {VERSION_OF_FOLDER_WITH_KEY}: update can-sync"
+    )]
     Version(u8),
     /// Cut off, or something in it makes no sense.
     #[error("the ticket is damaged: {0}; copy it again, all of it")]

@@ -208,7 +208,7 @@ fn every_refusal_names_its_rule() {
     assert_eq!(Ticket::parse(""), Err(TicketError::NotATicket));
     assert_eq!(Ticket::parse("canlib01"), Err(TicketError::Characters));
     assert_eq!(Ticket::parse("canlib"), Err(TicketError::Malformed(CodecError::Truncated)));
-    assert_eq!(Ticket::parse(&format!("{PREFIX}am")), Err(TicketError::Version(3)));
+    assert_eq!(Ticket::parse(&format!("{PREFIX}au")), Err(TicketError::Version(5)));
     let long = "canlib".to_owned() + &"a".repeat(TEXT_BYTES_MAX);
     assert!(matches!(Ticket::parse(&long), Err(TicketError::TooLong(_))));
     let text = ticket.to_text();

@@ -1,32 +1,45 @@
 //! Records of folders between a session and the store.
 
+use std::sync::Arc;
+
 use tokio::time::sleep;
 
 use super::{Reporter, STORE_RETRY};
 use crate::clock::Clock;
 use crate::entry::{EntryHash, FolderRecord};
+use crate::library::Library;
 use crate::peer::session::{EntryNews, SessionInput};
-use crate::record::HLC_AHEAD_MAX_MS;
+use crate::record::{HLC_AHEAD_BY_TICKET_MAX_MS, HLC_AHEAD_MAX_MS};
 use crate::store::entries::EntryOutcome;
 use crate::store::{StoreError, StoreRef};
+
+/// Why an entry is not taken that the library does not have.
+const OTHER_FOLDER: &str = "it is of a folder that is not shared here";
 
 /// Has the store merge what the peer offered, but for what is dated too far ahead of our clock.
 pub(in crate::peer) async fn take_entries(
     report: Reporter,
     store: StoreRef,
+    library: Arc<Library>,
     clock: Clock,
     offered: Vec<FolderRecord>,
 ) {
     let now_ms = clock.now_ms();
     let (mut due, mut later) = (Vec::with_capacity(offered.len()), Vec::new());
+    let (mut settled, mut failed) = (Vec::new(), Vec::new());
+    let ahead_max_ms = if library.shared().is_some() { HLC_AHEAD_BY_TICKET_MAX_MS } else { HLC_AHEAD_MAX_MS };
     for record in offered {
-        match record.hlc().is_due_in(now_ms, HLC_AHEAD_MAX_MS) {
+        // Whoever shares one folder writes into no other, and what came by ticket is not our own machines' to change.
+        if !library.has_folder(record.folder()) {
+            failed.push((record.hash(), OTHER_FOLDER.to_owned()));
+            continue;
+        }
+        match record.hlc().is_due_in(now_ms, ahead_max_ms) {
             Some(wait_ms) => later.push((record, wait_ms)),
             None => due.push(record),
         }
     }
     let hashes: Vec<EntryHash> = due.iter().map(FolderRecord::hash).collect();
-    let (mut settled, mut failed) = (Vec::with_capacity(hashes.len()), Vec::new());
     let taken =
         if due.is_empty() { Ok(Vec::new()) } else { take(due, |records| store.take_entries(records)).await };
     match taken {
@@ -70,9 +83,17 @@ async fn take<F: Future<Output = Result<Vec<EntryOutcome>, StoreError>>>(
 }
 
 /// Loads what is to be offered. Of a store that cannot say, nothing is.
-pub(in crate::peer) async fn load_entries(report: Reporter, store: StoreRef, hashes: Vec<EntryHash>) {
+pub(in crate::peer) async fn load_entries(
+    report: Reporter,
+    store: StoreRef,
+    library: Arc<Library>,
+    hashes: Vec<EntryHash>,
+) {
     let records = match until_it_is_said(|| store.entries_named(hashes.clone())).await {
-        Ok(records) => records,
+        Ok(mut records) => {
+            records.retain(|record| library.has_folder(record.folder()));
+            records
+        }
         Err(error) => {
             tracing::warn!(%error, "entries of folders are not offered");
             Vec::new()

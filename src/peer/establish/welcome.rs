@@ -76,7 +76,7 @@ impl Meeting<'_> {
             match summary_from_wire(&blinded, &welcome.libraries) {
                 Ok(theirs) => {
                     let both = ours.entries.is_some() && theirs.entries.is_some() && has(FEATURE_ENTRIES);
-                    let entries = both && library.shared().is_none();
+                    let entries = both && library.has_entries();
                     shared.push(CommonLibrary { library, blinded, member, ours, theirs, entries });
                 }
                 Err(error) => missing = Some(error),

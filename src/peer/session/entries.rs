@@ -1,6 +1,7 @@
 //! Records of folders in a session: offered, taken and confirmed like those of assets, and never fetched as contents.
 //!
-//! They go between the user's own machines alone, to a peer that said that it knows them. The store merges what comes, so that
+//! They go between the user's own machines, and from the owner of a folder that is shared by ticket to those who may read it; to a
+//! peer that said that it knows them. The store merges what comes, so that
 //! nothing is judged here; one that is dated too far ahead waits, as an asset's record does. Both kinds are asked for by id in
 //! the same frames; everything else is kept apart, since a name that both kinds have names two things.
 
@@ -15,8 +16,8 @@ use tokio::time::Instant;
 
 use self::open::{EntryEchoes, OpenEntries};
 use super::{
-    ASKED_MAX, EntryNews, OFFERS_TAKEN_MAX, QUEUE_MAX, RECORD_BYTES_PER_FRAME, RECORDS_PER_FRAME_MAX,
-    Session, SessionEffect, WaitingCounts, violation,
+    ASKED_MAX, EntryNews, OFFERS_TAKEN_MAX, QUEUE_MAX, READS_ONLY, RECORD_BYTES_PER_FRAME,
+    RECORDS_PER_FRAME_MAX, Session, SessionEffect, WaitingCounts, violation,
 };
 use crate::entry::{EntryHash, FolderRecord};
 use crate::record::RecordId;
@@ -163,7 +164,7 @@ impl Session {
 
     /// Our store's feed moved on.
     fn on_entries_changed(&mut self, changed: &Arc<[StoredEntry]>, out: &mut Vec<SessionEffect>) {
-        if !self.settings.entries {
+        if !self.settings.entries || !self.settings.gives {
             return;
         }
         let mut fresh = Vec::new();
@@ -197,8 +198,12 @@ impl Session {
         if !self.settings.entries {
             return;
         }
-        self.enqueue_entries(have);
-        if self.asking.waiting.len() + need.len() > QUEUE_MAX {
+        if self.settings.gives {
+            self.enqueue_entries(have);
+        }
+        if !self.settings.takes {
+            // What a reader has and we have not is its own.
+        } else if self.asking.waiting.len() + need.len() > QUEUE_MAX {
             self.comparing.missed = true;
         } else {
             let entries = &self.entries;
@@ -286,10 +291,31 @@ impl Session {
             let (hash, rid) = (record.hash(), self.entry_id(record));
             self.asking.asked.remove(&rid);
             self.entries.taken.add(hash, offered_bytes(record));
-            self.entries.echoes.expect(hash, rid);
+            if self.settings.takes {
+                self.entries.echoes.expect(hash, rid);
+            }
+        }
+        if !self.settings.takes {
+            self.refuse_readers_entries(&records, out);
+            return true;
         }
         out.push(SessionEffect::TakeEntries(records));
         true
+    }
+
+    /// Answers the offers of a peer that may only read: none of them is looked at.
+    fn refuse_readers_entries(&mut self, records: &[FolderRecord], out: &mut Vec<SessionEffect>) {
+        for hash in records.iter().map(FolderRecord::hash) {
+            if self.entries.taken.remove(&hash) {
+                out.push(SessionEffect::Send(frame::Kind::Error(proto::Error {
+                    code: 403,
+                    message: READS_ONLY.into(),
+                    hash: Some(Bytes::copy_from_slice(&hash.0)),
+                    library: self.settings.tag.clone(),
+                    entry: true,
+                })));
+            }
+        }
     }
 
     /// What became of entries that the peer offered.

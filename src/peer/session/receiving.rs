@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::{
     ASKED_MAX, INLINE_CONTENT_BYTES_MAX, InlineContents, OFFERED_BYTES_TAKEN_MAX, OFFERS_TAKEN_MAX,
-    OfferVerdict, RECORDS_PER_FRAME_MAX, Session, SessionEffect, holding, offered_bytes, violation,
+    OfferVerdict, READS_ONLY, RECORDS_PER_FRAME_MAX, Session, SessionEffect, holding, offered_bytes,
+    violation,
 };
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::wire::proto::{self, Have, InlineContent, Offer, frame};
@@ -223,7 +224,7 @@ impl Session {
             for _ in 0..self.taking.remove(&record.hash) {
                 out.push(SessionEffect::Send(frame::Kind::Error(proto::Error {
                     code: 403,
-                    message: "your ticket lets you read and not write".into(),
+                    message: READS_ONLY.into(),
                     hash: Some(Bytes::copy_from_slice(&record.hash.0)),
                     library: self.settings.tag.clone(),
                     entry: false,

@@ -123,7 +123,7 @@ async fn what_makes_no_sense_is_answered_with_the_rule() {
     assert_eq!(refusal(&own).0, "own_library");
     for (text, word) in [
         (ticket[..ticket.len() - 9].to_owned(), "damaged"),
-        (ticket.replacen("canlibae", "canlibam", 1), "version"),
+        (ticket.replacen("canlibae", "canlibau", 1), "version"),
         (format!("{}{}", &ticket[..40], ticket[40..].replacen('a', "b", 1)), ""),
         ("hello".to_owned(), "no library ticket"),
     ] {

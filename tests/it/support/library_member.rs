@@ -17,6 +17,7 @@ use can_sync::testing::peer::establish::{
 use can_sync::testing::reconcile::Summary;
 use can_sync::testing::reconcile::engine::{EngineLimits, Initiator};
 use can_sync::testing::record::{AssetRecord, ContentHash, RecordId};
+use can_sync::testing::store::StoreStatus;
 use can_sync::testing::wire;
 use can_sync::testing::wire::decode::decode;
 use can_sync::testing::wire::proto::{
@@ -56,6 +57,7 @@ impl Member {
             can_sync::testing::net::endpoint::bind(SecretKey::generate(), bind, RelayMode::Disabled).await;
         let mirror = Library::new(LibraryKeys::of_read_secret(&rand::random()));
         let libraries = Libraries::of(Arc::new(mirror));
+        libraries.set_store_status(StoreStatus { keeps_entries: true, ..StoreStatus::default() });
         let ticket = Ticket::parse(ticket).expect("a ticket");
         let kept = Kept { key: None, ticket, created_ms: 0, revocations: None, sharing: Sharing::default() };
         let library = libraries.add(SharedLibrary::new(kept, HashMap::new()));

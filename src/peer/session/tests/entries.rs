@@ -358,3 +358,31 @@ fn other_entries_that_fail_are_worth_trying_as_soon_as_before() {
     }
     assert!(tries > 20, "{tries} in ten minutes");
 }
+
+#[test]
+fn a_readers_entries_are_refused_one_by_one_and_a_reader_offers_none() {
+    let now = Instant::now();
+    let with = |gives, takes| {
+        let settings = SessionSettings { entries: true, gives, takes, tag: LIBRARY, ..settings(true) };
+        Test { session: Session::new(settings, EMPTY, EMPTY, now).0, now }
+    };
+    let (mut owner, records) = (with(true, false), [entry(1), entry(2)]);
+    let answers = owner.step(SessionInput::Frame(wire(&records, &[])));
+    let refused = answers.iter().map(|effect| match effect {
+        SessionEffect::Send(frame::Kind::Error(error)) => {
+            assert_eq!((error.code, error.entry, &error.library), (403, true, &LIBRARY));
+            error.hash.clone().unwrap()
+        }
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(refused.collect::<Vec<_>>(), bytes_of(&records));
+    assert_eq!((owner.state(), owner.missing_here()), (ConnectionState::InSync, 0), "nothing is left of it");
+    owner.quiet(news(EntryNews::Differences { have: Vec::new(), need: vec![rid(&entry(3))] }));
+    assert_eq!(owner.step(entries_changed(&records)), [SessionEffect::Send(wire(&records, &[]))]);
+
+    let mut reader = with(false, true);
+    reader.quiet(entries_changed(&records));
+    reader.quiet(news(EntryNews::Differences { have: names(&records), need: Vec::new() }));
+    let taken = reader.step(SessionInput::Frame(wire(&records, &[])));
+    assert_eq!(taken, [SessionEffect::TakeEntries(records.to_vec())]);
+}

@@ -1,0 +1,210 @@
+//! What of a folder its owner shares: every entry, and of the contents that entries name those that this node took from its own
+//! directory.
+//!
+//! Naming a content publishes nothing. An entry names one by its hash, and whoever may write entries may name any; so a content
+//! belongs only where FolderActor read it from a file of the bound directory ([`FolderShare::note_taken`]) and a live entry of the folder names
+//! it now. What FolderActor wrote into the directory because of an entry was not taken from there. What belongs changes with the entries,
+//! while records of assets stay as they are: contents whose standing changed wait here until somebody has looked at their records
+//! ([`FolderShare::changed`]).
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::entry::{EntryHash, FolderId, FolderRecord};
+use crate::record::ContentHash;
+
+/// The owner's side of a folder that is a library.
+#[derive(Debug)]
+pub struct FolderShare {
+    folder: FolderId,
+    state: Mutex<ShareState>,
+}
+
+#[derive(Debug, Default)]
+struct ShareState {
+    /// Contents that this node's directory had.
+    taken: HashSet<ContentHash>,
+    /// What live entries name, and how many of them.
+    named: HashMap<ContentHash, u32>,
+    by_entry: HashMap<EntryHash, ContentHash>,
+    /// Contents that may belong now and did not, or the other way round, each with the number of the change.
+    changed: BTreeMap<ContentHash, u64>,
+    changes: u64,
+}
+
+impl ShareState {
+    fn belongs(&self, hash: &ContentHash) -> bool {
+        self.named.contains_key(hash) && self.taken.contains(hash)
+    }
+
+    fn note(&mut self, hash: ContentHash) {
+        if self.taken.contains(&hash) {
+            self.changes += 1;
+            self.changed.insert(hash, self.changes);
+        }
+    }
+
+    fn forget_name(&mut self, hash: ContentHash) {
+        let Some(count) = self.named.get_mut(&hash) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.named.remove(&hash);
+            self.note(hash);
+        }
+    }
+}
+
+impl FolderShare {
+    pub(super) fn new(folder: FolderId) -> Self {
+        Self { folder, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, ShareState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which folder.
+    #[must_use]
+    pub fn folder(&self) -> FolderId {
+        self.folder
+    }
+
+    /// Whether members may have the content.
+    #[must_use]
+    pub fn belongs(&self, hash: &ContentHash) -> bool {
+        self.state().belongs(hash)
+    }
+
+    /// Takes note of contents that files of the bound directory had; whether that changes what belongs.
+    pub fn note_taken(&self, hashes: impl IntoIterator<Item = ContentHash>) -> bool {
+        let mut state = self.state();
+        let before = state.changes;
+        for hash in hashes {
+            if state.taken.insert(hash) && state.named.contains_key(&hash) {
+                state.note(hash);
+            }
+        }
+        state.changes > before
+    }
+
+    /// Takes in the version that the folder has now; whether that may change what belongs.
+    pub(super) fn follow(&self, record: &FolderRecord) -> bool {
+        let mut state = self.state();
+        let (entry, target) = (record.hash(), record.target());
+        let before = match target {
+            Some(target) => state.by_entry.insert(entry, target),
+            None => state.by_entry.remove(&entry),
+        };
+        if before == target {
+            return false;
+        }
+        // What is named by another entry instead never ceases to belong.
+        if let Some(target) = target {
+            let count = state.named.entry(target).or_default();
+            *count += 1;
+            if *count == 1 {
+                state.note(target);
+            }
+        }
+        if let Some(before) = before {
+            state.forget_name(before);
+        }
+        !state.changed.is_empty()
+    }
+
+    /// The store no longer has the entry.
+    pub(super) fn remove(&self, entry: &EntryHash) {
+        let mut state = self.state();
+        if let Some(target) = state.by_entry.remove(entry) {
+            state.forget_name(target);
+        }
+    }
+
+    /// Up to so many contents whose records are to be looked at, since they may belong now and did not, or the other way round, each with
+    /// the number of the change. They are given again until [`FolderShare::looked_at`] names them.
+    #[must_use]
+    pub fn changed(&self, limit: usize) -> Vec<(ContentHash, u64)> {
+        self.state().changed.iter().take(limit).map(|(hash, change)| (*hash, *change)).collect()
+    }
+
+    /// These were looked at, as far as they did not change since.
+    pub fn looked_at(&self, looked: &[(ContentHash, u64)]) {
+        let mut state = self.state();
+        for (hash, change) in looked {
+            if state.changed.get(hash) == Some(change) {
+                state.changed.remove(hash);
+            }
+        }
+    }
+
+    /// Contents that live entries name and that this node did not take from its own directory: members hear of them, and cannot have
+    /// them.
+    #[must_use]
+    pub fn not_taken(&self) -> Vec<ContentHash> {
+        let state = self.state();
+        state.named.keys().filter(|hash| !state.taken.contains(*hash)).copied().collect()
+    }
+
+    /// How many these are.
+    #[must_use]
+    pub fn not_shared(&self) -> u64 {
+        let state = self.state();
+        state.named.keys().filter(|hash| !state.taken.contains(*hash)).count() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{EntryAuthor, EntryFile, EntryPath, EntryRecord};
+    use crate::record::{Hlc, WriterId};
+
+    const FOLDER: FolderId = FolderId([1; 32]);
+
+    fn entry(path: &str, content: Option<u8>) -> FolderRecord {
+        let author = EntryAuthor { writer: WriterId([1; 32]), by: String::new(), now_ms: 1 };
+        let file = content.map(|content| EntryFile {
+            target: ContentHash([content; 32]),
+            size: 1,
+            mtime_ms: 1,
+            executable: false,
+        });
+        let path = EntryPath::parse(path).unwrap();
+        FolderRecord::Entry(EntryRecord::after(None, (FOLDER, &path), file, &author, Hlc(0)))
+    }
+
+    /// What was looked at now.
+    fn looked(share: &FolderShare) -> Vec<ContentHash> {
+        let all = share.changed(9);
+        share.looked_at(&all);
+        all.into_iter().map(|(hash, _)| hash).collect()
+    }
+
+    #[test]
+    fn a_content_belongs_where_it_was_taken_and_is_named() {
+        let share = FolderShare::new(FOLDER);
+        let (one, other) = (ContentHash([1; 32]), ContentHash([2; 32]));
+        assert!(!share.follow(&entry("a", Some(1))) && !share.belongs(&one) && share.not_shared() == 1);
+        assert!(share.note_taken([one, other]) && share.belongs(&one) && !share.belongs(&other));
+        assert_eq!((looked(&share), share.not_shared()), (vec![one], 0));
+        // Another path has it, too; then neither.
+        assert!(!share.follow(&entry("b", Some(1))) && !share.follow(&entry("a", None)));
+        assert!(share.belongs(&one) && share.follow(&entry("b", Some(2))));
+        assert!(!share.belongs(&one) && share.belongs(&other));
+        assert_eq!(looked(&share), [one, other]);
+        share.remove(&entry("b", None).hash());
+        assert_eq!((share.belongs(&other), looked(&share)), (false, vec![other]));
+        assert!(share.changed(9).is_empty() && !share.note_taken([one]));
+    }
+
+    #[test]
+    fn what_changes_while_it_is_looked_at_is_looked_at_again() {
+        let share = FolderShare::new(FOLDER);
+        share.follow(&entry("a", Some(1)));
+        share.note_taken([ContentHash([1; 32])]);
+        let looking = share.changed(9);
+        share.follow(&entry("a", None));
+        share.looked_at(&looking);
+        assert_eq!(looked(&share), [ContentHash([1; 32])]);
+    }
+}

@@ -1,0 +1,76 @@
+//! Which records are part of a library, and what members see of them.
+
+use super::Library;
+use super::folder_share::FolderShare;
+use super::ticket::Access;
+use crate::entry::FolderId;
+use crate::record::{AssetMeta, AssetRecord};
+
+impl Library {
+    /// The folder that it is of; `None` for the mirror and for libraries by other filters.
+    #[must_use]
+    pub fn folder(&self) -> Option<FolderId> {
+        self.shared.as_ref().and_then(|shared| shared.filter().folder())
+    }
+
+    /// What belongs to it, if it is a folder and ours.
+    #[must_use]
+    pub fn share(&self) -> Option<&FolderShare> {
+        self.share.as_ref()
+    }
+
+    /// Whether a record may be part of it, by its filter. What belongs to a folder its owner says.
+    #[must_use]
+    pub fn takes(&self, record: &AssetRecord) -> bool {
+        match self.folder() {
+            Some(_) => self.share.is_none(),
+            None => self.shared.as_ref().is_none_or(|shared| shared.filter().matches(record)),
+        }
+    }
+
+    /// A record of our store as members see it: of a folder's files, what people wrote about the contents elsewhere is not part of
+    /// it.
+    pub(super) fn for_members(&self, record: &AssetRecord) -> AssetRecord {
+        let record = record.for_members();
+        if self.folder().is_none() {
+            return record;
+        }
+        let AssetMeta { mime_type, created_at_ms, .. } = record.meta;
+        AssetRecord { meta: AssetMeta { mime_type, created_at_ms, ..AssetMeta::default() }, ..record }
+    }
+
+    /// Whether a record of our store is part of it, unless the library has the content otherwise: for members that may write,
+    /// what matches, was written late enough ([`SharedLibrary::shares`](super::SharedLibrary::shares)) and did not come through another library; for a reader, what came through this one. That it was
+    /// deleted, a reader hears from the library's members.
+    #[must_use]
+    pub fn is_member(&self, record: &AssetRecord) -> bool {
+        let Some(shared) = &self.shared else { return true };
+        if shared.filter().folder().is_some() {
+            return !record.deleted
+                && match &self.share {
+                    Some(share) => share.belongs(&record.hash),
+                    None => record.via == Some(shared.id()),
+                };
+        }
+        let writes = self.writes();
+        let of_ours = match record.via {
+            None => writes && shared.shares(record),
+            Some(via) => via == shared.id() && (writes || !record.deleted),
+        };
+        of_ours && shared.filter().matches(record)
+    }
+
+    /// Whether our records may be part of it. Into a folder nobody writes but its owner.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        let may = self.shared.as_ref().is_none_or(|shared| shared.access() == Access::Write);
+        may && (self.folder().is_none() || self.share.is_some())
+    }
+
+    /// Whether one of these versions of our own, or of those that came through it, was part of it when `record` took its place.
+    pub(super) fn had_any(&self, formers: &[AssetRecord], record: &AssetRecord) -> bool {
+        let Some(shared) = &self.shared else { return false };
+        let at_ms = record.hlc.ms();
+        formers.iter().any(|former| self.is_member(former) && shared.shared_at(former, at_ms))
+    }
+}
