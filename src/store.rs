@@ -421,6 +421,14 @@ pub trait ContentStore: Send + Sync + 'static {
     /// The records of these assets, tombstones included, in any order; unknown ones are left out. At most 1,000.
     fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<StoredRecord>, StoreError>>;
 
+    /// Those of these contents that are held, in any order. At most 1,000.
+    fn held(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ContentHash>, StoreError>> {
+        Box::pin(async move {
+            let records = self.records(hashes).await?.into_iter();
+            Ok(records.filter(|stored| stored.holding.is_held()).map(|stored| stored.record.hash).collect())
+        })
+    }
+
     /// The record of an asset; that its content is here was seen on the disk just now, as far as that is quick.
     fn look(&self, hash: ContentHash) -> BoxFuture<'_, Result<Option<StoredRecord>, StoreError>> {
         Box::pin(async move { Ok(self.records(vec![hash]).await?.pop()) })

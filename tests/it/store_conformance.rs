@@ -615,6 +615,11 @@ pub(crate) async fn records_are_read_in_batches(fixture: &dyn Fixture) {
     let mut asked: Vec<_> = contents.iter().map(|content| hash_of(content)).collect();
     asked.extend((1000..1700_u64).map(|i| hash_of(&noise(50, i))));
     assert_eq!(asked.len(), 1000);
+    let mut are_held = store.held(asked.clone()).await.expect("held");
+    are_held.sort_unstable();
+    let mut expected: Vec<_> = contents[1..].iter().map(|content| hash_of(content)).collect();
+    expected.sort_unstable();
+    assert_eq!(are_held, expected);
     let mut found = store.records(asked).await.expect("records");
     let held = |content: &Vec<u8>| StoredRecord { record: record_of(content), holding: Holding::Held };
     let mut expected: Vec<_> = contents[1..].iter().map(held).collect();

@@ -167,7 +167,7 @@ impl FolderWork {
         }
         let here = self.are_here(read.values().map(|(_, hash)| *hash))?;
         for (path, (stat, hash)) in read {
-            if here.get(&hash).copied().unwrap_or_default() {
+            if here.contains(&hash) {
                 self.held()?.drop_trashed(&path, stat).ok();
             }
         }

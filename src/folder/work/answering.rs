@@ -180,7 +180,7 @@ impl FolderWork {
                 "there is no such version of {path}: `history` shows those that are known"
             )));
         };
-        if !self.are_here([file.target])?.get(&file.target).copied().unwrap_or_default() {
+        if !self.are_here([file.target])?.contains(&file.target) {
             return Ok(Err("its content is not here, and has to be fetched first: can-sync fetch"
                 .to_owned()
                 + &format!(" {}", file.target)));

@@ -1,6 +1,6 @@
 //! What the store is asked about many paths at once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -14,23 +14,23 @@ use crate::store::StoreRef;
 use crate::store::entries::{ENTRIES_MAX, EntryQuery, whole_history};
 
 /// Contents that the store is asked for at once.
-const RECORDS_MAX: usize = 1_000;
+const HELD_MAX: usize = 1_000;
 /// So many times.
-const RECORDS_AT_ONCE: usize = 4;
+const HELD_AT_ONCE: usize = 4;
 /// Histories that are read at once.
 const HISTORIES_AT_ONCE: usize = 16;
 
 /// What the store says of the paths of a round.
 pub(super) struct StoreAnswers {
-    /// Contents that are here, and some that are not.
-    here: HashMap<ContentHash, bool>,
+    /// Contents that are here.
+    here: HashSet<ContentHash>,
     /// Versions that lost, of the paths for which they matter.
     histories: HashMap<EntryHash, Vec<EntryRecord>>,
 }
 
 impl StoreAnswers {
     pub(super) fn is_here(&self, content: ContentHash) -> bool {
-        self.here.get(&content).copied().unwrap_or_default()
+        self.here.contains(&content)
     }
 
     pub(super) fn history(&self, hash: EntryHash) -> &[EntryRecord] {
@@ -116,7 +116,7 @@ impl FolderWork {
     }
 
     /// Which of the contents that these paths speak of are here.
-    fn contents_here(&self, todo: &BTreeSet<EntryHash>) -> Result<HashMap<ContentHash, bool>, WorkError> {
+    fn contents_here(&self, todo: &BTreeSet<EntryHash>) -> Result<HashSet<ContentHash>, WorkError> {
         let mut asked: BTreeSet<ContentHash> = BTreeSet::new();
         for hash in todo {
             asked.extend(self.entries.get(hash).and_then(EntryRecord::target));
@@ -132,18 +132,15 @@ impl FolderWork {
     pub(super) fn are_here(
         &self,
         asked: impl IntoIterator<Item = ContentHash>,
-    ) -> Result<HashMap<ContentHash, bool>, WorkError> {
+    ) -> Result<HashSet<ContentHash>, WorkError> {
         let asked: Vec<ContentHash> = asked.into_iter().collect();
-        let mut here = HashMap::with_capacity(asked.len());
-        let records = futures::stream::iter(asked.chunks(RECORDS_MAX))
-            .map(|part| self.context.store.records(part.to_vec()))
-            .buffer_unordered(RECORDS_AT_ONCE);
-        let mut records = Box::pin(records);
-        while let Some(part) = self.wait(records.try_next())? {
-            here.extend(part.into_iter().map(|stored| {
-                let is_here = !stored.record.deleted && stored.holding.is_held();
-                (stored.record.hash, is_here)
-            }));
+        let mut here = HashSet::with_capacity(asked.len());
+        let held = futures::stream::iter(asked.chunks(HELD_MAX))
+            .map(|part| self.context.store.held(part.to_vec()))
+            .buffer_unordered(HELD_AT_ONCE);
+        let mut held = Box::pin(held);
+        while let Some(part) = self.wait(held.try_next())? {
+            here.extend(part);
         }
         Ok(here)
     }

@@ -72,7 +72,7 @@ impl FolderWork {
         }
         // `Unchanged` may also mean that a deletion is newer.
         let here = self.are_here(kept.iter().copied())?;
-        kept.retain(|hash| here.get(hash).copied().unwrap_or_default());
+        kept.retain(|hash| here.contains(hash));
         Ok(kept)
     }
 

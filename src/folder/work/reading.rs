@@ -163,7 +163,7 @@ impl FolderWork {
             if is_moved
                 && let Some(order) = self.copy_order(hash)
                 && let Ok((stat, content)) = self.held()?.hash_in_place(&order.name, Some(order.executable))
-                && self.are_here([content])?.get(&content).copied().unwrap_or_default()
+                && self.are_here([content])?.contains(&content)
             {
                 self.reads.insert(hash, (stat, ReadFile { hash: content, at_ms: order.at_ms }));
                 done.insert(hash);

@@ -176,6 +176,31 @@ impl ContentStore for EmbeddedStore {
         .boxed()
     }
 
+    fn held(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ContentHash>, StoreError>> {
+        async {
+            if hashes.len() > HASHES_MAX {
+                return Err(StoreError::Invalid(format!(
+                    "at most {HASHES_MAX} contents can be asked for at once"
+                )));
+            }
+            let shared = Arc::clone(&self.0.shared);
+            let read = move |conn: &rusqlite::Connection| {
+                let mut statement = conn.prepare_cached(
+                    "SELECT 1 FROM records WHERE hash = ?1 AND deleted = 0 AND content IS NOT NULL",
+                )?;
+                let mut held = Vec::with_capacity(hashes.len());
+                for hash in hashes {
+                    if statement.exists([hash.0])? && !shared.damage.is_suspect(&hash) {
+                        held.push(hash);
+                    }
+                }
+                Ok(held)
+            };
+            self.0.shared.readers.run("look which contents are held", read).await
+        }
+        .boxed()
+    }
+
     fn look(&self, hash: ContentHash) -> BoxFuture<'_, Result<Option<StoredRecord>, StoreError>> {
         async move {
             let asset = self.look_at(hash).await?;
