@@ -170,15 +170,21 @@ impl CanServiceState {
     fn on_page(&mut self, entries: Vec<FeedEntry>, folder_records: Vec<StoredEntry>, follows: bool) {
         let (last, last_entry) = (entries.last(), folder_records.last());
         let last = last.map(|entry| entry.seq).max(last_entry.map(|entry| entry.seq));
-        let held = entries.iter().filter(|entry| entry.holding.is_held());
-        let contents: Arc<[ContentHash]> = held.map(|entry| entry.record.hash).collect();
-        let named = folder_records.iter().map(|entry| (entry.record.folder(), entry.record.hash()));
-        if !contents.is_empty() || !folder_records.is_empty() {
-            // When FoldersActor is down, everything is looked at once it is back.
-            let _ = self.args.folders.cast(FoldersMsg::StoreChanged { entries: named.collect(), contents });
-        }
+        let news = |entries: &[FeedEntry], records: &[StoredEntry]| {
+            let held = entries.iter().filter(|entry| entry.holding.is_held());
+            let contents: Arc<[ContentHash]> = held.map(|entry| entry.record.hash).collect();
+            let named = records.iter().map(|entry| (entry.record.folder(), entry.record.hash()));
+            (named.collect::<Arc<[_]>>(), contents)
+        };
+        let all = follows.then(|| news(&entries, &folder_records));
         let changed = self.args.libraries.apply(entries);
         let changed_entries = self.args.libraries.apply_entries(folder_records);
+        // Of a comparison with all of the store, folders hear what was not known.
+        let (named, contents) = all.unwrap_or_else(|| news(&changed, &changed_entries));
+        if !named.is_empty() || !contents.is_empty() {
+            // When FoldersActor is down, everything is looked at once it is back.
+            let _ = self.args.folders.cast(FoldersMsg::StoreChanged { entries: named, contents });
+        }
         if let Some(seq) = last.filter(|_| follows) {
             // Before the store was read once there is none: sessions that began on a part of the index would offer all of
             // the rest.

@@ -179,6 +179,10 @@ impl CanHttpStore {
             if response.headers().get(FEED_RESET).is_some_and(|value| value == "true") {
                 return Ok(FeedPage { reset: true, store, ..FeedPage::default() });
             }
+            if last > since && store != page.store {
+                // Another store took its place meanwhile.
+                return Ok(FeedPage { reset: true, store, ..FeedPage::default() });
+            }
             (page.end, page.store) = (end.unwrap_or(0), store);
             let messages = self.messages::<WireFeedEntry>(response, limit).await?;
             let is_full = messages.len() == limit;
@@ -197,7 +201,9 @@ impl CanHttpStore {
                 return Ok(page);
             }
         }
-        Err(self.garbled(&"its feed has too many entries of folders that are none"))
+        // Nothing but entries that cannot be read: whoever follows goes on behind them.
+        page.end = last;
+        Ok(page)
     }
 
     fn add_to_page(
