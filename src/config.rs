@@ -20,7 +20,7 @@ mod tests;
 mod value;
 
 pub use error::{ConfigError, ConfigErrors};
-pub use folders::{ConfiguredFolder, ConfiguredFolders, ConfiguredMode};
+pub use folders::{ConfiguredFolder, ConfiguredFolders, ConfiguredMode, FOLDERS_MAX};
 pub use load::{FlagValue, Loaded, LoadedSetting, Origin, Origins, SettingSources};
 pub use value::{Days, HttpUrl, RelaySetting, ServiceUrl, SlotFormat};
 

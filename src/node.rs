@@ -70,6 +70,9 @@ const CLOSE_ENDPOINT_WITHIN: Duration = Duration::from_secs(1);
 /// What ids of folders that the configuration names derive from.
 const FOLDERS_CONTEXT: &str = "can-sync 2026 folders of a network";
 
+// A configuration may name as many folders as there can be.
+const _: () = assert!(crate::config::FOLDERS_MAX == crate::folder::supervisor::FOLDERS_MAX);
+
 /// How long the actors have for their first start; the supervisor goes on trying after that.
 const ACTORS_START_WITHIN: Duration = Duration::from_secs(5);
 

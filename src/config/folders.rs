@@ -3,9 +3,9 @@
 //! What is wrong with an item is told where it stands: the YAML reader adds the line to what is refused here.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
 use super::load::nearest;
@@ -14,7 +14,7 @@ use super::setting::{Setting, unexpected};
 /// Fields of an item.
 const FIELDS: [&str; 7] = ["path", "name", "mode", "send_only", "read_only", "removals", "scan_only"];
 /// As many as a node has folders.
-const FOLDERS_MAX: usize = 64;
+pub const FOLDERS_MAX: usize = 64;
 
 /// In which directions a folder is kept alike.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,13 +61,43 @@ impl ConfiguredFolder {
     }
 }
 
+impl ConfiguredFolders {
+    /// Takes in one more.
+    ///
+    /// # Errors
+    /// There are too many, or one before has the same directory.
+    fn push(&mut self, folder: ConfiguredFolder) -> Result<(), String> {
+        if self.0.len() == FOLDERS_MAX {
+            return Err(format!("expected at most {FOLDERS_MAX} folders"));
+        }
+        let path = whole(&folder.path);
+        if let Some(before) = self.0.iter().position(|before| whole(&before.path) == path) {
+            let shown = folder.path.display();
+            return Err(format!(
+                "'{shown}' is the directory of folders[{before}] already: keep one of the two"
+            ));
+        }
+        self.0.push(folder);
+        Ok(())
+    }
+}
+
+/// A path as it is compared, which passes over what means nothing. Links are not followed: where they lead is found out by who binds
+/// them.
+fn whole(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 impl Setting for ConfiguredFolders {
     const EXPECTED: &'static str = "folders, such as `- path: ~/Photos`";
     const LIST: bool = true;
 
     fn from_text(text: &str) -> Result<Self, String> {
-        let paths = text.split(',').map(str::trim).filter(|path| !path.is_empty());
-        paths.map(ConfiguredFolder::at).collect::<Result<_, _>>().map(Self)
+        let mut folders = Self::default();
+        for path in text.split(',').map(str::trim).filter(|path| !path.is_empty()) {
+            folders.push(ConfiguredFolder::at(path)?)?;
+        }
+        Ok(folders)
     }
 
     fn shown(&self) -> Value {
@@ -97,40 +127,35 @@ impl<'de> Visitor<'de> for ListVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut folders = Vec::new();
-        while let Some(Item(folder)) = seq.next_element()? {
-            if folders.len() == FOLDERS_MAX {
-                return Err(A::Error::custom(format!("expected at most {FOLDERS_MAX} folders")));
-            }
-            folders.push(folder);
-        }
-        Ok(ConfiguredFolders(folders))
+        let mut folders = ConfiguredFolders::default();
+        while seq.next_element_seed(NextItem(&mut folders))?.is_some() {}
+        Ok(folders)
     }
 }
 
-/// One of the list: a table, or the path alone.
-struct Item(ConfiguredFolder);
+/// One more of the list: a table, or the path alone. What does not go with those before it is refused where it stands.
+struct NextItem<'a>(&'a mut ConfiguredFolders);
 
-impl<'de> Deserialize<'de> for Item {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ItemVisitor).map(Self)
+impl<'de> DeserializeSeed<'de> for NextItem<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
-struct ItemVisitor;
-
-impl<'de> Visitor<'de> for ItemVisitor {
-    type Value = ConfiguredFolder;
+impl<'de> Visitor<'de> for NextItem<'_> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a folder, such as `path: ~/Photos`")
     }
 
-    fn visit_str<E: serde::de::Error>(self, path: &str) -> Result<Self::Value, E> {
-        ConfiguredFolder::at(path).map_err(E::custom)
+    fn visit_str<E: serde::de::Error>(self, path: &str) -> Result<(), E> {
+        ConfiguredFolder::at(path).and_then(|folder| self.0.push(folder)).map_err(E::custom)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let (mut path, mut name, mut mode) = (None, None, None);
         let (mut sends, mut reads) = (None, None);
         let (mut removals, mut scans) = (None, None);
@@ -163,13 +188,14 @@ impl<'de> Visitor<'de> for ItemVisitor {
         if mode.is_some() && said.is_some() && mode != said {
             return Err(A::Error::custom("mode says something else than send_only or read_only: keep one"));
         }
-        Ok(ConfiguredFolder {
+        let folder = ConfiguredFolder {
             path,
             name,
             mode: mode.or(said).unwrap_or_default(),
             ignores_removals: removals.is_some_and(|Removals { are_ignored }| are_ignored),
             is_scan_only: scans.unwrap_or_default(),
-        })
+        };
+        self.0.push(folder).map_err(A::Error::custom)
     }
 }
 

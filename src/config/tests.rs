@@ -398,10 +398,43 @@ fn a_mistake_in_a_folder_is_told_where_it_stands() {
             "folders:\n  - path: /x\n    send_only: true\n    read_only: true\n",
             "test.yaml:2:5: folders[0]: send_only and read_only: keep one of the two, or nothing moves",
         ),
+        (
+            "folders:\n  - /x\n  - path: /y\n  - name: z\n    path: /./x//\n",
+            "test.yaml:4:5: folders[2]: '/./x//' is the directory of folders[0] already: keep one of the two",
+        ),
         ("folders:\n  - path: /x\n    removals: [a]\n", "removals"),
         ("folders: 5\nname: [a]\n", "name"),
     ] {
         let error = error(yaml);
         assert!(error.contains(expected), "{yaml}: {error}");
     }
+}
+
+#[test]
+fn a_directory_is_one_folder_however_it_is_written() {
+    let home = std::env::home_dir().unwrap();
+    let here = std::env::current_dir().unwrap();
+    for (one, other) in [
+        ("~/Photos", format!("{}/Photos/", home.display())),
+        ("./Photos", here.join("Photos").display().to_string()),
+        ("Photos", "./Photos/.".to_owned()),
+        ("/a", "/a".to_owned()),
+    ] {
+        let error = error(&format!("name: x\nfolders:\n  - path: {one}\n  - path: '{other}'\n"));
+        assert!(error.starts_with("test.yaml:4:5: folders[1]: "), "{error}");
+        assert!(error.contains("is the directory of folders[0] already"), "{error}");
+        let paths = format!("{one}, /b, {other}");
+        let error = load_with("", &[("CAN_SYNC_FOLDERS", &paths)], &[]).unwrap_err();
+        assert!(error.starts_with("CAN_SYNC_FOLDERS: folders: "), "{error}");
+    }
+    assert!(load("folders:\n  - /a\n  - /a/b\n  - /A\n").is_ok());
+}
+
+#[test]
+fn folders_are_no_more_than_a_node_has_wherever_they_are_given() {
+    let paths = |count: usize| (0..count).map(|n| format!("/{n}")).collect::<Vec<_>>().join(",");
+    let given = |count: usize| load_with("", &[("CAN_SYNC_FOLDERS", &paths(count))], &[]);
+    assert_eq!(given(FOLDERS_MAX).unwrap().config.folders.0.len(), FOLDERS_MAX);
+    let error = given(FOLDERS_MAX + 1).unwrap_err();
+    assert_eq!(error, format!("CAN_SYNC_FOLDERS: folders: expected at most {FOLDERS_MAX} folders"));
 }
