@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::http::header::{HeaderValue, RETRY_AFTER};
 use futures::FutureExt as _;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::view::AgentView;
@@ -21,8 +22,10 @@ use crate::store::service::on_demand::FetchContent;
 const READ_WITHIN: Duration = Duration::from_mins(1);
 /// How long a peer may take to come by, where none is connected.
 const ALONE_WITHIN: Duration = Duration::from_secs(5);
-/// Between two looks at how it stands. That it is here is noticed at once.
+/// Between two looks at how it stands, unless it comes before.
 const LOOK: Duration = Duration::from_millis(500);
+/// Between two looks whether it came: every change of the store may be that, and there may be thousands in a second.
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// For the embedded store's own API.
 pub(crate) fn fetch_content(view: AgentView) -> FetchContent {
@@ -44,13 +47,13 @@ pub(super) async fn bring(view: &AgentView, hash: ContentHash) -> ApiResult<bool
         Some(known) if known.is_absent() => {}
         known => return Ok(known.is_some_and(|known| known.holding.is_held())),
     }
-    let mut arrived = view.libraries.cursor();
+    let was_lacked = view.libraries.mirror().lacks(&hash);
+    let mut arrival = Arrival { changes: view.libraries.cursor(), was_lacked };
     if why::want(view, hash).await {
         return Ok(true);
     }
     why::search(view, hash).await?;
     loop {
-        arrived.mark_unchanged();
         let stands = why::stands(view, hash).await?;
         let now = Instant::now();
         match stands.state {
@@ -70,15 +73,33 @@ pub(super) async fn bring(view: &AgentView, hash: ContentHash) -> ApiResult<bool
             | Availability::Waiting
             | Availability::Searching => {}
         }
-        let next = (now + LOOK).min(deadline);
-        // Every change of the store moves the cursor; only those that bring this content are worth a look before its time.
-        while let Ok(Ok(())) = timeout_at(next, arrived.changed()).await {
-            if !view.libraries.mirror().lacks(&hash) {
-                break;
+        arrival.wait((now + LOOK).min(deadline), || view.libraries.mirror().lacks(&hash)).await;
+    }
+}
+
+/// What tells that a content came.
+struct Arrival<T> {
+    /// Moves with every change of the store.
+    changes: watch::Receiver<T>,
+    /// Whether the index was seen without it. One that has what is not in the store, such as a damaged content, says nothing.
+    was_lacked: bool,
+}
+
+impl<T> Arrival<T> {
+    /// Waits until the index has what it lacked before, at most until `end`.
+    async fn wait(&mut self, end: Instant, is_lacking: impl Fn() -> bool) {
+        loop {
+            self.changes.mark_unchanged();
+            match is_lacking() {
+                true => self.was_lacked = true,
+                false if std::mem::take(&mut self.was_lacked) => return,
+                false => {}
             }
-        }
-        if view.libraries.mirror().lacks(&hash) {
-            sleep_until(next).await;
+            let glance = Instant::now() + GLANCE;
+            if !matches!(timeout_at(end, self.changes.changed()).await, Ok(Ok(()))) || glance >= end {
+                return sleep_until(end).await;
+            }
+            sleep_until(glance).await;
         }
     }
 }
@@ -94,4 +115,55 @@ fn late(hash: ContentHash, explanation: &str) -> ApiError {
     let hint = format!("it goes on coming: read it again later; `can-sync why {hash}` says how far it is");
     ApiError::new(StatusCode::GATEWAY_TIMEOUT, "not_here_yet", message, hint)
         .with_header(RETRY_AFTER, HeaderValue::from_static("10"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Changes of the store without end, `every` so often.
+    fn busy(every: Duration) -> (Arrival<u64>, impl Future<Output = ()>) {
+        let (sender, changes) = watch::channel(0);
+        let changing = async move {
+            loop {
+                tokio::time::sleep(every).await;
+                sender.send_modify(|seq| *seq += 1);
+            }
+        };
+        (Arrival { changes, was_lacked: false }, changing)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_of_other_contents_cost_a_glance_now_and_then() {
+        for is_lacking in [true, false] {
+            let (mut arrival, changing) = busy(Duration::from_millis(1));
+            let (glances, began) = (Cell::new(0), Instant::now());
+            let looks = || {
+                glances.set(glances.get() + 1);
+                is_lacking
+            };
+            tokio::select! {
+                () = arrival.wait(began + LOOK, looks) => {}
+                () = changing => {}
+            }
+            assert_eq!(began.elapsed(), LOOK, "what did not come is looked for when it is time");
+            assert!(glances.get() <= 26, "{} glances", glances.get());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_is_noticed_at_once() {
+        let (mut arrival, changing) = busy(Duration::from_millis(3));
+        let began = Instant::now();
+        let is_lacking = || began.elapsed() < Duration::from_millis(100);
+        tokio::select! {
+            () = arrival.wait(began + LOOK, is_lacking) => {}
+            () = changing => {}
+        }
+        assert!(began.elapsed() <= Duration::from_millis(100) + 2 * GLANCE, "{:?}", began.elapsed());
+        // The next one that has to come is another matter.
+        assert!(!arrival.was_lacked);
+    }
 }

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::support::daemon::{Daemon, list, yaml};
-use crate::support::embedded::copy_dir;
+use crate::support::embedded::{content_path, copy_dir};
 use crate::support::nodes::{PASSPHRASE, eventually};
 use crate::support::service::{KEY, ServiceProcess, client};
 
@@ -158,6 +158,36 @@ async fn the_agent_fetches_what_its_service_does_not_hold() {
     assert!(part.bytes().await.expect("a body") == whole[600_000..600_100]);
     let alone = client().get(b.url(&format!("/asset/{hash}"))).send().await.expect("an answer");
     assert!(alone.bytes().await.expect("a body") == whole, "and it stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_its_service_has_damaged_comes_from_a_peer() {
+    let (a, b) = (Side::start(), Side::start());
+    let hash = a.ingest(1, 400_000).await;
+    b.agent.dial(&a.agent).await;
+    b.has(1).await;
+    tokio::join!(a.agent.wait_in_sync(), b.agent.wait_in_sync());
+    let path = content_path(&b.dir.path().join("store"), hash.parse().expect("a hash"));
+    let damage = || std::fs::write(&path, vec![0; 400_000]).expect("damaged");
+    let read = async |base: &Side, query: &str| {
+        let url = base.agent.url(&format!("/store/asset/{hash}{query}"));
+        client().get(url).send().await.expect("an answer")
+    };
+    damage();
+    let refused = read(&b, "?local=true").await;
+    assert_eq!(refused.status(), 500);
+    assert_eq!(refused.json::<Value>().await.expect("JSON")["code"], "corrupt");
+    let whole = read(&a, "").await.bytes().await.expect("a body");
+    let answer = read(&b, "").await;
+    assert_eq!(answer.status(), 200);
+    assert!(answer.bytes().await.expect("a body") == whole);
+    // As with a store in the same process: that it is damaged is worth more to know than that nobody else has it.
+    drop(a);
+    damage();
+    let refused = read(&b, "").await;
+    assert_eq!(refused.status(), 500);
+    let refused: Value = refused.json().await.expect("JSON");
+    assert_eq!(refused["code"], "corrupt", "{refused}");
 }
 
 const SIZES: [usize; 8] = [0, 1, 700, 20_000, 65_536, 65_537, 400_000, 2_000_000];

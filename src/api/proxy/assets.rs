@@ -1,5 +1,6 @@
 //! The store's assets, for the page and the command line: put in, find, show, edit, delete.
 
+use axum::body::{Body, to_bytes};
 use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName};
 use axum::http::{HeaderValue, Method, StatusCode};
@@ -7,9 +8,11 @@ use axum::response::Response;
 
 use super::super::on_demand;
 use super::super::view::{ApiState, StoreMode};
-use super::with_headers;
+use super::{ANSWER_BYTES_MAX, StoreProxy, with_headers};
+use crate::http::envelope::ErrorBody;
 use crate::http::extract::{HashPath, Params, has_content_type};
 use crate::http::{ApiError, ApiResult};
+use crate::store::service::on_demand::MissingContent;
 
 /// Headers of the request for content that matter to the store.
 const ASSET_REQUEST_HEADERS: [HeaderName; 3] = [header::RANGE, header::IF_RANGE, header::IF_NONE_MATCH];
@@ -212,8 +215,8 @@ pub(in super::super) async fn delete(
 
 /// Read an asset's content
 ///
-/// Passed on to the CAN Service's `GET /asset/{hash}`, once it is there: what is known and not held is fetched from a peer before,
-/// unless `local` is true. Always an attachment, never run by a browser.
+/// Passed on to the CAN Service's `GET /asset/{hash}`, once it is there: what is known and not held, or damaged, is fetched from a peer
+/// before, unless `local` is true. Always an attachment, never run by a browser.
 #[utoipa::path(
     get,
     path = "/store/asset/{hash}",
@@ -230,6 +233,7 @@ pub(in super::super) async fn delete(
         (status = 404, description = "No such asset; or `not_held`: it is known, and nobody within reach has its content."),
         (status = 416, description = "The content has no such part."),
         (status = 429, description = "Too much is searched for already."),
+        (status = 500, description = "`corrupt`: what is stored is damaged, and nobody within reach has it."),
         (status = 502, description = "The CAN Service is not available."),
         (status = 504, description = "`not_here_yet`: it did not come within a minute, and goes on coming.")
     )
@@ -251,9 +255,14 @@ pub(in super::super) async fn asset(
         proxy.pass(with_headers(forward, &headers, &ASSET_REQUEST_HEADERS))
     };
     let mut answer = read().await?;
-    let is_missing = answer.status() == StatusCode::NOT_FOUND && !is_local && !is_embedded;
-    if is_missing && on_demand::bring(&state.view, hash).await? {
-        answer = read().await?;
+    if !is_local && !is_embedded {
+        let missing;
+        (answer, missing) = told(proxy, answer).await?;
+        if let Some(missing) = missing
+            && missing.fetched_by(on_demand::bring(&state.view, hash)).await?
+        {
+            answer = read().await?;
+        }
     }
     if answer.status().is_success() {
         // An external service may be of any make: what it says must not turn content into a page of ours.
@@ -270,4 +279,18 @@ pub(in super::super) async fn asset(
             .insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
     }
     Ok(answer)
+}
+
+/// Whether an answer is a refusal of a content that another machine may have, and the answer, of which that much was read.
+async fn told(proxy: &StoreProxy, answer: Response) -> ApiResult<(Response, Option<MissingContent>)> {
+    if ![StatusCode::NOT_FOUND, StatusCode::INTERNAL_SERVER_ERROR].contains(&answer.status()) {
+        return Ok((answer, None));
+    }
+    let (head, body) = answer.into_parts();
+    let said = to_bytes(body, ANSWER_BYTES_MAX).await.map_err(|error| proxy.broken(error.to_string()))?;
+    let refusal: Option<ErrorBody> = serde_json::from_slice(&said).ok();
+    let missing = refusal.and_then(|refusal| MissingContent::of(&refusal.code));
+    // A service of another make may say in words of its own that it has none.
+    let missing = missing.or((head.status == StatusCode::NOT_FOUND).then_some(MissingContent::NotHeld));
+    Ok((Response::from_parts(head, Body::from(said)), missing))
 }

@@ -15,7 +15,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::Response;
 
 use super::model::Binary;
-use super::on_demand;
+use super::on_demand::MissingContent;
 use super::range::{RequestedRange, wanted};
 use super::{ServiceInner, ServiceState};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
@@ -70,15 +70,13 @@ pub(super) async fn read(
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let fetches = method == Method::GET && params.flag("local")? != Some(true);
-    match held(&service, hash, &method, &headers).await {
-        Err(refusal) if fetches && on_demand::may_be_elsewhere(&refusal) => {
-            if service.on_demand.fetch(hash, &refusal).await? {
-                held(&service, hash, &method, &headers).await
-            } else {
-                Err(refusal)
-            }
+    let answered = held(&service, hash, &method, &headers).await;
+    let refused = answered.as_ref().err().filter(|_| fetches);
+    match refused.and_then(|refusal| MissingContent::of(refusal.code)) {
+        Some(missing) if service.on_demand.fetch(hash, missing).await? => {
+            held(&service, hash, &method, &headers).await
         }
-        answered => answered,
+        Some(_) | None => answered,
     }
 }
 
