@@ -7,6 +7,7 @@ use unicase::UniCase;
 use unicode_normalization::UnicodeNormalization as _;
 
 pub(crate) mod amounts;
+pub(crate) mod naming;
 
 /// Characters that show nothing, or reorder what is shown beside them: zero width, soft hyphens, line and paragraph
 /// separators, marks and overrides of direction, the byte order mark, tags.

@@ -1,8 +1,5 @@
-//! What a word on the command line means: an id or hash, the beginning of one, or a name. One rule for all commands.
-//!
-//! A whole id is itself. Else it is what is called so, whatever its case, or has an id that begins so: others choose names, and a
-//! name that is the beginning of an id must not take its place. Several are an error that lists them, none is one that says where
-//! to look.
+//! What a word on the command line means: an id or hash, the beginning of one, or a name, by the rule of [`naming`]. Several are an
+//! error that lists them, none is one that says where to look.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +11,8 @@ use super::error::{CliError, Exit};
 use super::text;
 use crate::record::ContentHash;
 use crate::store::embedded::HashPrefix;
-use crate::text::same_text;
+use crate::text::naming::{self, DIGITS_MIN, is_called};
 
-/// Fewest digits of an id that stand for it.
-pub(super) const DIGITS_MIN: usize = HashPrefix::DIGITS_MIN;
 /// The same where a mistake costs something.
 const DIGITS_FOR_GOOD_MIN: usize = 8;
 /// Digits of an id that people are shown.
@@ -65,23 +60,9 @@ pub(super) fn short(id: &str) -> String {
     id.chars().take(DIGITS_SHOWN).collect()
 }
 
-/// Whether something called `name` is called `wanted`. What has no name yet is called nothing, and an empty word, of a
-/// variable that was not set for example, means nothing.
-fn is_name(name: &str, wanted: &str) -> bool {
-    !wanted.trim().is_empty() && same_text(name, wanted)
-}
-
 /// The one among `candidates` that `wanted` means.
 pub(super) fn pick<T>(kind: NameKind, wanted: &str, candidates: Vec<Candidate<T>>) -> Result<T, CliError> {
-    let id = wanted.to_ascii_lowercase();
-    let is_whole = |candidate: &Candidate<T>| candidate.id == id;
-    let is_called = |candidate: &Candidate<T>| is_name(&candidate.name, wanted);
-    let begins = |candidate: &Candidate<T>| id.len() >= DIGITS_MIN && candidate.id.starts_with(&id);
-    let whole = candidates.iter().any(is_whole);
-    let is_meant = |candidate: &Candidate<T>| {
-        if whole { is_whole(candidate) } else { is_called(candidate) || begins(candidate) }
-    };
-    let mut meant: Vec<Candidate<T>> = candidates.into_iter().filter(is_meant).collect();
+    let mut meant = naming::meant(wanted, candidates, |candidate| (&candidate.id, &candidate.name));
     match (meant.len(), meant.pop()) {
         (1, Some(candidate)) => Ok(candidate.value),
         (_, None) => Err(none(kind, wanted)),
@@ -127,7 +108,7 @@ fn take(into: &mut BTreeMap<ContentHash, Candidate<ContentHash>>, assets: Vec<As
     for mut asset in assets {
         let Ok(hash) = asset.hash.parse() else { continue };
         // It is called by any of its names.
-        let further = asset.names.iter().find(|name| is_name(name, wanted)).cloned();
+        let further = asset.names.iter().find(|name| is_called(name, wanted)).cloned();
         asset.filename = further.or(asset.filename);
         into.insert(hash, candidate(asset, hash));
     }
@@ -147,7 +128,7 @@ pub(super) async fn asset_for_good(store: &ApiClient, wanted: &str) -> Result<Co
         return Ok(hash);
     }
     let candidates = live(store, wanted).await?;
-    let is_called = candidates.iter().any(|candidate| is_name(&candidate.name, wanted));
+    let is_called = candidates.iter().any(|candidate| is_called(&candidate.name, wanted));
     if !candidates.is_empty() && !is_called && wanted.len() < DIGITS_FOR_GOOD_MIN {
         let message =
             format!("no asset is called '{wanted}', and so few digits may be another one's by chance");
@@ -210,7 +191,7 @@ async fn candidates(
         query.extend(narrowed.clone());
         query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
         let page: AssetPage = store.get(path, &query).await?;
-        let is_called = |asset: &Asset| asset.names().any(|name| is_name(name, wanted));
+        let is_called = |asset: &Asset| asset.names().any(|name| is_called(name, wanted));
         take(&mut found, page.assets.into_iter().filter(is_called).collect(), wanted);
         cursor = page.next_cursor;
         if cursor.is_none() {

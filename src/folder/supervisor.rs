@@ -4,6 +4,7 @@
 //! folders. **A restart** loses nothing: bindings are in `agent.db`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::entry::{EntryHash, FolderId};
 use crate::record::ContentHash;
+use crate::text::naming::meant;
 
 mod adding;
 mod binding;
@@ -263,36 +265,31 @@ struct Asked {
 }
 
 impl FoldersState {
-    /// By id, the beginning of one, or name.
+    /// By what [`meant`] makes of it, or by directory.
     fn find(&self, wanted: &str) -> Result<FolderId, FolderError> {
-        let id_of = |folder: &FolderId| data_encoding::HEXLOWER.encode(&folder.0);
-        let names = |folder: &FolderId| {
-            let id = id_of(folder);
-            let is_part = wanted.len() >= 6 && id.starts_with(&wanted.to_ascii_lowercase());
-            let name = self.names.get(folder).is_some_and(|name| name == wanted);
-            let path = self
-                .folders
-                .get(folder)
-                .is_some_and(|bound| bound.binding.path == std::path::Path::new(wanted));
-            is_part || name || path
-        };
-        let found: Vec<FolderId> = self.folders.keys().copied().filter(|folder| names(folder)).collect();
+        let path = Path::new(wanted);
+        let folders = self.folders.iter().map(|(folder, bound)| {
+            let name = self.names.get(folder).map_or("", String::as_str);
+            (*folder, binding::id_of(*folder), name, bound.binding.path == path)
+        });
+        let (mut found, others): (Vec<_>, Vec<_>) = folders.partition(|(.., is_there)| *is_there);
+        found.extend(meant(wanted, others, |(_, id, name, _)| (id, name)));
         match found.as_slice() {
             [] => Err(match self.unbound().find(|one| one.is(wanted)) {
                 Some(one) => FolderError::Failed(one.why.clone()),
                 None => FolderError::Unknown(wanted.to_owned()),
             }),
-            [folder] => Ok(*folder),
+            [(folder, ..)] => Ok(*folder),
             several => Err(FolderError::Ambiguous {
                 name: wanted.to_owned(),
-                ids: several.iter().map(id_of).collect(),
+                ids: several.iter().map(|(_, id, ..)| id.clone()).collect(),
             }),
         }
     }
 
     /// Those that nobody has bound meanwhile.
     fn unbound(&self) -> impl Iterator<Item = &UnboundFolder> {
-        let is_bound = |path: &std::path::Path| self.folders.values().any(|bound| bound.binding.path == path);
+        let is_bound = |path: &Path| self.folders.values().any(|bound| bound.binding.path == path);
         self.unbound.iter().filter(move |one| !is_bound(&one.order.path))
     }
 

@@ -13,6 +13,7 @@ use crate::cli::resolve;
 use crate::cli::text;
 use crate::entry::composed;
 use crate::folder::report::{FolderReport, FolderVersion, KnownFolder};
+use crate::text::naming::meant;
 
 /// Folders that an error lists.
 const LISTED_MAX: usize = 16;
@@ -114,7 +115,7 @@ impl Asked {
         match (self.words.as_slice(), self.named.as_deref()) {
             ([], named) => Ok((pick(folders, named)?, None)),
             // A folder's name where no file that waits is called so.
-            ([word], None) if folders.iter().any(|folder| is(folder, word)) && !is_asked(&folders, word) => {
+            ([word], None) if !named(&folders, word).is_empty() && !is_asked(&folders, word) => {
                 Ok((pick(folders, Some(word))?, None))
             }
             (words, named) => {
@@ -142,13 +143,12 @@ fn split<'a>(words: &'a [String], named: Option<&'a str>) -> Result<(Option<&'a 
 
 /// The id of a folder that the network knows, whether or not it is on this machine.
 pub(in crate::cli) async fn known(agent: &ApiClient, wanted: &str) -> Result<String, CliError> {
-    let Folders { known, .. } = agent.get("/folders", &[]).await?;
-    let digits = wanted.to_ascii_lowercase();
-    let is_it = |one: &&KnownFolder| {
-        composed(&one.name) == composed(wanted)
-            || (digits.len() >= resolve::DIGITS_MIN && one.folder.starts_with(&digits))
-    };
-    let found: Vec<&KnownFolder> = known.iter().filter(is_it).collect();
+    let folders: Folders = agent.get("/folders", &[]).await?;
+    if let Some(problem) = folders.problem() {
+        return Err(problem);
+    }
+    let Folders { known, .. } = folders;
+    let found = meant(wanted, known, |one| (&one.folder, &one.name));
     match found.as_slice() {
         [one] => Ok(one.folder.clone()),
         [] => Err(CliError::new(Exit::NotFound, format!("no folder '{wanted}' is known"))
@@ -179,31 +179,30 @@ pub(super) async fn versions(
     Ok(agent.get::<Versions>(&url, &query).await?.versions)
 }
 
-/// Whether `wanted` names the folder.
-fn is(folder: &FolderReport, wanted: &str) -> bool {
-    let is_part =
-        wanted.len() >= resolve::DIGITS_MIN && folder.folder.starts_with(&wanted.to_ascii_lowercase());
-    let is_there = || real(Path::new(wanted)).is_some_and(|path| path == Path::new(&folder.path));
-    composed(&folder.name) == composed(wanted) || is_part || is_there()
+/// Those that `wanted` names: by [`meant`], or by their directory.
+fn named<'a>(folders: &'a [FolderReport], wanted: &str) -> Vec<&'a FolderReport> {
+    let dir = real(Path::new(wanted)).filter(|_| !wanted.is_empty());
+    let (mut found, others): (Vec<&FolderReport>, Vec<&FolderReport>) =
+        folders.iter().partition(|folder| dir.as_deref() == Some(Path::new(&folder.path)));
+    found.extend(meant(wanted, others, |folder| (&folder.folder, &folder.name)));
+    found
 }
 
 /// The one that is named; the only one, if none is.
 fn pick(folders: Vec<FolderReport>, wanted: Option<&str>) -> Result<FolderReport, CliError> {
     let Some(wanted) = wanted else { return only(folders) };
-    let all = listed(&folders);
-    let mut found: Vec<FolderReport> = folders.into_iter().filter(|folder| is(folder, wanted)).collect();
-    match found.len() {
-        1 => Ok(found.remove(0)),
-        0 => {
+    match named(&folders, wanted).as_slice() {
+        [one] => Ok((*one).clone()),
+        [] => {
             let error = CliError::new(Exit::NotFound, format!("no folder '{wanted}' is on this machine"));
-            Err(error.hint(if all.is_empty() {
+            Err(error.hint(if folders.is_empty() {
                 "there is none: `can-sync folder add DIR` makes one".to_owned()
             } else {
-                format!("these are: {all}")
+                format!("these are: {}", listed(&folders))
             }))
         }
-        _ => Err(CliError::new(Exit::Usage, format!("several folders are called '{wanted}'"))
-            .hint(format!("name one by its id or directory: {}", listed(&found)))),
+        several => Err(CliError::new(Exit::Usage, format!("several folders are called '{wanted}'"))
+            .hint(format!("name one by its id or directory: {}", listed(several.iter().copied())))),
     }
 }
 
@@ -218,11 +217,11 @@ fn only(mut folders: Vec<FolderReport>) -> Result<FolderReport, CliError> {
 }
 
 /// Names, with what tells them apart.
-fn listed(folders: &[FolderReport]) -> String {
+fn listed<'a>(folders: impl IntoIterator<Item = &'a FolderReport>) -> String {
     let one = |folder: &FolderReport| {
         format!("{} ({}, {})", folder.name, resolve::short(&folder.folder), folder.path)
     };
-    let shown: Vec<String> = folders.iter().take(LISTED_MAX).map(one).collect();
+    let shown: Vec<String> = folders.into_iter().take(LISTED_MAX).map(one).collect();
     shown.join("; ")
 }
 
@@ -362,6 +361,8 @@ mod tests {
         let id = |wanted: &str| pick(all(), Some(wanted)).map(|found| found.name);
         assert_eq!(id("photos").unwrap(), "photos");
         assert_eq!(id("ABABABAB").unwrap(), "photos");
+        assert_eq!(id("PHOTOS").unwrap(), "photos");
+        assert!(id("").is_err() && id("aba").is_err());
         assert_eq!(id(home.join("Photos").to_str().unwrap()).unwrap(), "photos");
         assert_eq!(id(home.join("x/../Photos/.").to_str().unwrap()).unwrap(), "photos");
         let error = id("other").unwrap_err();

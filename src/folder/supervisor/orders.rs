@@ -8,6 +8,7 @@ use crate::folder::actor::first_report;
 use crate::folder::files::FolderMarker;
 use crate::folder::report::{FolderReport, FolderState};
 use crate::folder::rows::{FolderBinding, FolderSettings};
+use crate::text::naming::is_called;
 
 /// A directory that is to be bound.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,7 +60,7 @@ impl UnboundFolder {
     }
 
     pub(super) fn is(&self, wanted: &str) -> bool {
-        self.order.path == Path::new(wanted) || self.name() == wanted
+        self.order.path == Path::new(wanted) || is_called(&self.name(), wanted)
     }
 
     pub(super) fn report(&self) -> FolderReport {
