@@ -15,6 +15,7 @@ use crate::identity;
 use crate::stderr;
 
 mod advice;
+mod asking;
 mod assets;
 mod backup;
 pub mod can_service;

@@ -4,7 +4,7 @@ mod devices;
 mod show;
 mod tickets;
 
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::IsTerminal as _;
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use self::show::{LibrariesBody, LibraryBody, LibrarySizeBody, list, show, ticket
 use self::tickets::{InviteArgs, invite, seconds};
 pub(super) use self::tickets::{JoinArgs, join};
 use super::Context;
+use super::asking::confirm;
 use super::client::ApiClient;
 use super::error::CliError;
 use super::output::message;
@@ -246,17 +247,9 @@ async fn delete(
 
 fn ask_content(library: &LibraryBody) -> Result<ContentFate, CliError> {
     let held = text::counted(library.counts.assets, "asset");
-    message(&format!(
+    let question = format!(
         "Let go of what came through '{}' as well, up to {held}? Other machines keep theirs. [y/N]",
         text::escape(&library.name)
-    ));
-    Ok(if confirmed()? { ContentFate::Delete } else { ContentFate::Keep })
-}
-
-/// Whether a person on the terminal says yes.
-fn confirmed() -> Result<bool, CliError> {
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    read.map_err(|e| CliError::failure(format!("cannot read the answer: {e}")))?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    );
+    Ok(if confirm(&question)? { ContentFate::Delete } else { ContentFate::Keep })
 }

@@ -1,10 +1,11 @@
 //! `can-sync rm`: deletes assets; the store keeps their content in its trash for a while.
 
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::IsTerminal as _;
 
 use serde_json::json;
 
 use super::Context;
+use super::asking::confirm;
 use super::error::{CliError, Exit};
 use super::output::message;
 use super::resolve;
@@ -75,11 +76,9 @@ fn ask(count: usize) -> Result<(), CliError> {
             "--yes deletes them without a question; `can-sync trash restore` brings back what was deleted",
         ));
     }
-    message(&format!("Delete {assets}? `can-sync trash restore` brings them back within 30 days. [y/N]"));
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    read.map_err(|e| CliError::failure(format!("cannot read the answer: {e}")))?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
+    let question =
+        format!("Delete {assets}? `can-sync trash restore` brings them back within 30 days. [y/N]");
+    if confirm(&question)? {
         return Ok(());
     }
     Err(CliError::failure("nothing was deleted"))

@@ -1,11 +1,11 @@
 //! Which folder is meant, and which of its files: by name, directory or id; by the path of a file, from here, from anywhere, or from the
 //! folder's root. Where there is one folder, nobody has to name it.
 
-use std::io::BufRead as _;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::cli::asking::ask;
 use crate::cli::client::ApiClient;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::output::message;
@@ -325,11 +325,8 @@ pub(super) async fn ask_which(agent: &ApiClient, name: &str, path: &str) -> Resu
         let (id, by) = (resolve::short(&one.folder), text::escape(&one.by));
         message(&format!("  {}  {id}, made by {by}{here}", number + 1));
     }
-    message(&format!("Which one? [1-{}, n for a new one, Enter for none]", known.len()));
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    read.map_err(|e| CliError::failure(format!("cannot read the answer: {e}")))?;
-    match answer.trim() {
+    let question = format!("Which one? [1-{}, n for a new one, Enter for none]", known.len());
+    match ask(&question)?.as_str() {
         "n" | "N" | "new" => Ok(Some(Chosen::New)),
         number => match number.parse::<usize>().ok().and_then(|number| known.get(number.checked_sub(1)?)) {
             Some(one) => Ok(Some(Chosen::Known(one.folder.clone()))),

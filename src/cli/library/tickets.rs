@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::show::LibrarySizeBody;
-use super::{LibraryBody, confirmed, find};
+use super::{LibraryBody, find};
 use crate::cli::Context;
+use crate::cli::asking::confirm;
 use crate::cli::client::ApiClient;
 use crate::cli::error::CliError;
 use crate::cli::output::message;
@@ -181,8 +182,7 @@ fn ask_to_share(preview: &PreviewBody) -> Result<bool, CliError> {
         ));
         return Ok(false);
     }
-    message(&format!("Share {ours} that are here already and match with the members of '{name}'? [y/N]"));
-    confirmed()
+    confirm(&format!("Share {ours} that are here already and match with the members of '{name}'? [y/N]"))
 }
 
 #[cfg(test)]
