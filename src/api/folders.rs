@@ -3,15 +3,18 @@
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use ractor::RpcReplyPort;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::bodies::{
+    ActRequest, Acted, ActionName, AddRequest, FolderConflicts, FolderForgotten, FolderHistory, FolderList,
+    FolderPlaces, PlacesRequest, RemovalsName,
+};
 use super::view::{ApiState, FOLDERS, unavailable};
+use crate::actor::service_ref::ServiceError;
 use crate::entry::EntryPath;
 use crate::folder::FolderMode;
-use crate::folder::report::{FolderConflict, FolderPlace, FolderReport, FolderVersion, KnownFolder};
+use crate::folder::report::{FolderReport, FolderState, KnownFolder, KnownProblem};
 use crate::folder::supervisor::{FolderError, FolderOrder, FolderWishes, FoldersMsg};
 use crate::folder::work::answering::FolderCommand;
 use crate::http::envelope::Success;
@@ -19,6 +22,8 @@ use crate::http::extract::{JsonBody, Params, parse_hash};
 use crate::http::{ApiError, ApiResult};
 use crate::record::ContentHash;
 use crate::store::entries::ENTRIES_MAX;
+
+mod bodies;
 
 /// Longest wait for it: binding writes to the directory, and commands wait for a look under way.
 const WITHIN: std::time::Duration = std::time::Duration::from_secs(25);
@@ -38,7 +43,7 @@ async fn ask<T: Send + 'static>(
     state: &ApiState,
     message: impl FnOnce(RpcReplyPort<T>) -> FoldersMsg + Send,
 ) -> ApiResult<T> {
-    state.view.folders.call(message, WITHIN).await.map_err(|error| unavailable(FOLDERS, error))
+    state.view.folders.call(message, WITHIN).await.map_err(|error| unavailable(FOLDERS, error, WITHIN))
 }
 
 fn refused(error: &FolderError) -> ApiError {
@@ -54,6 +59,11 @@ fn refused(error: &FolderError) -> ApiError {
             "ambiguous_folder",
             "name the folder by its id: GET /folders lists them; `--new`, over HTTP \"new\": true, makes another one",
         ),
+        FolderError::NoFolders(_) => (
+            StatusCode::CONFLICT,
+            "no_folders",
+            "update the program that keeps the store, then start it again",
+        ),
         FolderError::Failed(_) => {
             (StatusCode::CONFLICT, "folder_failed", "GET /folders/{id} says how the folder is")
         }
@@ -61,116 +71,9 @@ fn refused(error: &FolderError) -> ApiError {
     ApiError::new(status, code, error.to_string(), hint)
 }
 
-/// In which directions a folder is kept alike.
-#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-enum ModeName {
-    Both,
-    /// Nothing is written to this directory.
-    #[serde(alias = "send_only")]
-    SendOnly,
-    /// Nothing of this directory shows elsewhere.
-    #[serde(alias = "read_only")]
-    ReadOnly,
-}
-
-impl From<ModeName> for FolderMode {
-    fn from(mode: ModeName) -> Self {
-        match mode {
-            ModeName::Both => Self::Both,
-            ModeName::SendOnly => Self::SendOnly,
-            ModeName::ReadOnly => Self::ReadOnly,
-        }
-    }
-}
-
-/// What becomes of files that were removed elsewhere.
-#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum RemovalsName {
-    Apply,
-    Ignore,
-}
-
-/// `POST /folders`.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct AddRequest {
-    /// The directory, absolute, on this node's machine.
-    path: String,
-    /// The folder's name or id; the directory's name, if it is missing. A name that the network knows joins that folder.
-    #[serde(default)]
-    name: Option<String>,
-    /// Without it, `both`; of a directory that is bound already, as it is.
-    #[serde(default)]
-    mode: Option<ModeName>,
-    /// Without it, `apply`; of a directory that is bound already, as it is.
-    #[serde(default)]
-    removals: Option<RemovalsName>,
-    /// Changes are found by looking from time to time alone, as it has to be on network file systems.
-    #[serde(default)]
-    scan_only: Option<bool>,
-    /// Makes another folder, also if the network knows one of that name.
-    #[serde(default)]
-    new: bool,
-}
-
-/// What a folder is asked for. `look` looks at everything now.
-#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum ActionName {
-    Pause,
-    Resume,
-    Confirm,
-    Revert,
-    Keep,
-    Trash,
-    Restore,
-    Look,
-}
-
-/// `POST /folders/{id}/actions`.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct ActRequest {
-    action: ActionName,
-    /// For `restore`, and for `keep` and `trash` of one file alone.
-    #[serde(default)]
-    path: Option<String>,
-    /// For `restore`: as it was then, in milliseconds since the Unix epoch.
-    #[serde(default)]
-    at_ms: Option<u64>,
-}
-
-/// `GET /folders`.
-#[derive(Serialize, ToSchema)]
-struct FolderList {
-    /// Folders with a directory on this machine.
-    folders: Vec<FolderReport>,
-    /// Every folder that the network knows, as far as this node does.
-    known: Vec<KnownFolder>,
-}
-
-/// What was done.
-#[derive(Serialize, ToSchema)]
-struct Acted {
-    /// In a clause.
-    done: String,
-}
-
-/// `GET /folders/{id}/history`.
-#[derive(Serialize, ToSchema)]
-struct FolderHistory {
-    /// The newest first.
-    versions: Vec<FolderVersion>,
-}
-
-#[derive(Serialize, ToSchema)]
-struct FolderForgotten {
-    removed: bool,
-}
-
 /// Folders of this machine, and of the network
+///
+/// Those of this machine also where the store does not say which the network has; then `known_problem` says why.
 #[utoipa::path(
     get,
     path = "/folders",
@@ -178,10 +81,29 @@ struct FolderForgotten {
     responses((status = 200, body = Success<FolderList>), (status = 503, description = "FoldersActor does not answer."))
 )]
 async fn list(State(state): State<ApiState>) -> ApiResult<Success<FolderList>> {
-    let folders = ask(&state, |reply| FoldersMsg::ListFolders { reply }).await?;
-    // A store without folders knows none.
-    let known = ask(&state, |reply| FoldersMsg::ListKnown { reply }).await?.unwrap_or_default();
-    Ok(Success::new(FolderList { folders, known }))
+    let (folders, known) = tokio::join!(
+        ask(&state, |reply| FoldersMsg::ListFolders { reply }),
+        ask(&state, |reply| FoldersMsg::ListKnown { reply })
+    );
+    let (known, known_problem) = known_or_why(known);
+    Ok(Success::new(FolderList { folders: folders?, known, known_problem }))
+}
+
+/// What the network has, or why that is not known.
+fn known_or_why(
+    asked: ApiResult<Result<Vec<KnownFolder>, FolderError>>,
+) -> (Vec<KnownFolder>, Option<KnownProblem>) {
+    let error = match asked {
+        Ok(Ok(known)) => return (known, None),
+        Ok(Err(error @ FolderError::NoFolders(_))) => refused(&error),
+        Ok(Err(error)) => {
+            let hint = "GET /status shows the state of the store";
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", error.to_string(), hint)
+        }
+        Err(error) => error,
+    };
+    let ApiError { code, message: error, hint, .. } = error;
+    (Vec::new(), Some(KnownProblem { code: code.to_owned(), error, hint }))
 }
 
 /// Keep a directory alike with those of other machines
@@ -195,6 +117,12 @@ async fn list(State(state): State<ApiState>) -> ApiResult<Success<FolderList>> {
             status = 201,
             body = Success<FolderReport>,
             description = "The folder, with the room that it needs. One that is bound already has the settings that were given."
+        ),
+        (
+            status = 202,
+            body = Success<FolderReport>,
+            description = "It takes longer than 25 s, and goes on: `folder` is empty, and `state` is `starting`. `GET /folders` has it \
+                once it is bound; if it cannot be, the log says why."
         ),
         (status = 400, description = "The directory cannot be a folder, and why."),
         (status = 409, description = "Several folders have the name, or the directory is bound already."),
@@ -212,9 +140,35 @@ async fn add(
         scan_only,
     };
     let order = FolderOrder { path: path.into(), name, is_new: new, is_configured: false, wishes };
-    let added = ask(&state, |reply| FoldersMsg::AddFolder { order, reply }).await?;
-    let added = added.map_err(|error| refused(&error))?;
-    Ok((StatusCode::CREATED, Success::new(added)))
+    let asked = order.clone();
+    let added = state.view.folders.call(|reply| FoldersMsg::AddFolder { order, reply }, WITHIN).await;
+    bound_or_not_yet(added, asked)
+}
+
+/// What becomes of an order. One that takes its time is carried out all the same: a large directory is looked through before it is bound,
+/// and giving that up would mean that it never is.
+fn bound_or_not_yet(
+    added: Result<Result<FolderReport, FolderError>, ServiceError>,
+    order: FolderOrder,
+) -> ApiResult<(StatusCode, Success<FolderReport>)> {
+    match added {
+        Ok(Ok(report)) => Ok((StatusCode::CREATED, Success::new(report))),
+        Ok(Err(error)) => Err(refused(&error)),
+        Err(ServiceError::Timeout(_)) => {
+            let waits = FolderReport {
+                name: order.name.unwrap_or_default(),
+                path: order.path.display().to_string(),
+                state: FolderState::Starting,
+                reason: Some(format!(
+                    "it is not bound after {} s, and goes on: GET /folders shows it once it is; if it cannot be, the log says why",
+                    WITHIN.as_secs()
+                )),
+                ..FolderReport::default()
+            };
+            Ok((StatusCode::ACCEPTED, Success::new(waits)))
+        }
+        Err(error @ ServiceError::Down(_)) => Err(unavailable(FOLDERS, error, WITHIN)),
+    }
 }
 
 /// One folder
@@ -315,6 +269,7 @@ async fn act(
         (status = 200, body = Success<FolderHistory>),
         (status = 400, description = "The path is none."),
         (status = 404, description = "No such folder."),
+        (status = 409, description = "Several folders have the name; or the folder is not bound, or the store does not say, and why."),
         (status = 503, description = "FoldersActor does not answer.")
     )
 )]
@@ -329,13 +284,6 @@ async fn history(
     };
     let found = ask(&state, |reply| FoldersMsg::GetHistory { wanted: id, path, reply }).await?;
     Ok(Success::new(FolderHistory { versions: found.map_err(|error| refused(&error))? }))
-}
-
-/// `GET /folders/{id}/conflicts`.
-#[derive(Serialize, ToSchema)]
-struct FolderConflicts {
-    /// In the order of paths; at most 10000.
-    conflicts: Vec<FolderConflict>,
 }
 
 /// Copies of files that were edited on two machines apart
@@ -357,20 +305,6 @@ async fn conflicts(
 ) -> ApiResult<Success<FolderConflicts>> {
     let found = ask(&state, |reply| FoldersMsg::ListConflicts { wanted: id, reply }).await?;
     Ok(Success::new(FolderConflicts { conflicts: found.map_err(|error| refused(&error))? }))
-}
-
-/// `POST /folder-places`.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct PlacesRequest {
-    /// Hashes of contents; at most 1000.
-    hashes: Vec<String>,
-}
-
-#[derive(Serialize, ToSchema)]
-struct FolderPlaces {
-    /// At most 10000, in no order.
-    places: Vec<FolderPlace>,
 }
 
 /// At which paths folders have contents
@@ -397,4 +331,38 @@ async fn places(
     let hashes: Vec<ContentHash> = hashes.iter().map(|hash| parse_hash(hash)).collect::<ApiResult<_>>()?;
     let found = ask(&state, |reply| FoldersMsg::ListPlaces { hashes, reply }).await?;
     Ok(Success::new(FolderPlaces { places: found.map_err(|error| refused(&error))? }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order() -> FolderOrder {
+        let wishes = FolderWishes::default();
+        FolderOrder { path: "/a".into(), name: Some("a".into()), is_new: false, is_configured: false, wishes }
+    }
+
+    #[test]
+    fn an_order_that_takes_its_time_goes_on_and_one_that_nobody_takes_does_not() {
+        let (status, Success { data: report, .. }) =
+            bound_or_not_yet(Err(ServiceError::Timeout("FoldersActor")), order()).unwrap();
+        assert_eq!(status, StatusCode::ACCEPTED);
+        assert_eq!((&report.path[..], &report.folder[..], report.state), ("/a", "", FolderState::Starting));
+        assert!(report.reason.unwrap().contains("goes on"));
+        let down = bound_or_not_yet(Err(ServiceError::Down("FoldersActor")), order()).unwrap_err();
+        assert_eq!((down.status, down.code), (StatusCode::SERVICE_UNAVAILABLE, "actor_down"));
+        let (status, _) = bound_or_not_yet(Ok(Ok(FolderReport::default())), order()).unwrap();
+        assert_eq!(status, StatusCode::CREATED);
+    }
+
+    #[test]
+    fn why_nothing_is_known_of_the_network_is_said() {
+        let code = |asked| known_or_why(asked).1.map(|problem| problem.code);
+        assert_eq!(code(Ok(Ok(Vec::new()))), None);
+        assert_eq!(code(Ok(Err(FolderError::NoFolders("x".into())))).unwrap(), "no_folders");
+        assert_eq!(code(Ok(Err(FolderError::Failed("x".into())))).unwrap(), "store_unavailable");
+        let late = unavailable(FOLDERS, ServiceError::Timeout(FOLDERS), WITHIN);
+        assert!(late.message.contains("25 s"), "{}", late.message);
+        assert_eq!(code(Err(late)).unwrap(), "actor_timeout");
+    }
 }

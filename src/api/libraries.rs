@@ -52,7 +52,7 @@ async fn ask<T: Send + 'static>(
     message: impl FnOnce(RpcReplyPort<Result<T, LibraryError>>) -> LibraryMsg + Send,
 ) -> ApiResult<T> {
     let answer = state.view.library.call(message, WITHIN).await;
-    answer.map_err(|error| unavailable(LIBRARY, error))?.map_err(|error| refused(&error))
+    answer.map_err(|error| unavailable(LIBRARY, error, WITHIN))?.map_err(|error| refused(&error))
 }
 
 fn refused(error: &LibraryError) -> ApiError {

@@ -21,7 +21,7 @@ use super::bodies::{
     Verifying, is_running, node_status, visit,
 };
 use super::token::is_authorised;
-use super::view::{AgentView, ApiState, PEERS, ask, unavailable};
+use super::view::{ASK_TIMEOUT, AgentView, ApiState, PEERS, ask, unavailable};
 use super::{deletions, events, folders, libraries, metrics, page, proxy, token, why};
 use crate::actor::status::ActorStatus;
 use crate::http::description::{self, Description};
@@ -218,7 +218,7 @@ async fn forget_peer(State(state): State<ApiState>, Path(id): Path<String>) -> A
     )
 )]
 async fn verify(State(state): State<ApiState>) -> ApiResult<(StatusCode, Success<Verifying>)> {
-    state.view.peers.cast(PeersMsg::Verify).map_err(|error| unavailable(PEERS, error))?;
+    state.view.peers.cast(PeersMsg::Verify).map_err(|error| unavailable(PEERS, error, ASK_TIMEOUT))?;
     Ok((StatusCode::ACCEPTED, Success::new(Verifying { state: "reconciling" })))
 }
 

@@ -135,15 +135,15 @@ pub(super) async fn ask<M: Message, T: Send + 'static>(
     actor: &str,
     message: impl FnOnce(RpcReplyPort<T>) -> M + Send,
 ) -> ApiResult<T> {
-    service.call(message, ASK_TIMEOUT).await.map_err(|error| unavailable(actor, error))
+    service.call(message, ASK_TIMEOUT).await.map_err(|error| unavailable(actor, error, ASK_TIMEOUT))
 }
 
-/// 503 about an actor.
-pub(super) fn unavailable(actor: &str, error: ServiceError) -> ApiError {
+/// 503 about an actor that was asked, and had that long.
+pub(super) fn unavailable(actor: &str, error: ServiceError, within: Duration) -> ApiError {
     let (code, message) = match error {
         ServiceError::Down(_) => ("actor_down", format!("{actor} is not running at the moment")),
         ServiceError::Timeout(_) => {
-            ("actor_timeout", format!("{actor} did not answer within {} s", ASK_TIMEOUT.as_secs()))
+            ("actor_timeout", format!("{actor} did not answer within {} s", within.as_secs()))
         }
     };
     let hint = "GET /actors shows what it is doing; one that crashed is started again by itself";

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use self::which::{Asked, At, Which, file_in};
 use super::Context;
+use super::advice;
 use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::output::message;
@@ -160,7 +161,14 @@ async fn add(context: &Context, agent: &ApiClient, args: AddArgs) -> Result<(), 
     });
     let added: FolderReport = agent.post("/folders", &body).await?;
     if context.out.json {
-        return Ok(context.out.value(&added)?);
+        context.out.value(&added)?;
+    }
+    if added.folder.is_empty() {
+        let why = advice::in_words(added.reason.as_deref().unwrap_or("it is bound later"));
+        return Err(CliError::new(Exit::Timeout, format!("{}: {why}", added.path)));
+    }
+    if context.out.json {
+        return Ok(());
     }
     let (name, path) = (text::escape(&added.name), text::escape(&added.path));
     let id = short(&added.folder);

@@ -197,3 +197,14 @@ pub struct FolderVersion {
     /// Whether the folder has this one now.
     pub current: bool,
 }
+
+/// Why it is not known which folders the network has.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct KnownProblem {
+    /// For programs: `no_folders` where the store keeps none, `store_unavailable` where it does not say.
+    pub code: String,
+    /// For people: one sentence.
+    pub error: String,
+    /// For people: what to do.
+    pub hint: String,
+}

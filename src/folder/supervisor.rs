@@ -25,8 +25,10 @@ use crate::text::naming::meant;
 mod adding;
 mod binding;
 mod children;
+mod error;
 mod orders;
 
+pub use error::FolderError;
 pub(crate) use orders::FolderWishes;
 pub use orders::{FolderOrder, UnboundFolder};
 
@@ -36,28 +38,6 @@ pub const FOLDERS_MAX: usize = 64;
 const STOP_CHILDREN_WITHIN: Duration = Duration::from_secs(3);
 /// Longest wait for a FolderActor's report.
 const REPORT_WITHIN: Duration = Duration::from_millis(500);
-
-/// Why something cannot be done with a folder, in a sentence with the next step.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum FolderError {
-    /// What was asked makes no sense.
-    #[error("{0}")]
-    Invalid(String),
-    /// There is no such folder here.
-    #[error("no folder '{0}' is on this machine: `can-sync folder list` shows those that are")]
-    Unknown(String),
-    /// Several folders have the name.
-    #[error("several folders are called '{name}': {}; name one by its id", ids.join(", "))]
-    Ambiguous {
-        /// The name.
-        name: String,
-        /// Their ids.
-        ids: Vec<String>,
-    },
-    /// The store, `agent.db`, or the directory.
-    #[error("{0}")]
-    Failed(String),
-}
 
 /// What is answered to somebody who asks for something.
 pub type FolderReply<T> = RpcReplyPort<Result<T, FolderError>>;
@@ -329,7 +309,12 @@ impl FoldersState {
     ) {
         let (context, owner) = (self.args.context.clone(), myself.clone());
         self.tasks.spawn(async move {
-            let _ = reply.send(adding::add(&context, &order, &owner).await);
+            let added = adding::add(&context, &order, &owner).await;
+            // Who asked was told that it goes on.
+            if let (Err(why), true) = (&added, reply.is_closed()) {
+                tracing::warn!(path = %order.path.display(), %why, "a folder is not bound that somebody wanted");
+            }
+            let _ = reply.send(added);
         });
     }
 

@@ -246,6 +246,14 @@ async fn a_service_that_keeps_no_folders_is_named() {
         assert!(ran.code != 0 && ran.stderr.contains(&older), "{command:?}: {}", ran.stderr);
     }
     assert!(!agent.dir.join(".can-sync-folder").exists(), "nothing was bound");
+    let listed = agent.daemon.get("/folders").await;
+    assert_eq!((&listed["folders"], &listed["known"]), (&json!([]), &json!([])), "{listed}");
+    assert_eq!(listed["known_problem"]["code"], "no_folders", "{listed}");
+    assert_eq!(agent.add().await["code"], "no_folders");
+    let ran = agent.daemon.ok(&["folder", "list"]);
+    assert!(ran.stderr.contains(&older) && ran.stderr.contains("update the program"), "{}", ran.stderr);
+    let ran = agent.daemon.run(&["export", "out", "--folder", "photos"]);
+    assert!(ran.code == 1 && ran.stderr.contains(&older), "{} {}", ran.code, ran.stderr);
     // A ticket of a folder is not taken either.
     let owner = Agent::start(&service.addr.to_string(), "owner");
     owner.add().await;

@@ -549,6 +549,7 @@ async function dialPeer(fields) {
 async function addFolder(fields) {
   const name = fields.get("name").trim() || undefined;
   const made = await askJson("folders", "POST", { path: fields.get("path").trim(), name, mode: fields.get("mode") });
+  if (!made.folder) return `${visible(made.path)}: ${visible(made.reason ?? "it is bound later")}`;
   const room = made.room && !made.room.shares_blocks ? ` Its files take ${bytes(made.room.bytes)} in the store as well.` : "";
   return `${visible(made.path)} is the folder '${visible(made.name)}' now.${room}`;
 }

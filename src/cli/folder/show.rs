@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::which::{At, Folders, Which, bound, versions};
+use super::which::{At, FolderLists, Which, bound, versions};
 use crate::cli::Context;
 use crate::cli::client::ApiClient;
 use crate::cli::error::{CliError, Exit};
@@ -20,7 +20,12 @@ struct Conflicts {
 
 /// Those of this machine, then those that the network knows beside them.
 pub(super) async fn list(context: &Context, agent: &ApiClient) -> Result<(), CliError> {
-    let Folders { folders, known } = agent.get("/folders", &[]).await?;
+    let all: FolderLists = agent.get("/folders", &[]).await?;
+    let problem = all.problem();
+    if let Some(problem) = &problem {
+        message(&format!("can-sync: {problem}"));
+    }
+    let FolderLists { folders, known, .. } = all;
     let elsewhere = || known.iter().filter(|one| !one.bound);
     if context.out.json {
         for folder in &folders {
@@ -52,7 +57,7 @@ pub(super) async fn list(context: &Context, agent: &ApiClient) -> Result<(), Cli
         ]
     }));
     context.out.table(Some(&["ID", "NAME", "STATE", "FILES", "DIRECTORY"]), &rows)?;
-    if rows.is_empty() {
+    if rows.is_empty() && problem.is_none() {
         message("no folder is known; `can-sync folder add DIR` makes one");
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::cli::advice;
 use crate::cli::asking::ask;
 use crate::cli::client::ApiClient;
 use crate::cli::error::{CliError, Exit};
@@ -12,7 +13,7 @@ use crate::cli::output::message;
 use crate::cli::resolve;
 use crate::cli::text;
 use crate::entry::composed;
-use crate::folder::report::{FolderReport, FolderVersion, KnownFolder};
+use crate::folder::report::{FolderReport, FolderVersion, KnownFolder, KnownProblem};
 use crate::text::naming::meant;
 
 /// Folders that an error lists.
@@ -20,9 +21,25 @@ const LISTED_MAX: usize = 16;
 
 /// `GET /folders`.
 #[derive(Deserialize)]
-pub(super) struct Folders {
+pub(super) struct FolderLists {
     pub(super) folders: Vec<FolderReport>,
     pub(super) known: Vec<KnownFolder>,
+    /// Why those are not known.
+    #[serde(default)]
+    known_problem: Option<KnownProblem>,
+}
+
+impl FolderLists {
+    /// Why it is not known which folders the network has, in a sentence and what to do.
+    pub(super) fn problem(&self) -> Option<CliError> {
+        let KnownProblem { code, error, hint } = self.known_problem.clone()?;
+        let error = format!("which folders the network has is not known: {}", advice::in_words(&error));
+        let error = CliError::failure(error).with_code(Some(code));
+        Some(match advice::for_people(&hint) {
+            Some(advice) => error.hint(advice),
+            None => error,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -143,11 +160,11 @@ fn split<'a>(words: &'a [String], named: Option<&'a str>) -> Result<(Option<&'a 
 
 /// The id of a folder that the network knows, whether or not it is on this machine.
 pub(in crate::cli) async fn known(agent: &ApiClient, wanted: &str) -> Result<String, CliError> {
-    let folders: Folders = agent.get("/folders", &[]).await?;
+    let folders: FolderLists = agent.get("/folders", &[]).await?;
     if let Some(problem) = folders.problem() {
         return Err(problem);
     }
-    let Folders { known, .. } = folders;
+    let FolderLists { known, .. } = folders;
     let found = meant(wanted, known, |one| (&one.folder, &one.name));
     match found.as_slice() {
         [one] => Ok(one.folder.clone()),
@@ -162,7 +179,7 @@ pub(in crate::cli) async fn known(agent: &ApiClient, wanted: &str) -> Result<Str
 }
 
 pub(super) async fn bound(agent: &ApiClient) -> Result<Vec<FolderReport>, CliError> {
-    Ok(agent.get::<Folders>("/folders", &[]).await?.folders)
+    Ok(agent.get::<FolderLists>("/folders", &[]).await?.folders)
 }
 
 pub(super) async fn versions(
@@ -310,7 +327,7 @@ pub(super) enum Chosen {
 
 /// Asks a person on the terminal which folder is meant where several have the name; `None` where that is no question.
 pub(super) async fn ask_which(agent: &ApiClient, name: &str, path: &str) -> Result<Option<Chosen>, CliError> {
-    let Folders { folders, known } = agent.get("/folders", &[]).await?;
+    let FolderLists { folders, known, .. } = agent.get("/folders", &[]).await?;
     let known: Vec<KnownFolder> =
         known.into_iter().filter(|one| composed(&one.name) == composed(name)).collect();
     let is_bound = real(Path::new(path)).is_some_and(|path| {

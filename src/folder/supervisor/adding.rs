@@ -112,7 +112,7 @@ pub(super) async fn add(
     let failed = |why: String| FolderError::Failed(why);
     let real = real_path(&order.path).await?;
     let _alone = context.busy.binding.lock().await;
-    let known = definitions(context).await.map_err(|error| failed(error.to_string()))?;
+    let known = definitions(context).await?;
     let before = bindings(context).await?.all;
     let found = marker_at(context, &real).await?;
     let mine = before.iter().find(|one| one.path == real);

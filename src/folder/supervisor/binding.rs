@@ -79,7 +79,7 @@ pub(super) async fn known(
     context: &FolderContext,
     bound: &[FolderId],
 ) -> Result<Vec<KnownFolder>, FolderError> {
-    let all = definitions(context).await.map_err(|error| FolderError::Failed(error.to_string()))?;
+    let all = definitions(context).await?;
     Ok(all
         .into_iter()
         .map(|one| KnownFolder {
@@ -139,7 +139,6 @@ pub(super) async fn history(
     folder: FolderId,
     path: &str,
 ) -> Result<Vec<FolderVersion>, FolderError> {
-    let failed = |error: StoreError| FolderError::Failed(error.to_string());
     let parsed = EntryPath::parse(path).map_err(|error| FolderError::Invalid(error.to_string()))?;
     let hash = EntryHash::of(folder, &parsed);
     let ask = async {
@@ -147,7 +146,7 @@ pub(super) async fn history(
         // Others may have made any number of versions: the newest are shown.
         Ok::<_, StoreError>((now, context.store.entry_history(folder, path.to_owned(), None).await?))
     };
-    let (now, before) = timeout(STORE_WITHIN, ask).await.map_err(|_| failed(late()))?.map_err(failed)?;
+    let (now, before) = timeout(STORE_WITHIN, ask).await.map_err(|_| late())??;
     let version = |record: FolderRecord, current: bool| match record {
         FolderRecord::Entry(entry) => Some(FolderVersion {
             at_ms: entry.hlc.ms(),
@@ -167,12 +166,11 @@ pub(super) async fn conflicts(
     context: &FolderContext,
     folder: FolderId,
 ) -> Result<Vec<FolderConflict>, FolderError> {
-    let failed = |error: StoreError| FolderError::Failed(error.to_string());
     let (mut all, mut cursor) = (Vec::new(), None);
     loop {
         let query = EntryQuery { folder: Some(folder), prefix: String::new(), cursor, limit: ENTRIES_MAX };
         let page = timeout(STORE_WITHIN, context.store.entries(query)).await;
-        let page = page.map_err(|_| failed(late()))?.map_err(failed)?;
+        let page = page.map_err(|_| late())??;
         all.extend(page.records.into_iter().filter_map(|record| match record {
             FolderRecord::Entry(entry) if entry.is_live() && entry.path.is_conflict() => {
                 Some(FolderConflict {
@@ -199,9 +197,8 @@ pub(super) async fn places(
     hashes: Vec<ContentHash>,
     names: &BTreeMap<FolderId, String>,
 ) -> Result<Vec<FolderPlace>, FolderError> {
-    let failed = |error: StoreError| FolderError::Failed(error.to_string());
     let found = timeout(STORE_WITHIN, context.store.entries_with(hashes)).await;
-    let found = found.map_err(|_| failed(late()))?.map_err(failed)?;
+    let found = found.map_err(|_| late())??;
     Ok(found
         .into_iter()
         .filter_map(|record| {
