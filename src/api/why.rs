@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
 use tokio::time::timeout;
@@ -13,6 +13,7 @@ use crate::clock::span;
 use crate::folder::report::FolderPlace;
 use crate::folder::supervisor::FoldersMsg;
 use crate::http::envelope::Success;
+use crate::http::extract::HashPath;
 use crate::http::{ApiError, ApiResult};
 use crate::peer::messages::PeersMsg;
 use crate::peer::report::{SourceReport, SourceState, WaitingReport, WhyReport};
@@ -91,9 +92,8 @@ pub(super) struct WhyView {
 )]
 pub(super) async fn why(
     State(state): State<ApiState>,
-    Path(hash): Path<String>,
+    HashPath(hash): HashPath,
 ) -> ApiResult<Success<WhyView>> {
-    let hash = parse_hash(&hash)?;
     let (stands, folders) = tokio::join!(stands(&state.view, hash), folders(&state.view, hash));
     Ok(Success::new(WhyView { folders, ..stands? }))
 }
@@ -118,9 +118,8 @@ pub(super) async fn why(
 )]
 pub(super) async fn fetch(
     State(state): State<ApiState>,
-    Path(hash): Path<String>,
+    HashPath(hash): HashPath,
 ) -> ApiResult<(StatusCode, Success<WhyView>)> {
-    let hash = parse_hash(&hash)?;
     let view = &state.view;
     let known = stored(view, hash).await?;
     let mut held = known.as_ref().is_some_and(|known| known.holding.is_held());
@@ -173,13 +172,6 @@ pub(super) async fn want(view: &AgentView, hash: ContentHash) -> bool {
         }
         Ok(Err(_)) | Err(_) => false,
     }
-}
-
-fn parse_hash(hash: &str) -> ApiResult<ContentHash> {
-    hash.parse().map_err(|_| {
-        let hint = "a CAN hash has 64 hexadecimal digits";
-        ApiError::new(StatusCode::BAD_REQUEST, "bad_hash", "that is no CAN hash", hint)
-    })
 }
 
 /// Where a content stands; not in which folders, which is another question.

@@ -77,7 +77,7 @@ async fn what_nobody_has_is_searched_for_once_and_said_to_be_nowhere() {
     assert_eq!(error, "it is not here, and the one peer that was asked does not have it");
     assert_eq!(b.get("/status").await["data"]["sync"]["state"], "in_sync", "nothing is missing for that");
     let refused = b.post("/fetch/xyz", json!({})).await;
-    assert_eq!((&refused["status"], &refused["code"]), (&json!("error"), &json!("bad_hash")));
+    assert_eq!((&refused["status"], &refused["code"]), (&json!("error"), &json!("invalid_hash")));
 }
 
 /// A node that holds one connection of its own at a time.
