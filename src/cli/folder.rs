@@ -261,10 +261,10 @@ mod tests {
     #[test]
     fn times_and_days_are_taken() {
         assert_eq!(moment("2026-11-29T08:00:00Z").unwrap().as_second(), 1_795_939_200);
-        assert!(
-            moment("2026-11-29").unwrap()
-                > moment("2026-11-29T00:00:00Z").unwrap() - jiff::Span::new().hours(24)
-        );
+        // The whole day counts, as it is here.
+        let last = jiff::civil::date(2026, 11, 29).at(23, 59, 59, 999_000_000);
+        let last = last.to_zoned_datetime(jiff::tz::TimeZone::system()).unwrap().timestamp();
+        assert_eq!(moment("2026-11-29").unwrap().as_millisecond(), last.as_millisecond());
         assert!(moment("yesterday").unwrap_err().contains("2026-11-29"));
     }
 
