@@ -4,8 +4,8 @@
 //! hash in its name. So a second export of the same adds nothing. Memory: a page of assets, and what is on its way.
 
 use std::collections::HashMap;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,9 +13,10 @@ use futures::StreamExt as _;
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncWriteExt as _;
 use tokio::task::spawn_blocking;
 
-use self::placing::{ExportDir, ExportName, Place};
+use self::placing::{ExportDir, ExportName, Place, PlaceError};
 use super::Context;
 use super::assets::{Asset, AssetPage, PAGE_MAX};
 use super::client::ApiClient;
@@ -96,7 +97,8 @@ pub(super) async fn run(context: &Context, args: ExportArgs) -> Result<(), CliEr
         places(&agent, &[], None).await?;
         None
     };
-    let target = Arc::new(ExportDir::make(&dir)?);
+    let made = spawn_blocking(move || ExportDir::make(&dir)).await;
+    let target = Arc::new(made.map_err(|e| CliError::failure(format!("cannot make the directory: {e}")))??);
     let mut query = filters.query();
     let path = if query.is_empty() { "/list" } else { "/search" };
     if held {
@@ -226,7 +228,7 @@ async fn exports(
     Ok(all)
 }
 
-/// Writes a file under a temporary name, checks it, makes it durable, and gives it a name that nothing has. `None` if it is there
+/// Writes a file under a temporary name, checks it, makes it durable, and gives it a name that nothing has; `false` if it is there
 /// already.
 async fn write(
     store: &ApiClient,
@@ -236,24 +238,27 @@ async fn write(
 ) -> Result<(PathBuf, bool), ExportFailure> {
     let &Export { hash, size, executable, mtime_ms, .. } = export;
     let (to, name) = (Arc::clone(target), export.name.clone());
-    let place = blocking(move || to.place(&name, hash, size)).await?;
-    let dir = match place {
+    let (dir, file) = match blocking(move || to.begin(&name, hash, size, executable)).await? {
         Place::There(path) => return Ok((path, false)),
-        Place::Free(dir) => dir,
+        Place::Free(dir, file) => (dir, file),
     };
-    let mut file = ExportDir::temporary(&dir, executable).map_err(|e| cannot(&dir, &e))?;
+    let path = export.name.below(&dir);
+    let cannot = || PlaceError::at("write", &path);
     // What went since it was listed is one file that is not exported, and nothing to fetch.
     let mut response = super::get::read_local(store, hash).await?;
     let mut hasher = Sha256::new();
+    let mut writer = tokio::fs::File::from_std(file.as_file().try_clone().map_err(cannot())?);
     while let Some(chunk) = response.chunk().await.map_err(|e| store.unreachable(&e))? {
         hasher.update(&chunk);
-        file.write_all(&chunk).map_err(|e| cannot(&dir, &e))?;
+        writer.write_all(&chunk).await.map_err(cannot())?;
         count(chunk.len() as u64);
     }
+    writer.flush().await.map_err(cannot())?;
     let found = ContentHash(hasher.finalize().into());
     if found != hash {
         let damaged = format!("the content that the store gave is damaged: it hashes to {found}");
-        return Err(CliError::failure(damaged).into());
+        let hint = format!("`can-sync fetch {hash}` gets it from another machine; then export again");
+        return Err(CliError::failure(damaged).hint(hint).into());
     }
     let name = export.name.clone();
     blocking(move || {
@@ -263,17 +268,16 @@ async fn write(
             // A file system without such times has its own.
             file.as_file().set_modified(time).ok();
         }
-        file.as_file().sync_all()?;
+        file.as_file().sync_all().map_err(PlaceError::at("write", &path))?;
         ExportDir::name(file, &dir, &name, hash, size)
     })
     .await
 }
 
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    work: impl FnOnce() -> Result<T, PlaceError> + Send + 'static,
 ) -> Result<T, ExportFailure> {
-    let done = spawn_blocking(work).await.map_err(|e| CliError::failure(e.to_string()))?;
-    done.map_err(|e| cannot(Path::new(""), &e))
+    Ok(spawn_blocking(work).await.map_err(|e| CliError::failure(e.to_string()))??)
 }
 
 /// Why a file was not exported.
@@ -293,17 +297,22 @@ impl From<CliError> for ExportFailure {
     }
 }
 
-fn cannot(dir: &Path, error: &io::Error) -> ExportFailure {
-    let place = if dir.as_os_str().is_empty() { String::new() } else { format!(" in '{}'", dir.display()) };
-    let is_end = is_full(error);
-    let failure = CliError::failure(format!("cannot write{place}: {error}"));
-    let hint = "make room and export again: what is there already is passed over";
-    ExportFailure { error: if is_end { failure.hint(hint) } else { failure }, is_end }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+impl From<PlaceError> for ExportFailure {
+    fn from(error: PlaceError) -> Self {
+        use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        let kind = error.source.kind();
+        let (hint, is_end) = if matches!(kind, StorageFull | QuotaExceeded) {
+            ("make room and export again", true)
+        } else if kind == ReadOnlyFilesystem {
+            ("nothing can be written there: export to another directory", true)
+        } else if kind == PermissionDenied {
+            ("see that you may write there, and export again", false)
+        } else {
+            ("mend that and export again", false)
+        };
+        let hint = format!("{hint}: what is there already is passed over");
+        Self { error: CliError::failure(error.to_string()).hint(hint), is_end }
+    }
 }
 
 /// What became of one file.

@@ -150,6 +150,8 @@ async fn a_full_disk_leaves_no_half_file() {
     }
     let ran = desk.run(&["export", "out"]);
     assert!(ran.code == 1 && ran.stderr.contains("make room"), "{} {}", ran.code, ran.stderr);
+    let is_named = (0..8).any(|n| ran.stderr.contains(&format!("/out/{n}.txt': No space left")));
+    assert!(is_named, "{}", ran.stderr);
     for (name, content) in files(&out) {
         assert!(!name.starts_with(".can-sync"), "{name} was left");
         assert_eq!(content.len(), 300_000, "{name}");

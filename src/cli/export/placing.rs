@@ -57,6 +57,11 @@ impl ExportName {
         Self { above: Vec::new(), name }
     }
 
+    /// Its path, in the directory that it goes to.
+    pub(super) fn below(&self, dir: &Path) -> PathBuf {
+        dir.join(&self.name)
+    }
+
     /// The name that it has where another file has its own: the beginning of the hash is in it, or all of the hash.
     fn apart(&self, hash: ContentHash, digits: usize) -> String {
         let (stem, extension) = split(&self.name);
@@ -93,13 +98,29 @@ fn safe_name(name: &str) -> Option<String> {
     Some(format!("{}{extension}", &stem[..stem.floor_char_boundary(room.min(stem.len()))]))
 }
 
+/// What cannot be done to which file, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} '{}': {source}", path.display())]
+pub(super) struct PlaceError {
+    action: &'static str,
+    path: PathBuf,
+    pub(super) source: io::Error,
+}
+
+impl PlaceError {
+    /// For `map_err`.
+    pub(super) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self { action, path: path.to_owned(), source }
+    }
+}
+
 /// Where a file may go.
 #[derive(Debug)]
 pub(super) enum Place {
     /// It is there already.
     There(PathBuf),
-    /// In this directory, under a name that is chosen once it is whole.
-    Free(PathBuf),
+    /// In this directory, under a name that is chosen once it is whole. Until then it is in this file, which goes where it is dropped.
+    Free(PathBuf, NamedTempFile),
 }
 
 /// The directory that is exported to.
@@ -109,10 +130,10 @@ pub(super) struct ExportDir {
 }
 
 impl ExportDir {
-    /// Makes it, if it is not there.
+    /// Makes it, if it is not there, and sees that it takes files.
     ///
     /// # Errors
-    /// It cannot be made, is no directory, or holds a node's own data.
+    /// It cannot be made or written to, is no directory, or holds a node's own data.
     pub(super) fn make(dir: &Path) -> Result<Self, CliError> {
         let shown = dir.display();
         if fs::metadata(dir).is_ok_and(|meta| !meta.is_dir()) {
@@ -127,52 +148,71 @@ impl ExportDir {
             let error = format!("'{shown}' belongs to the node whose data is in '{own}'");
             return Err(CliError::new(Exit::Usage, error).hint("export to a directory of your own"));
         }
-        fs::create_dir_all(dir).map_err(|e| CliError::failure(format!("cannot make '{shown}': {e}")))?;
-        let root =
-            fs::canonicalize(dir).map_err(|e| CliError::failure(format!("cannot look at '{shown}': {e}")))?;
+        let cannot = |what: &str, e: &dyn fmt::Display| {
+            CliError::failure(format!("cannot {what} '{shown}': {e}"))
+                .hint("export to a directory that you may write to")
+        };
+        fs::create_dir_all(dir).map_err(|e| cannot("make the directory", &e))?;
+        let root = fs::canonicalize(dir).map_err(|e| cannot("look at", &e))?;
+        // Rather than once for each file.
+        Self::temporary(&root, false).map_err(|e| cannot("write to", &e.source))?;
         Ok(Self { root })
     }
 
-    /// Looks whether the file is there, and makes the directories above it.
+    /// Looks whether the file is there, and begins it where it is not, with the directories above it.
     ///
     /// # Errors
     /// What the system says; no name is free.
-    pub(super) fn place(&self, name: &ExportName, hash: ContentHash, size: u64) -> io::Result<Place> {
+    pub(super) fn begin(
+        &self,
+        name: &ExportName,
+        hash: ContentHash,
+        size: u64,
+        executable: bool,
+    ) -> Result<Place, PlaceError> {
         let mut dir = self.root.clone();
         for above in &name.above {
             dir = directory(&dir, above)?;
         }
-        match Self::free(&dir, name, hash, size)? {
-            (path, true) => Ok(Place::There(path)),
-            (_, false) => Ok(Place::Free(dir)),
+        if let (path, true) = Self::free(&dir, name, hash, size)? {
+            return Ok(Place::There(path));
         }
+        let file = Self::temporary(&dir, executable)?;
+        Ok(Place::Free(dir, file))
     }
 
     /// The first name that nothing has, or under which the file is, and then `true`.
-    fn free(dir: &Path, name: &ExportName, hash: ContentHash, size: u64) -> io::Result<(PathBuf, bool)> {
+    fn free(
+        dir: &Path,
+        name: &ExportName,
+        hash: ContentHash,
+        size: u64,
+    ) -> Result<(PathBuf, bool), PlaceError> {
         for called in [name.name.clone(), name.apart(hash, 8), name.apart(hash, 64)] {
             let path = dir.join(called);
             match fs::symlink_metadata(&path) {
-                Ok(meta) if meta.is_file() && meta.len() == size && is_same(&path, hash)? => {
-                    return Ok((path, true));
+                Ok(meta) if meta.is_file() && meta.len() == size => {
+                    if is_same(&path, hash).map_err(PlaceError::at("read", &path))? {
+                        return Ok((path, true));
+                    }
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((path, false)),
-                Err(error) => return Err(error),
+                Err(error) => return Err(PlaceError::at("write", &path)(error)),
             }
         }
-        Err(io::Error::new(io::ErrorKind::AlreadyExists, "every name that it could have is taken"))
+        let taken = io::Error::new(io::ErrorKind::AlreadyExists, "every name that it could have is taken");
+        Err(PlaceError::at("write", &name.below(dir))(taken))
     }
 
-    /// A file in the making. It goes where it is dropped.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub(super) fn temporary(dir: &Path, executable: bool) -> io::Result<NamedTempFile> {
+    /// A file in the making.
+    fn temporary(dir: &Path, executable: bool) -> Result<NamedTempFile, PlaceError> {
         let mut builder = tempfile::Builder::new();
         // As any new file: the umask takes its part.
         let mode = if executable { 0o777 } else { 0o666 };
-        builder.prefix(".can-sync-export-").permissions(Permissions::from_mode(mode)).tempfile_in(dir)
+        let begun =
+            builder.prefix(".can-sync-export-").permissions(Permissions::from_mode(mode)).tempfile_in(dir);
+        begun.map_err(PlaceError::at("make a file in", dir))
     }
 
     /// Gives it a name that nothing has; `false` if it came to be there meanwhile.
@@ -185,7 +225,7 @@ impl ExportDir {
         name: &ExportName,
         hash: ContentHash,
         size: u64,
-    ) -> io::Result<(PathBuf, bool)> {
+    ) -> Result<(PathBuf, bool), PlaceError> {
         loop {
             let (path, is_there) = Self::free(dir, name, hash, size)?;
             if is_there {
@@ -194,37 +234,39 @@ impl ExportDir {
             match file.persist_noclobber(&path) {
                 Ok(_) => return Ok((path, true)),
                 Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => file = error.file,
-                Err(error) => return Err(error.error),
+                Err(error) => return Err(PlaceError::at("write", &path)(error.error)),
             }
         }
     }
 }
 
 /// The directory of this name, made if need be; beside it, where a file or a link has the name.
-fn directory(dir: &Path, name: &str) -> io::Result<PathBuf> {
+fn directory(dir: &Path, name: &str) -> Result<PathBuf, PlaceError> {
     for nth in 1..=DIRECTORY_NAMES {
         let called = if nth == 1 { name.to_owned() } else { format!("{name} ({nth})") };
         let path = dir.join(called);
-        match fs::symlink_metadata(&path) {
-            Ok(meta) if meta.is_dir() => return Ok(path),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::create_dir(&path) {
-                Ok(()) => return Ok(path),
-                // Another file made it meanwhile, or was put there.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    if fs::symlink_metadata(&path)?.is_dir() {
-                        return Ok(path);
-                    }
-                }
-                Err(error) => return Err(error),
-            },
-            Err(error) => return Err(error),
+        if is_directory(&path).map_err(PlaceError::at("make the directory", &path))? {
+            return Ok(path);
         }
     }
-    Err(io::Error::new(
-        io::ErrorKind::AlreadyExists,
-        format!("files have the name of the directory '{name}'"),
-    ))
+    let taken = io::Error::new(io::ErrorKind::AlreadyExists, "files have the names that it could have");
+    Err(PlaceError::at("make the directory", &dir.join(name))(taken))
+}
+
+/// Makes a directory, unless there is one; `false` where something else has the name.
+fn is_directory(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) => Ok(meta.is_dir()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::create_dir(path) {
+            Ok(()) => Ok(true),
+            // Another file made it meanwhile, or was put there.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Ok(fs::symlink_metadata(path)?.is_dir())
+            }
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether a file has this content.
@@ -282,10 +324,9 @@ mod tests {
             let (name, hash, size) =
                 (ExportName::of_path(path, hash(content)), hash(content), content.len() as u64);
             let below = |path: PathBuf| path.strip_prefix(&dir.root).unwrap().display().to_string();
-            match dir.place(&name, hash, size).unwrap() {
+            match dir.begin(&name, hash, size, false).unwrap() {
                 Place::There(path) => (below(path), false),
-                Place::Free(at) => {
-                    let mut file = ExportDir::temporary(&at, false).unwrap();
+                Place::Free(at, mut file) => {
                     io::Write::write_all(&mut file, content.as_bytes()).unwrap();
                     let (path, is_new) = ExportDir::name(file, &at, &name, hash, size).unwrap();
                     (below(path), is_new)
@@ -308,5 +349,25 @@ mod tests {
         assert!(export("file", "six").0.starts_with("file ("));
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
         assert_eq!(fs::read_to_string(out.join("a/b.txt")).unwrap(), "one");
+    }
+    #[test]
+    fn errors_name_the_file_and_what_is_wrong() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = ExportDir::make(home.path()).unwrap();
+        let name = ExportName::of_path("a/b.txt", HASH);
+        fs::create_dir(home.path().join("a")).unwrap();
+        for taken in ["b.txt".to_owned(), name.apart(HASH, 8), name.apart(HASH, 64)] {
+            fs::write(home.path().join("a").join(taken), "others'").unwrap();
+        }
+        let error = dir.begin(&name, HASH, 1, false).unwrap_err().to_string();
+        assert!(error.contains("/a/b.txt': every name that it could have is taken"), "{error}");
+        let long = ExportName { above: vec!["d".repeat(300)], name: "x".to_owned() };
+        let error = dir.begin(&long, HASH, 1, false).unwrap_err().to_string();
+        assert!(error.starts_with("cannot make the directory '") && error.contains("ddd': "), "{error}");
+        let error = ExportDir::temporary(&home.path().join("none"), false).unwrap_err().to_string();
+        assert!(error.contains("none': "), "{error}");
+        let error = ExportDir::make(&home.path().join("a/b.txt/c")).unwrap_err().to_string();
+        assert!(error.contains("/a/b.txt/c': ") && error.contains("\n  export to"), "{error}");
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "nothing is left of the attempts");
     }
 }
