@@ -348,8 +348,14 @@ async fn a_folder_of_scans_alone_is_not_watched_and_finds_changes_all_the_same()
     assert!(desk.ok(&["folder", "status"]).text().contains("from time to time"));
     // Over HTTP as well, with either spelling of a mode.
     let texts = dir(&desk, "Texts");
-    let body = json!({ "path": texts, "mode": "read_only", "removals": "ignore" });
+    let body = json!({ "path": texts, "name": "Café", "mode": "read_only", "removals": "ignore" });
     let added = desk.post("/folders", &body).await["data"].take();
+    // Named as people type it, there and on the command line.
+    for name in ["caf%C3%A9", "CAFE%CC%81", &added["folder"].as_str().unwrap()[..4]] {
+        assert_eq!(desk.get(&format!("/folders/{name}")).await["folder"], added["folder"], "{name}");
+    }
+    let shown = desk.ok(&["folder", "status", "CAFE\u{301}", "--json"]).json().remove(0);
+    assert_eq!(shown["folder"], added["folder"]);
     assert_eq!((&added["mode"], &added["removals"]), (&json!("read-only"), &json!("ignore")), "{added}");
     assert_eq!(desk.post("/folders", &json!({ "path": "relative" })).await["code"], "invalid_folder");
     assert_eq!(desk.post("/folders", &json!({ "path": texts, "mode": "x" })).await["status"], "error");
