@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::support::daemon::{Daemon, embedded_yaml};
+use crate::support::files::contents;
 use crate::support::mounted::Mounted;
 use crate::support::nodes::eventually;
 
@@ -15,15 +16,10 @@ fn start() -> Daemon {
     Daemon::start(&embedded_yaml("name: desk"))
 }
 
-/// Every file below a directory, by its path.
+/// Every file below a directory, ours too, by its path.
 fn files(dir: &Path) -> BTreeMap<String, String> {
-    let walk = walkdir::WalkDir::new(dir).into_iter().filter_map(Result::ok);
-    walk.filter(|entry| entry.file_type().is_file())
-        .map(|entry| {
-            let name = entry.path().strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
-            (name, fs::read_to_string(entry.path()).unwrap())
-        })
-        .collect()
+    let text = |(name, content)| (name, String::from_utf8(content).unwrap());
+    contents(dir, |_| false).into_iter().map(text).collect()
 }
 
 fn map(expected: &[(&str, &str)]) -> BTreeMap<String, String> {

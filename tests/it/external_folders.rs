@@ -20,8 +20,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use crate::support::bound::{files, has_files, put_file};
+use crate::support::bound::{has_files, put_file};
 use crate::support::daemon::{Daemon, yaml};
+use crate::support::files::files;
 use crate::support::nodes::{PASSPHRASE, eventually};
 use crate::support::service::{KEY, ServiceProcess};
 

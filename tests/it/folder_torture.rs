@@ -14,6 +14,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, embedded_yaml};
+use crate::support::files::contents;
 use crate::support::nodes::eventually;
 
 const KILLS: usize = 6;
@@ -103,19 +104,9 @@ fn content(random: &mut StdRng) -> Vec<u8> {
     content
 }
 
-/// Every file below a directory, but for what lies in our own.
+/// Every file of a folder's directory, but for what lies in our own.
 fn files(dir: &Path) -> Files {
-    let walk = walkdir::WalkDir::new(dir).into_iter().filter_entry(|entry| {
-        let name = entry.file_name().to_string_lossy();
-        name != ".can-sync-trash" && name != ".can-sync-folder"
-    });
-    let files = walk.filter_map(Result::ok).filter(|entry| entry.file_type().is_file());
-    files
-        .filter_map(|entry| {
-            let name = entry.path().strip_prefix(dir).ok()?.to_str()?.to_owned();
-            Some((name, fs::read(entry.path()).ok()?))
-        })
-        .collect()
+    contents(dir, |name| [".can-sync-trash", ".can-sync-folder"].contains(&name))
 }
 
 /// How many files both directories lack together, or have too many.

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Daemon, embedded_yaml};
-use crate::support::machine::{Machine, files, knows, pair};
+use crate::support::files::files;
+use crate::support::machine::{Machine, knows, pair};
 use crate::support::nodes::eventually;
 
 mod binding;

@@ -12,7 +12,8 @@ use can_sync::testing::wire::proto::{Offer, WireEntry, frame};
 use serde_json::{Value, json};
 
 use crate::libraries::{Invited, Share, stranger};
-use crate::support::bound::{BoundNode, files};
+use crate::support::bound::BoundNode;
+use crate::support::files::files;
 use crate::support::library_member::Member;
 use crate::support::nodes::{TestNode, eventually};
 use crate::support::store::hash_of;

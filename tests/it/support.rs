@@ -12,6 +12,7 @@ pub(crate) mod description;
 pub(crate) mod embedded;
 pub(crate) mod fake_daemon;
 pub(crate) mod faulty;
+pub(crate) mod files;
 pub(crate) mod folder;
 #[path = "../support/forwarder.rs"]
 pub(crate) mod forwarder;

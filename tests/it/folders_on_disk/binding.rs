@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::support::machine::{Machine, acquainted, files, knows, pair};
+use crate::support::files::files;
+use crate::support::machine::{Machine, acquainted, knows, pair};
 use crate::support::nodes::eventually;
 
 const ALL: [(&str, &str); 3] = [("d/three.txt", "three"), ("one.txt", "one"), ("two.txt", "two")];

@@ -14,8 +14,9 @@ use can_sync::testing::record::Hlc;
 use can_sync::testing::store::entries::EntryOutcome;
 use serde_json::{Value, json};
 
+use crate::support::files::files;
 use crate::support::folder::{author, file_of, take};
-use crate::support::machine::{files, pair};
+use crate::support::machine::pair;
 use crate::support::nodes::eventually;
 
 fn names(report: &Value, list: &str, path: &str) -> bool {

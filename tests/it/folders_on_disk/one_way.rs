@@ -4,7 +4,8 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::machine::{acquainted, files, knows, pair};
+use crate::support::files::files;
+use crate::support::machine::{acquainted, knows, pair};
 use crate::support::nodes::eventually;
 use crate::support::store::hash_of;
 

@@ -4,7 +4,8 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::machine::{Machine, acquainted, files, knows, pair};
+use crate::support::files::files;
+use crate::support::machine::{Machine, acquainted, knows, pair};
 use crate::support::store::hash_of;
 
 /// Names of what is in the trash, cut from when it was taken out.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::files::files;
 use super::nodes::{TestNode, eventually};
 
 /// A node, and a home with a directory for each folder.
@@ -98,19 +99,4 @@ pub(crate) async fn has_files(dir: &Path, expected: &[(&str, &str)], more: impl 
         Err(format!("{found:?}, and {}", more().await))
     })
     .await;
-}
-
-/// Every file below a directory with its content, but our own.
-pub(crate) fn files(dir: &Path) -> BTreeMap<String, String> {
-    let walk = walkdir::WalkDir::new(dir)
-        .into_iter()
-        .filter_entry(|entry| !entry.file_name().to_string_lossy().starts_with(".can-sync"));
-    let files = walk.filter_map(Result::ok).filter(|entry| entry.file_type().is_file());
-    files
-        .filter_map(|entry| {
-            let name = entry.path().strip_prefix(dir).ok()?.to_str()?.to_owned();
-            // One that goes meanwhile is found to be gone with the next look.
-            Some((name, fs::read_to_string(entry.path()).ok()?))
-        })
-        .collect()
 }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use can_sync::testing::config::Config;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::files::files;
 use super::nodes::{TestNode, eventually};
 
 /// A node with a bound directory.
@@ -18,12 +18,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) async fn start(name: &str) -> Self {
-        Self::start_with(name, |_| {}).await
-    }
-
-    /// As [`Self::start`]; `adjust` changes the configuration first.
-    pub(crate) async fn start_with(name: &str, adjust: impl FnOnce(&mut Config)) -> Self {
-        let node = TestNode::start(name, adjust).await;
+        let node = TestNode::start(name, |_| {}).await;
         let home = tempfile::tempdir().expect("a directory");
         fs::create_dir(home.path().join("Photos")).expect("a directory");
         Self { node, home }
@@ -99,21 +94,6 @@ impl Machine {
         })
         .await;
     }
-}
-
-/// Every file below a directory with its content, but our own.
-pub(crate) fn files(dir: &Path) -> BTreeMap<String, String> {
-    let walk = walkdir::WalkDir::new(dir)
-        .into_iter()
-        .filter_entry(|entry| !entry.file_name().to_string_lossy().starts_with(".can-sync"));
-    let files = walk.filter_map(Result::ok).filter(|entry| entry.file_type().is_file());
-    files
-        .filter_map(|entry| {
-            let name = entry.path().strip_prefix(dir).ok()?.to_str()?.to_owned();
-            // One that goes meanwhile is found to be gone with the next look.
-            Some((name, fs::read_to_string(entry.path()).ok()?))
-        })
-        .collect()
 }
 
 /// Two machines that know each other, with the folder on both.
