@@ -1,6 +1,6 @@
 //! The API of folders: directories of this machine that are kept alike with those of others.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use ractor::RpcReplyPort;
 use utoipa_axum::router::OpenApiRouter;
@@ -18,15 +18,19 @@ use crate::folder::report::{FolderReport, FolderState, KnownFolder, KnownProblem
 use crate::folder::supervisor::{FolderError, FolderOrder, FolderWishes, FoldersMsg};
 use crate::folder::work::answering::FolderCommand;
 use crate::http::envelope::Success;
-use crate::http::extract::{JsonBody, Params, parse_hash};
+use crate::http::extract::{JsonBody, Params, PathText, parse_hash};
 use crate::http::{ApiError, ApiResult};
 use crate::record::ContentHash;
 use crate::store::entries::ENTRIES_MAX;
+use crate::text::quoted;
 
 mod bodies;
 
 /// Longest wait for it: binding writes to the directory, and commands wait for a look under way.
 const WITHIN: std::time::Duration = std::time::Duration::from_secs(25);
+
+/// Longest path that a system knows.
+const PATH_BYTES_MAX: usize = 4096;
 
 /// The routes.
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
@@ -49,7 +53,8 @@ async fn ask<T: Send + 'static>(
 fn refused(error: &FolderError) -> ApiError {
     let (status, code, hint) = match error {
         FolderError::Invalid(_) => {
-            (StatusCode::BAD_REQUEST, "invalid_folder", "GET /folders shows what is known")
+            // The sentence says what to do; here is what else it may be about.
+            (StatusCode::BAD_REQUEST, "invalid_folder", "/openapi.json describes what is expected")
         }
         FolderError::Unknown(_) => {
             (StatusCode::NOT_FOUND, "unknown_folder", "GET /folders lists those that are here")
@@ -57,7 +62,7 @@ fn refused(error: &FolderError) -> ApiError {
         FolderError::Ambiguous { .. } => (
             StatusCode::CONFLICT,
             "ambiguous_folder",
-            "name the folder by its id: GET /folders lists them; `--new`, over HTTP \"new\": true, makes another one",
+            "GET /folders lists them all; `--new`, over HTTP `new`, makes another one",
         ),
         FolderError::NoFolders(_) => (
             StatusCode::CONFLICT,
@@ -134,6 +139,10 @@ async fn add(
     JsonBody(request): JsonBody<AddRequest>,
 ) -> ApiResult<(StatusCode, Success<FolderReport>)> {
     let AddRequest { path, name, mode, removals, scan_only, new } = request;
+    if path.len() > PATH_BYTES_MAX {
+        let why = format!("a directory's path has at most {PATH_BYTES_MAX} bytes");
+        return Err(refused(&FolderError::Invalid(why)));
+    }
     let wishes = FolderWishes {
         mode: mode.map(FolderMode::from),
         ignore_removals: removals.map(|removals| matches!(removals, RemovalsName::Ignore)),
@@ -184,7 +193,7 @@ fn bound_or_not_yet(
         (status = 503, description = "FoldersActor does not answer.")
     )
 )]
-async fn show(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult<Success<FolderReport>> {
+async fn show(State(state): State<ApiState>, PathText(id): PathText) -> ApiResult<Success<FolderReport>> {
     let found = ask(&state, |reply| FoldersMsg::GetFolder { wanted: id, reply }).await?;
     found.map(Success::new).map_err(|error| refused(&error))
 }
@@ -204,11 +213,21 @@ async fn show(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResul
 )]
 async fn remove(
     State(state): State<ApiState>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
 ) -> ApiResult<Success<FolderForgotten>> {
     let removed = ask(&state, |reply| FoldersMsg::RemoveFolder { wanted: id, reply }).await?;
     removed.map_err(|error| refused(&error))?;
     Ok(Success::new(FolderForgotten { removed: true }))
+}
+
+fn no_path(why: impl Into<String>) -> ApiError {
+    ApiError::bad_request("invalid_path", why, "a path begins at the folder's root, such as a/b.txt")
+}
+
+/// A path from a folder's root.
+fn file_at(path: &str) -> ApiResult<EntryPath> {
+    EntryPath::parse(path)
+        .map_err(|error| no_path(format!("'{}' is no path in a folder: {error}", quoted(path))))
 }
 
 /// Ask something of a folder
@@ -231,14 +250,10 @@ async fn remove(
 )]
 async fn act(
     State(state): State<ApiState>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     JsonBody(request): JsonBody<ActRequest>,
 ) -> ApiResult<Success<Acted>> {
-    let invalid = |why: String| {
-        ApiError::bad_request("invalid_path", why, "a path begins at the folder's root, such as a/b.txt")
-    };
-    let path = request.path.as_deref().map(EntryPath::parse).transpose();
-    let path = path.map_err(|error| invalid(error.to_string()))?;
+    let path = request.path.as_deref().map(file_at).transpose()?;
     let command = match request.action {
         ActionName::Pause => FolderCommand::Pause,
         ActionName::Resume => FolderCommand::Resume,
@@ -247,7 +262,7 @@ async fn act(
         ActionName::Keep => FolderCommand::Keep(path),
         ActionName::Trash => FolderCommand::Trash(path),
         ActionName::Restore => {
-            let path = path.ok_or_else(|| invalid("restore needs a path".into()))?;
+            let path = path.ok_or_else(|| no_path("restore needs a path"))?;
             FolderCommand::Restore { path, at_ms: request.at_ms }
         }
         ActionName::Look => FolderCommand::Look,
@@ -275,13 +290,11 @@ async fn act(
 )]
 async fn history(
     State(state): State<ApiState>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     params: Params,
 ) -> ApiResult<Success<FolderHistory>> {
-    let Some(path) = params.one("path")?.map(str::to_owned) else {
-        let hint = "add ?path=a/b.txt, from the folder's root";
-        return Err(ApiError::bad_request("invalid_path", "history needs a path", hint));
-    };
+    let path = params.one("path")?.ok_or_else(|| no_path("history needs a path: ?path=a/b.txt"))?;
+    let path = file_at(path)?.as_str().to_owned();
     let found = ask(&state, |reply| FoldersMsg::GetHistory { wanted: id, path, reply }).await?;
     Ok(Success::new(FolderHistory { versions: found.map_err(|error| refused(&error))? }))
 }
@@ -301,7 +314,7 @@ async fn history(
 )]
 async fn conflicts(
     State(state): State<ApiState>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
 ) -> ApiResult<Success<FolderConflicts>> {
     let found = ask(&state, |reply| FoldersMsg::ListConflicts { wanted: id, reply }).await?;
     Ok(Success::new(FolderConflicts { conflicts: found.map_err(|error| refused(&error))? }))

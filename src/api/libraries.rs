@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use ractor::RpcReplyPort;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::view::{ApiState, unavailable};
 use crate::http::envelope::Success;
-use crate::http::extract::{JsonBody, Params, parse_endpoint_id};
+use crate::http::extract::{JsonBody, Params, PathText, parse_endpoint_id};
 use crate::http::{ApiError, ApiResult};
 use crate::library::actor::LibraryMsg;
 use crate::library::filter::FilterSpec;
@@ -277,7 +277,7 @@ struct Decided {
         (status = 503, description = "LibraryActor or its database does not work.")
     )
 )]
-async fn release(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult<Success<Released>> {
+async fn release(State(state): State<ApiState>, PathText(id): PathText) -> ApiResult<Success<Released>> {
     let id = parse_library_id(&id)?;
     let released = ask(&state, |reply| LibraryMsg::ReleaseContents { id, reply }).await?;
     Ok(Success::new(Released { released }))
@@ -351,7 +351,7 @@ async fn preview(
         (status = 503, description = "LibraryActor or its database does not work.")
     )
 )]
-async fn show(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult<Success<LibraryDetail>> {
+async fn show(State(state): State<ApiState>, PathText(id): PathText) -> ApiResult<Success<LibraryDetail>> {
     let id = parse_library_id(&id)?;
     ask(&state, |reply| LibraryMsg::GetLibrary { id, reply }).await.map(Success::new)
 }
@@ -377,7 +377,7 @@ async fn show(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResul
 )]
 async fn delete(
     State(state): State<ApiState>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     params: Params,
 ) -> ApiResult<Success<Deleted>> {
     let id = parse_library_id(&id)?;
@@ -413,7 +413,7 @@ async fn delete(
 )]
 async fn invite(
     State(state): State<ApiState>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     JsonBody(request): JsonBody<InviteRequest>,
 ) -> ApiResult<Success<Invitee>> {
     let id = parse_library_id(&id)?;
@@ -442,7 +442,7 @@ async fn invite(
 )]
 async fn revoke(
     State(state): State<ApiState>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     JsonBody(request): JsonBody<RevokeRequest>,
 ) -> ApiResult<Success<Revoked>> {
     let id = parse_library_id(&id)?;
@@ -525,7 +525,7 @@ async fn devices(State(state): State<ApiState>) -> ApiResult<Success<DeviceList>
     params(("id" = String, Path, description = "Endpoint id, 64 hexadecimal digits.")),
     responses((status = 200, body = Success<Decided>), (status = 400, description = "That is no endpoint id."))
 )]
-async fn approve(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult<Success<Decided>> {
+async fn approve(State(state): State<ApiState>, PathText(id): PathText) -> ApiResult<Success<Decided>> {
     decide(&state, &id, DeviceStanding::Approved).await
 }
 
@@ -537,7 +537,7 @@ async fn approve(State(state): State<ApiState>, Path(id): Path<String>) -> ApiRe
     params(("id" = String, Path, description = "Endpoint id, 64 hexadecimal digits.")),
     responses((status = 200, body = Success<Decided>), (status = 400, description = "That is no endpoint id."))
 )]
-async fn deny(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult<Success<Decided>> {
+async fn deny(State(state): State<ApiState>, PathText(id): PathText) -> ApiResult<Success<Decided>> {
     decide(&state, &id, DeviceStanding::Denied).await
 }
 

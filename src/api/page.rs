@@ -5,7 +5,7 @@
 
 use askama::Template;
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
@@ -15,6 +15,7 @@ use super::model::{Live, Recent};
 use super::token;
 use super::view::ApiState;
 use crate::clock::now_ms;
+use crate::http::extract::PathText;
 use crate::http::{ApiError, ApiResult};
 
 /// What the page may load: its own script, style and images, and nothing else from anywhere.
@@ -84,7 +85,7 @@ async fn recent(State(state): State<ApiState>) -> ApiResult<Response> {
     html(StatusCode::OK, &RecentTemplate { recent: Recent::gather(&state.view).await })
 }
 
-async fn static_file(Path(name): Path<String>) -> ApiResult<Response> {
+async fn static_file(PathText(name): PathText) -> ApiResult<Response> {
     let file = STATIC_FILES.iter().find(|(known, _, _)| *known == name);
     let &(_, media_type, content) = file.ok_or_else(|| {
         ApiError::new(StatusCode::NOT_FOUND, "unknown_path", "there is no such file", "GET / is the page")

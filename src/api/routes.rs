@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode};
@@ -26,7 +26,7 @@ use super::{deletions, events, folders, libraries, metrics, page, proxy, token, 
 use crate::actor::status::ActorStatus;
 use crate::http::description::{self, Description};
 use crate::http::envelope::{ErrorBody, Success};
-use crate::http::extract::{JsonBody, parse_endpoint_id};
+use crate::http::extract::{JsonBody, PathText, parse_endpoint_id};
 use crate::http::guard::{GuardSettings, protect};
 use crate::http::{ApiError, ApiResult};
 use crate::peer::messages::PeersMsg;
@@ -144,7 +144,7 @@ async fn list_peers(State(state): State<ApiState>) -> ApiResult<Success<PeerList
         (status = 503, description = "PeersActor does not answer.")
     )
 )]
-async fn show_peer(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult<Success<PeerReport>> {
+async fn show_peer(State(state): State<ApiState>, PathText(id): PathText) -> ApiResult<Success<PeerReport>> {
     let id = parse_endpoint_id(&id)?;
     let report = state.view.peers_report().await?;
     let text = id.to_string();
@@ -197,7 +197,7 @@ async fn dial_peer(
         (status = 503, description = "PeersActor does not answer.")
     )
 )]
-async fn forget_peer(State(state): State<ApiState>, Path(id): Path<String>) -> ApiResult<Success<Forgotten>> {
+async fn forget_peer(State(state): State<ApiState>, PathText(id): PathText) -> ApiResult<Success<Forgotten>> {
     let endpoint_id = parse_endpoint_id(&id)?;
     let forget = |reply| PeersMsg::ForgetPeer { endpoint_id, reply };
     if ask(&state.view.peers, PEERS, forget).await? {

@@ -233,7 +233,8 @@ async fn act(context: &Context, agent: &ApiClient, which: &Which, action: &str) 
 /// `keep` and `trash`: of one file, or of all that wait.
 async fn answer(context: &Context, agent: &ApiClient, asked: &Asked, action: &str) -> Result<(), CliError> {
     let (found, path) = asked.find(agent).await?;
-    let path = path.map(|path| file_in(&found, &path, |path| found.asked.iter().any(|asked| asked == path)));
+    let is_asked = |path: &str| found.asked.iter().any(|asked| asked == path);
+    let path = path.map(|path| file_in(&found, &path, is_asked)).transpose()?;
     said(context, agent, &found, &json!({ "action": action, "path": path })).await
 }
 

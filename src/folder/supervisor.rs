@@ -21,6 +21,7 @@ use crate::actor::tasks::Tasks;
 use crate::entry::{EntryHash, FolderId};
 use crate::record::ContentHash;
 use crate::text::naming::meant;
+use crate::text::quoted;
 
 mod adding;
 mod binding;
@@ -257,11 +258,11 @@ impl FoldersState {
         match found.as_slice() {
             [] => Err(match self.unbound().find(|one| one.is(wanted)) {
                 Some(one) => FolderError::Failed(one.why.clone()),
-                None => FolderError::Unknown(wanted.to_owned()),
+                None => FolderError::Unknown(quoted(wanted)),
             }),
             [(folder, ..)] => Ok(*folder),
             several => Err(FolderError::Ambiguous {
-                name: wanted.to_owned(),
+                name: quoted(wanted),
                 ids: several.iter().map(|(_, id, ..)| id.clone()).collect(),
             }),
         }

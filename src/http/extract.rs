@@ -208,6 +208,22 @@ pub fn parse_hash(text: &str) -> ApiResult<ContentHash> {
     })
 }
 
+/// The one parameter in a path, as text: `/folders/{id}`.
+#[derive(Clone, Debug)]
+pub struct PathText(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathText {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
+        let text = Path::<String>::from_request_parts(parts, state).await;
+        text.map(|Path(text)| Self(text)).map_err(|error| {
+            let hint = "write text in a path as UTF-8, and escape what is no letter or digit";
+            ApiError::bad_request("invalid_path_text", error.body_text(), hint)
+        })
+    }
+}
+
 /// The content hash in a path: `/asset/{hash}`.
 #[derive(Clone, Copy, Debug)]
 pub struct HashPath(pub ContentHash);

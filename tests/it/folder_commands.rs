@@ -361,4 +361,23 @@ async fn a_folder_of_scans_alone_is_not_watched_and_finds_changes_all_the_same()
     assert_eq!(desk.post("/folders", &json!({ "path": texts, "mode": "x" })).await["status"], "error");
     let unknown = desk.http.get(desk.url("/folders/none/conflicts")).send().await.unwrap();
     assert_eq!(unknown.status(), 404);
+    // What makes no sense is refused in the envelope, with a code, and not repeated at length.
+    let long = "x".repeat(3000);
+    for (path, status, code) in [
+        ("/folders/%FF", 400, "invalid_path_text"),
+        ("/peers/%FF", 400, "invalid_path_text"),
+        (&format!("/folders/{long}"), 404, "unknown_folder"),
+        ("/folders/Photos/history?path=../x", 400, "invalid_path"),
+        ("/folders/Photos/history", 400, "invalid_path"),
+    ] {
+        let refused = desk.http.get(desk.url(path)).send().await.unwrap();
+        assert_eq!(refused.status(), status, "{path}");
+        let refused: Value = refused.json().await.unwrap();
+        assert_eq!(refused["code"], code, "{path}: {refused}");
+        assert!(!refused.to_string().contains(&long), "{refused}");
+    }
+    let refused = desk.post("/folders", &json!({ "path": format!("/{}", "x".repeat(5000)) })).await;
+    assert!(refused["code"] == "invalid_folder" && !refused.to_string().contains(&long), "{refused}");
+    let ran = desk.run(&["folder", "restore", "Photos", "/etc/passwd"]);
+    assert!(ran.code == 6 && ran.stderr.contains("'/etc/passwd' is not in the folder"), "{}", ran.stderr);
 }

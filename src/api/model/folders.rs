@@ -114,6 +114,7 @@ fn remarks(folder: &FolderReport) -> Vec<String> {
     if !alone.is_empty() {
         remarks.push(format!("Left alone: {}", some(&alone)));
     }
-    remarks.extend(folder.problems.iter().take(PATHS_SHOWN).map(|problem| shown(problem)));
+    let problems = folder.problems.iter().filter(|problem| folder.reason.as_ref() != Some(problem));
+    remarks.extend(problems.take(PATHS_SHOWN).map(|problem| shown(problem)));
     remarks
 }

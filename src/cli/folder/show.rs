@@ -142,7 +142,9 @@ fn remarks(folder: &FolderReport) -> Vec<String> {
     for remark in folder.passed_over.iter().chain(&folder.unknown) {
         remarks.push(format!("left alone: {}: {}", text::escape(&remark.path), text::escape(&remark.why)));
     }
-    remarks.extend(folder.problems.iter().map(|problem| text::escape(problem).into_owned()));
+    // The first of them is the reason as a rule.
+    let problems = folder.problems.iter().filter(|problem| folder.reason.as_ref() != Some(problem));
+    remarks.extend(problems.map(|problem| text::escape(problem).into_owned()));
     if folder.scan_only {
         remarks.push("changes are found by looking from time to time".to_owned());
     }
@@ -224,6 +226,12 @@ mod tests {
             shown.iter().chain([&line(&folder)]).all(|line| !line.contains(['\u{1b}', '\n'])),
             "{shown:?}"
         );
+        let shown_of = |problems: &[&str]| {
+            let problems = problems.iter().map(|problem| (*problem).to_owned()).collect();
+            let reason = Some("no room".to_owned());
+            remarks(&FolderReport { reason, problems, ..FolderReport::default() })
+        };
+        assert_eq!(shown_of(&["no room", "no paper"]), ["no room", "no paper"], "each once");
         assert!(shown.iter().any(|line| line.contains("1 of 4 files") && line.contains("left")), "{shown:?}");
     }
 }

@@ -120,7 +120,7 @@ impl At {
                 return Ok((folder, candidate));
             }
         }
-        let path = file_in(&folder, path, |_| false);
+        let path = file_in(&folder, path, |_| false)?;
         Ok((folder, path))
     }
 }
@@ -308,14 +308,23 @@ fn candidates(folder: &FolderReport, path: &str) -> Vec<String> {
     all
 }
 
-/// The path from the folder's root: the first for which `is_there` holds, else the likeliest, else as it was typed.
-pub(super) fn file_in(folder: &FolderReport, path: &str, is_there: impl Fn(&str) -> bool) -> String {
+/// The path from the folder's root: the first for which `is_there` holds, else the likeliest.
+///
+/// # Errors
+/// It leads nowhere in the folder.
+pub(super) fn file_in(
+    folder: &FolderReport,
+    path: &str,
+    is_there: impl Fn(&str) -> bool,
+) -> Result<String, CliError> {
     let mut all = candidates(folder, path);
-    match all.iter().position(|candidate| is_there(candidate)) {
-        Some(at) => all.swap_remove(at),
-        None if all.is_empty() => path.to_owned(),
-        None => all.swap_remove(0),
+    let place = all.iter().position(|candidate| is_there(candidate)).unwrap_or_default();
+    if place < all.len() {
+        return Ok(all.swap_remove(place));
     }
+    let FolderReport { name, path: dir, .. } = folder;
+    Err(CliError::new(Exit::NotFound, format!("'{path}' is not in the folder '{name}', which is {dir}"))
+        .hint("a path is as it is from here, whole, or from the folder's root"))
 }
 
 /// What somebody chose.
@@ -401,13 +410,15 @@ mod tests {
         std::fs::create_dir_all(home.join("Photos/2024")).unwrap();
         std::os::unix::fs::symlink(home.join("Photos"), home.join("link")).unwrap();
         let one = folder("photos", "ab", &home.join("Photos"));
-        let file = |path: &str| file_in(&one, path, |_| false);
+        let file = |path: &str| file_in(&one, path, |_| false).unwrap_or_else(|error| error.to_string());
         assert_eq!(file("2024/a.jpg"), "2024/a.jpg");
         assert_eq!(file("./2024//x/../a.jpg"), "2024/a.jpg");
         for whole in ["Photos/2024/a.jpg", "link/2024/a.jpg", "Photos/../Photos/2024/a.jpg"] {
             assert_eq!(file(home.join(whole).to_str().unwrap()), "2024/a.jpg", "{whole}");
         }
-        assert_eq!(file("../a"), "../a", "the node says that this is no path");
+        for outside in ["../a", "", ".", "/etc/passwd"] {
+            assert!(file(outside).contains("is not in the folder 'photos'"), "{}", file(outside));
+        }
         let other = folder("text", "cd", &home.join("Text"));
         let path = home.join("Photos/a");
         let found = pick_for(vec![other, one], None, path.to_str().unwrap()).unwrap();
