@@ -36,12 +36,14 @@ impl FolderWork {
                     let known = self.reads.get(&hash).filter(|(then, _)| *then == file.stat);
                     file.read = known.map(|(_, read)| *read);
                     let is_aside = file.is_aside;
-                    let found = Observed { path: at.path, name: at.name, disk: DiskSight::File(file) };
+                    // Whoever looks at a file aside again looks from its plain name.
+                    let name = if is_aside { at.path.clone() } else { at.name.clone() };
+                    let found = Observed { path: at.path, name, disk: DiskSight::File(file) };
                     // Where both names have a file, the plain one is the entry's.
                     if is_aside && seen.contains_key(&hash) {
                         if passed_over.len() < SHOWN_MAX {
                             let why = "its plain name has a file, too".to_owned();
-                            passed_over.push((found.name.as_str().to_owned(), why));
+                            passed_over.push((at.name.as_str().to_owned(), why));
                         }
                     } else {
                         seen.insert(hash, found);
