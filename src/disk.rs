@@ -15,7 +15,7 @@ use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, StatVfs};
 use rustix::io::Errno;
 
 pub use self::direct::{DirectWriter, PageBuffer};
@@ -147,6 +147,16 @@ pub fn sync_open_dir(dir: &File) -> io::Result<()> {
         Err(error) if cannot_sync_dirs(&error) => Ok(()),
         done => done,
     }
+}
+
+/// Bytes that are free for this user where a path lies; `None` where the file system does not say.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    free_of(&rustix::fs::statvfs(path).ok()?)
+}
+
+/// The same of what a file system said. One without blocks does not know, and says so when it is full.
+pub fn free_of(said: &StatVfs) -> Option<u64> {
+    (said.f_blocks > 0).then(|| said.f_bavail.saturating_mul(said.f_frsize))
 }
 
 /// That names in a directory may be lost by a power cut, if its file system cannot make them durable.

@@ -204,7 +204,6 @@ mod tests {
     fn what_is_held_stays_held_until_somebody_answers() {
         let mut brake = FolderBrake::default();
         assert_eq!(judged(&mut brake, &losses(0..50), 100, 0), 0);
-        let mut brake = brake.clone();
         // Days later, and a single other one waits with them.
         assert_eq!(judged(&mut brake, &losses(0..50), 100, 100 * HOUR_MS), 0);
         assert_eq!(judged(&mut brake, &losses(60..61), 100, 100 * HOUR_MS), 0);

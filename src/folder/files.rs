@@ -17,6 +17,7 @@ mod copying;
 mod held;
 mod ignoring;
 mod journal;
+mod known;
 mod listing;
 mod looking;
 mod making;
@@ -56,7 +57,7 @@ pub(crate) use placing::{ActEnd, AfterAct};
 pub(crate) use recovery::Recovered;
 pub(crate) use removing::RemoveOrder;
 pub(crate) use stat::FileKind;
-pub(crate) use suiting::{distant_kind, free_bytes, room_needed};
+pub(crate) use suiting::{distant_kind, room_needed};
 pub(crate) use trash::{OldSight, PutBack, Trashed};
 pub(crate) use writing::{ContentSource, WriteError, WriteOrder};
 

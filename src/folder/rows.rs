@@ -4,25 +4,27 @@
 //! and no content: a directory without rows is one that was bound just now. A row of another directory would be worse than none: what
 //! that one has and this one lacks would look removed. So rows and notes are written only by the binding that the folder has.
 
-use std::collections::BTreeMap;
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use data_encoding::HEXLOWER;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use self::coding::{brake_of, brake_text, disk_of, disk_text, note_of, note_text, record_bytes, record_of};
-use self::origins::note_placed;
-use super::files::{FolderJournal, FolderMarker, JournalNote, NoteId};
+use self::coding::{brake_of, brake_text, disk_of, disk_text, record_bytes, record_of};
+pub(crate) use self::journal::JournalRows;
+use self::journal::{drop_note, write_note};
+use super::files::{FolderMarker, JournalNote, NoteId};
 use super::{AgreedRow, FolderBrake, FolderMode, FolderRules};
 use crate::entry::{EntryHash, FolderId};
 use crate::record::WriterId;
 use crate::store::StoreId;
 
 mod coding;
+mod journal;
 mod origins;
 #[cfg(test)]
 mod tests;
@@ -103,6 +105,8 @@ pub(crate) struct FolderRows {
     connection: Arc<Mutex<Connection>>,
     /// How often bindings were read.
     reads: Arc<AtomicU64>,
+    /// Notes of which it was said that they cannot be read.
+    told: Arc<Mutex<BTreeSet<NoteId>>>,
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -122,7 +126,11 @@ impl FolderRows {
         };
         let connection =
             open().map_err(|source| RowsError { action: "open the tables of folders", source })?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)), reads: Arc::default() })
+        Ok(Self {
+            connection: Arc::new(Mutex::new(connection)),
+            reads: Arc::default(),
+            told: Arc::default(),
+        })
     }
 
     fn with<T>(
@@ -228,12 +236,14 @@ impl FolderRows {
             let mut found = statement.query([folder.0])?;
             let mut rows = BTreeMap::new();
             while let Some(row) = found.next()? {
-                let (record, disk): (Vec<u8>, Option<String>) = (row.get(1)?, row.get(2)?);
+                let (entry, record): ([u8; 32], Vec<u8>) = (row.get(0)?, row.get(1)?);
+                let disk: Option<String> = row.get(2)?;
                 match agreed_of(&record, disk.as_deref()) {
-                    Ok(agreed) => drop(rows.insert(EntryHash(row.get(0)?), agreed)),
+                    Ok(agreed) => drop(rows.insert(EntryHash(entry), agreed)),
                     // As if the path had never been agreed on: it is read, and nothing is removed for it.
                     Err(error) => {
-                        tracing::error!(%error, "a row of a folder cannot be read, and counts as none");
+                        let (folder, entry) = (HEXLOWER.encode(&folder.0), HEXLOWER.encode(&entry));
+                        tracing::error!(%error, folder, entry, "a row of a folder cannot be read, and counts as none");
                     }
                 }
             }
@@ -258,14 +268,8 @@ impl FolderRows {
                         tx.prepare_cached("DELETE FROM folder_rows WHERE folder = ?1 AND entry = ?2")?
                             .execute(params![folder.0, hash.0])?;
                     }
-                    RowChange::Note(note) => {
-                        tx.prepare_cached("INSERT OR REPLACE INTO folder_journal VALUES (?1, ?2, ?3)")?
-                            .execute(params![folder.0, note.id.0, note_text(note)])?;
-                    }
-                    RowChange::DropNote(id) => {
-                        tx.prepare_cached("DELETE FROM folder_journal WHERE folder = ?1 AND id = ?2")?
-                            .execute(params![folder.0, id.0])?;
-                    }
+                    RowChange::Note(note) => write_note(&tx, folder, note)?,
+                    RowChange::DropNote(id) => drop_note(&tx, folder, *id)?,
                 }
             }
             Ok(tx.commit()?)
@@ -316,58 +320,4 @@ fn check_bound(connection: &Connection, marker: FolderMarker) -> Result<(), Fail
 
 fn agreed_of(record: &[u8], disk: Option<&str>) -> Result<AgreedRow, Failure> {
     Ok(AgreedRow { entry: record_of(record)?, disk: disk.map(disk_of).transpose()? })
-}
-
-/// The journal of one folder.
-#[derive(Clone, Debug)]
-pub(crate) struct JournalRows {
-    rows: FolderRows,
-    marker: FolderMarker,
-}
-
-impl FolderJournal for JournalRows {
-    fn note(&self, notes: &[JournalNote]) -> io::Result<()> {
-        let written = self.rows.with("write the journal of a folder", |connection| {
-            let tx = connection.transaction()?;
-            check_bound(&tx, self.marker)?;
-            note_placed(&tx, self.marker.folder, notes.iter().filter_map(|note| note.entry.target()))?;
-            for note in notes {
-                tx.prepare_cached("INSERT OR REPLACE INTO folder_journal VALUES (?1, ?2, ?3)")?
-                    .execute(params![self.marker.folder.0, note.id.0, note_text(note)])?;
-            }
-            Ok(tx.commit()?)
-        });
-        written.map_err(io::Error::other)
-    }
-
-    fn forget(&self, ids: &[NoteId]) -> io::Result<()> {
-        let forgotten = self.rows.with("write the journal of a folder", |connection| {
-            let tx = connection.transaction()?;
-            for id in ids {
-                tx.prepare_cached("DELETE FROM folder_journal WHERE folder = ?1 AND id = ?2")?
-                    .execute(params![self.marker.folder.0, id.0])?;
-            }
-            Ok(tx.commit()?)
-        });
-        forgotten.map_err(io::Error::other)
-    }
-
-    fn all(&self) -> io::Result<Vec<JournalNote>> {
-        let read = self.rows.with("read the journal of a folder", |connection| {
-            let mut statement =
-                connection.prepare("SELECT id, note FROM folder_journal WHERE folder = ?1 ORDER BY id")?;
-            let mut found = statement.query([self.marker.folder.0])?;
-            let mut notes = Vec::new();
-            while let Some(row) = found.next()? {
-                let (id, text): ([u8; 16], String) = (row.get(0)?, row.get(1)?);
-                match note_of(NoteId(id), &text) {
-                    Ok(note) => notes.push(note),
-                    // What it names is found as a stray, and goes to the trash.
-                    Err(error) => tracing::error!(%error, "a note of a folder's journal cannot be read"),
-                }
-            }
-            Ok(notes)
-        });
-        read.map_err(io::Error::other)
-    }
 }

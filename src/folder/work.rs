@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
-use super::files::{FolderDir, IgnoreRules};
+use super::files::{FolderDir, IgnoreRules, OwnPath};
 use super::report::FolderRemark;
 use super::rows::FolderBinding;
 use super::{AgreedRow, DiskSight, FileStat, FolderBrake, FolderMode, ReadFile};
@@ -101,6 +101,9 @@ pub(crate) struct FolderWork {
     must_recover: bool,
     /// When files that made way were looked at last.
     tidied_ms: Option<u64>,
+    /// When all of the trash was looked at last; else up to where.
+    purged_ms: Option<u64>,
+    purge_after: Option<OwnPath>,
 }
 
 impl FolderWork {
@@ -138,6 +141,8 @@ impl FolderWork {
             is_restless: false,
             must_recover: true,
             tidied_ms: None,
+            purged_ms: None,
+            purge_after: None,
         }
     }
 

@@ -118,10 +118,9 @@ fn disk(dir: &Path, reserve_bytes: u64) -> Result<(String, Option<Finding>), Fin
     let stat = rustix::fs::statvfs(&there).map_err(|e| {
         Finding::fail(format!("cannot ask how much space '{shown}' has: {e}"), "look at the disk")
     })?;
-    if stat.f_blocks == 0 {
+    let Some(free) = crate::disk::free_of(&stat) else {
         return Ok((format!("'{shown}' does not say how much is free"), None));
-    }
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    };
     let room = format!("{} free under '{shown}'", text::bytes(free));
     let advice = "free some space, or lower limits.disk_reserve_bytes";
     if free < reserve_bytes {

@@ -132,22 +132,21 @@ impl FolderDir {
     /// Opens a directory by its path from the root.
     pub(super) fn descend(&self, path: &str) -> io::Result<Descent> {
         self.at(Moment::Descending)?;
-        let root = self.held_root()?;
         if path.is_empty() {
-            return Ok(Descent::Open(root));
+            return Ok(Descent::Open(self.held_root()?));
         }
         if let Some(fd) = self.open_at_once(path) {
-            let stat = RawStat::of(&fd)?;
-            if stat.key == root.key {
+            let key = RawStat::of(&fd)?.key;
+            if key == self.root_stat.key {
                 if let Some(lost) = self.known_mounts.iter().find(|mount| is_at_or_below(path, mount)) {
                     return Ok(Descent::Unmounted(lost.clone()));
                 }
-                let (path, traits) = (path.to_owned(), root.traits);
-                return Ok(Descent::Open(HeldDir { fd, path, traits, mount: root.mount, key: root.key }));
+                let (path, mount, traits) = (path.to_owned(), MountPoint::new(), self.traits_of(key, &fd));
+                return Ok(Descent::Open(HeldDir { fd, path, mount, key, traits }));
             }
         }
         // Through mount points, or it does not lead there: step by step, to know where and why.
-        let mut at = root;
+        let mut at = self.held_root()?;
         for component in path.split('/') {
             match self.step(at, component)? {
                 Descent::Open(next) => at = next,

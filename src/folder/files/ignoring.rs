@@ -73,13 +73,14 @@ impl FolderDir {
     /// # Errors
     /// It cannot be read, is no plain file, too long, or no UTF-8: what is left out is unknown, and nothing may be concluded from a look.
     pub(crate) fn ignore_rules(&self) -> io::Result<IgnoreRules> {
-        let root = self.held_root()?;
-        if root.stat(IGNORE_FILE)?.is_none() {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{IGNORE_FILE}: {error}"));
+        let root = self.held_root().map_err(named)?;
+        if root.stat(IGNORE_FILE).map_err(named)?.is_none() {
             return Ok(IgnoreRules::default());
         }
-        let (file, _) = open_file(&root, IGNORE_FILE)?;
+        let (file, _) = open_file(&root, IGNORE_FILE).map_err(named)?;
         let mut text = String::new();
-        file.take(IGNORE_BYTES_MAX + 1).read_to_string(&mut text)?;
+        file.take(IGNORE_BYTES_MAX + 1).read_to_string(&mut text).map_err(named)?;
         if text.len() as u64 > IGNORE_BYTES_MAX {
             return Err(io::Error::other(format!("{IGNORE_FILE} has more than {IGNORE_BYTES_MAX} bytes")));
         }

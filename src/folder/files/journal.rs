@@ -26,7 +26,7 @@ pub(crate) struct JournalNote {
     pub(crate) step: NoteStep,
     /// The version that is to be shown.
     pub(crate) entry: EntryRecord,
-    /// What the file that makes way has to be; `None` where there is none, and for one that is taken out whatever it is.
+    /// What the file that makes way has to be; `None` where there is none.
     pub(crate) over: Option<AgreedRow>,
     /// The file's name on the disk.
     pub(crate) name: EntryPath,

@@ -74,7 +74,7 @@ impl FolderDir {
             over: order.over.cloned(),
             name: order.name.clone(),
             temporary: Some(OwnPath::temporary(&dir.path, id)),
-            trash: OwnPath::trashed(&dir.mount, id, now_ms, name),
+            trash: OwnPath::trashed(&dir, id, now_ms, name),
             at_ms: now_ms,
         };
         let temporary = OwnPath::temporary(&dir.path, id);
@@ -127,8 +127,8 @@ impl FolderDir {
     pub(super) fn make(&self, making: &mut MadeFile<'_>, reserve_bytes: u64) -> Result<(), WriteError> {
         let order = making.order;
         let failed = |error: io::Error| {
-            use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-            let is_full = [StorageFull, QuotaExceeded, FileTooLarge].contains(&error.kind());
+            use io::ErrorKind::{QuotaExceeded, StorageFull};
+            let is_full = [StorageFull, QuotaExceeded].contains(&error.kind());
             let name = order.name.clone();
             if is_full { WriteError::NoRoom(name) } else { WriteError::Failed(name, error) }
         };
@@ -170,9 +170,7 @@ impl FolderDir {
         {
             return Ok(Some(self.hash_rest(file)?));
         }
-        let room = rustix::fs::fstatvfs(&making.dir)?;
-        // One without blocks does not know how much is free, and says so when it is full.
-        let free = if room.f_blocks == 0 { u64::MAX } else { room.f_bavail.saturating_mul(room.f_frsize) };
+        let free = crate::disk::free_of(&rustix::fs::fstatvfs(&making.dir)?).unwrap_or(u64::MAX);
         let size = match content {
             ContentSource::File(source) => source.metadata()?.len(),
             ContentSource::Bytes(bytes) => bytes.len() as u64,

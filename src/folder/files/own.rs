@@ -5,8 +5,8 @@ use std::path::Path;
 
 use data_encoding::HEXLOWER;
 
-use super::held::{below, split};
-use crate::entry::path::{COMPONENT_BYTES_MAX, OWN_PREFIX};
+use super::held::{HeldDir, below, split};
+use crate::entry::path::OWN_PREFIX;
 
 /// Where files go that are taken out: in the root, and where another file system is mounted in its top directory.
 pub(crate) const TRASH: &str = ".can-sync-trash";
@@ -84,12 +84,13 @@ impl OwnPath {
         Self(format!("{}{MAKING_SUFFIX}", self.0))
     }
 
-    /// Where a file called `name` goes that is taken out at `at_ms`: the time first, so that a listing is in its order.
-    pub(super) fn trashed(mount: &str, id: NoteId, at_ms: u64, name: &str) -> Self {
+    /// Where a file called `name` goes that is taken out of a directory at `at_ms`: the time first, so that a listing is in its order.
+    pub(super) fn trashed(from: &HeldDir, id: NoteId, at_ms: u64, name: &str) -> Self {
         let fixed = format!("{at_ms:0TIME_DIGITS$}-{id}-");
-        let room = COMPONENT_BYTES_MAX.saturating_sub(fixed.len());
+        // Some file systems have names of 143 bytes at most.
+        let room = from.traits.name_bytes_max.saturating_sub(fixed.len());
         let name = &name[..name.floor_char_boundary(room)];
-        Self(format!("{}/{fixed}{name}", below(mount, TRASH)))
+        Self(format!("{}/{fixed}{name}", below(&from.mount, TRASH)))
     }
 
     /// When a file of this name in the trash was taken out, and what its name was; `None` if it is none of ours.

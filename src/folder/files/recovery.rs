@@ -177,9 +177,7 @@ impl FolderDir {
         if judged == Judgement::Agreed && (is_replaced || note.step == NoteStep::Remove) {
             return Ok(Recovered::Watched(note.clone().into_old()));
         }
-        // What was to be taken out whatever it is stays out.
-        let goes_back = is_free && !(note.step == NoteStep::Remove && note.over.is_none());
-        if let Some(dir) = dir.filter(|_| goes_back)
+        if let Some(dir) = dir.filter(|_| is_free)
             && self.give((&place.dir, &place.name), (&dir, name)).is_ok()
         {
             dir.sync()?;

@@ -18,10 +18,10 @@ use crate::entry::{EntryPath, EntryRecord};
 /// A file that is to be taken out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RemoveOrder<'a> {
-    /// The version that is to be shown: the removal; or for a file aside whose path has another file, that of the path.
+    /// The removal.
     pub(crate) entry: &'a EntryRecord,
-    /// What the file has to be. `None`: it is taken out whatever it is, and is [salvaged](ActEnd::Salvage).
-    pub(crate) over: Option<&'a AgreedRow>,
+    /// What the file has to be.
+    pub(crate) over: &'a AgreedRow,
     /// The name on the disk.
     pub(crate) name: &'a EntryPath,
 }
@@ -38,8 +38,7 @@ struct TakenOut<'a> {
 const DEPTH_MAX: usize = 512;
 
 impl FolderDir {
-    /// Takes files out. What it returns is in the order of `orders`. Directories that are empty then go as well. In [`ActEnd::Done`] the
-    /// row is that of a removal, and worth nothing where the order's entry is live.
+    /// Takes files out. What it returns is in the order of `orders`. Directories that are empty then go as well.
     ///
     /// # Errors
     /// For each: what the system or the journal says. The file is where it was, or the journal has a note: see
@@ -121,11 +120,7 @@ impl FolderDir {
             }
         };
         let Some((name, stat)) = self.find(&dir, name)? else { return Ok(None) };
-        let may_be = match order.over {
-            Some(over) => Self::may_be(&dir, &stat, over),
-            None => stat.kind == FileKind::File,
-        };
-        if !may_be {
+        if !Self::may_be(&dir, &stat, order.over) {
             return Ok(None);
         }
         if !trashes.contains(&dir.mount) {
@@ -137,10 +132,10 @@ impl FolderDir {
             id,
             step: NoteStep::Remove,
             entry: order.entry.clone(),
-            over: order.over.cloned(),
+            over: Some(order.over.clone()),
             name: order.name.clone(),
             temporary: None,
-            trash: OwnPath::trashed(&dir.mount, id, now_ms, &name),
+            trash: OwnPath::trashed(&dir, id, now_ms, &name),
             at_ms: now_ms,
         };
         Ok(Some(TakenOut { order, note, dir, name }))
@@ -162,9 +157,9 @@ impl FolderDir {
             Ok(()) => {}
         }
         let Some(trash) = self.place_of(&note.trash)? else {
-            return Err(io::Error::other("the trash is gone"));
+            return Err(io::Error::other(format!("it went to {}, which is gone", note.trash)));
         };
-        match self.judge(&trash.dir, &trash.name, order.over).unwrap_or(Judgement::Changed) {
+        match self.judge(&trash.dir, &trash.name, Some(order.over)).unwrap_or(Judgement::Changed) {
             Judgement::Agreed => {
                 let row = Box::new(AgreedRow { entry: order.entry.clone(), disk: None });
                 Ok(ActEnd::Done { row, after: AfterAct::Watch(Box::new(note.clone().into_old())) })
@@ -173,8 +168,6 @@ impl FolderDir {
                 let row = Box::new(AgreedRow { entry: order.entry.clone(), disk: None });
                 Ok(ActEnd::Done { row, after: AfterAct::Forget(note.id) })
             }
-            // What was to be taken out whatever it is stays out.
-            Judgement::Changed if order.over.is_none() => Ok(ActEnd::Salvage(Box::new(note.clone()))),
             Judgement::Changed => {
                 self.at(Moment::PuttingBack)?;
                 match self.give((&trash.dir, &trash.name), (dir, name)) {

@@ -148,7 +148,7 @@ impl FolderDir {
         let row = AgreedRow::written(made.order.entry.clone(), seen, seen, place, made.note.at_ms);
         // A name of its own, so that what the other note says is not mistaken.
         let id = NoteId::random();
-        let trash = OwnPath::trashed(&dir.mount, id, made.note.at_ms, &made.name);
+        let trash = OwnPath::trashed(dir, id, made.note.at_ms, &made.name);
         let note = JournalNote { id, over: Some(row), trash: trash.clone(), ..made.note.clone().into_old() };
         journal.note(&[note])?;
         self.move_to_trash(dir, ready, &trash)?;
@@ -166,7 +166,7 @@ impl FolderDir {
     ) -> io::Result<Result<AfterAct, ActEnd>> {
         let (dir, ready, name) = (&made.dir, made.ready(), made.name.as_str());
         let Some(trash) = self.place_of(&made.note.trash)? else {
-            return Err(io::Error::other("there is no trash"));
+            return Err(io::Error::other(format!("there is no directory for {}", made.note.trash)));
         };
         let out = (&trash.dir, trash.name.as_str());
         let drop_ours = || Self::drop_made(dir, ready, planned).map(drop);

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType};
 
 use super::super::FileStat;
+use crate::entry::path::COMPONENT_BYTES_MAX;
 
 const NANOS: i64 = 1_000_000_000;
 /// Whether its owner may execute it.
@@ -171,22 +172,26 @@ pub(super) struct FsTraits {
     pub(super) has_inodes: bool,
     /// Whether it is a file's own matter who may execute it.
     pub(super) has_modes: bool,
+    /// Longest name, in bytes.
+    pub(super) name_bytes_max: usize,
 }
 
 impl FsTraits {
-    const LOCAL: Self = Self { has_inodes: true, has_modes: true };
+    const LOCAL: Self = Self { has_inodes: true, has_modes: true, name_bytes_max: COMPONENT_BYTES_MAX };
 
     #[cfg(target_os = "linux")]
     #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss, reason = "another type on each architecture")]
     pub(super) fn of(dir: impl AsFd) -> Self {
-        // From `linux/magic.h`: NFS, FUSE, 9P, Ceph, AFS, Coda; SMB in three ages, NTFS twice, FAT, exFAT.
-        const DISTANT: [u64; 6] = [0x6969, 0x6573_5546, 0x0102_1997, 0x00c3_6400, 0x5346_414f, 0x7375_7245];
-        const PLAIN: [u64; 7] =
-            [0x517b, 0xff53_4d42, 0xfe53_4d42, 0x5346_544e, 0x7366_746e, 0x4d44, 0x2011_bab0];
+        use super::known::KnownFileSystem;
         let Ok(said) = rustix::fs::fstatfs(dir) else { return Self::LOCAL };
-        let magic = said.f_type as u64 & 0xffff_ffff;
-        let is_plain = PLAIN.contains(&magic);
-        Self { has_inodes: !is_plain && !DISTANT.contains(&magic), has_modes: !is_plain }
+        let known = KnownFileSystem::of(&said);
+        // Some count characters, or say nothing.
+        let longest = usize::try_from(said.f_namelen as u64).ok().filter(|longest| *longest > 0);
+        Self {
+            has_inodes: known.is_none(),
+            has_modes: known.is_none_or(|known| known.has_modes),
+            name_bytes_max: longest.map_or(COMPONENT_BYTES_MAX, |longest| longest.min(COMPONENT_BYTES_MAX)),
+        }
     }
 
     #[cfg(not(target_os = "linux"))]

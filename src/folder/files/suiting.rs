@@ -1,12 +1,15 @@
 //! Whether a directory suits as a folder, before it is one: which file system it is on, and how much room its files need.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+use walkdir::{DirEntry, WalkDir};
 
 use super::FolderDir;
 use super::ignoring::IgnoreRules;
+use super::known::{ChangedBy, KnownFileSystem};
 use super::marker::FolderMarker;
 use crate::entry::FolderId;
 use crate::entry::path::is_own;
@@ -14,27 +17,7 @@ use crate::entry::path::is_own;
 /// How long files are counted before a directory is bound; what was counted until then is a lower bound.
 const COUNT_WITHIN: Duration = Duration::from_secs(8);
 
-/// The names of file systems that other machines change, by the number that `statfs` gives them (`linux/magic.h`).
-const DISTANT: [(u64, &str); 16] = [
-    (0x6969, "NFS"),
-    (0x517b, "SMB"),
-    (0xff53_4d42, "CIFS"),
-    (0xfe53_4d42, "SMB"),
-    (0x0102_1997, "9p"),
-    (0x00c3_6400, "Ceph"),
-    (0x5346_414f, "AFS"),
-    (0x6b41_4653, "AFS"),
-    (0x7375_7245, "Coda"),
-    (0x0bd0_0bd0, "Lustre"),
-    (0x0116_1970, "GFS2"),
-    (0x7461_636f, "OCFS2"),
-    (0x1983_0326, "BeeGFS"),
-    (0x564c, "NCP"),
-    (0x786f_4256, "vboxsf"),
-    (0xbacb_acbc, "vmhgfs"),
-];
 /// FUSE is many things; of these, other machines change the files.
-const FUSE: u64 = 0x6573_5546;
 const DISTANT_FUSE: [&str; 19] = [
     "sshfs",
     "rclone",
@@ -59,23 +42,12 @@ const DISTANT_FUSE: [&str; 19] = [
 
 /// What file system of other machines a directory is on, if it is on one: changes that they make are not heard of there.
 pub(crate) fn distant_kind(dir: &Path) -> Option<String> {
-    let magic = magic_of(dir)?;
-    if let Some((_, name)) = DISTANT.iter().find(|(known, _)| *known == magic) {
-        return Some((*name).to_owned());
+    let known = KnownFileSystem::at(dir)?;
+    if known.changed_by == ChangedBy::Others {
+        return Some(known.name.to_owned());
     }
-    let device = fs::metadata(dir).ok().filter(|_| magic == FUSE)?.dev();
+    let device = fs::metadata(dir).ok().filter(|_| known.changed_by == ChangedBy::Anybody)?.dev();
     distant_fuse(&fs::read_to_string("/proc/self/mountinfo").ok()?, device)
-}
-
-#[cfg(target_os = "linux")]
-#[allow(clippy::unnecessary_cast, clippy::cast_sign_loss, reason = "another type on each architecture")]
-fn magic_of(dir: &Path) -> Option<u64> {
-    rustix::fs::statfs(dir).ok().map(|said| said.f_type as u64 & 0xffff_ffff)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn magic_of(_: &Path) -> Option<u64> {
-    None
 }
 
 /// The kind of the FUSE file system with this device, as the table of mounts has it, if it is one of other machines.
@@ -107,23 +79,21 @@ pub(crate) fn room_needed(dir: &Path, temporary: &Path) -> RoomNeeded {
     let mut needed = RoomNeeded { files: 0, bytes: 0, shares_blocks: false };
     let mut sample = None;
     let until = Instant::now() + COUNT_WITHIN;
-    let mut left = vec![PathBuf::new()];
-    while let Some(below) = left.pop() {
-        let Ok(listed) = fs::read_dir(dir.join(&below)) else { continue };
-        for found in listed.filter_map(Result::ok) {
-            if Instant::now() > until {
-                left.clear();
-                break;
-            }
-            let Some((name, meta)) = taken(&rules, &below, &found) else { continue };
-            if meta.is_dir() {
-                left.push(name);
-            } else {
-                needed.files += 1;
-                needed.bytes = needed.bytes.saturating_add(meta.len());
-                if sample.is_none() && meta.len() > 0 {
-                    sample = Some(dir.join(name));
-                }
+    let is_taken = |found: &DirEntry| found.depth() == 0 || is_taken(&rules, dir, found);
+    for found in WalkDir::new(dir).into_iter().filter_entry(is_taken) {
+        if Instant::now() > until {
+            break;
+        }
+        let Some((found, meta)) =
+            found.ok().and_then(|found| found.metadata().ok().map(|meta| (found, meta)))
+        else {
+            continue;
+        };
+        if meta.is_file() {
+            needed.files += 1;
+            needed.bytes = needed.bytes.saturating_add(meta.len());
+            if sample.is_none() && meta.len() > 0 {
+                sample = Some(found.into_path());
             }
         }
     }
@@ -131,14 +101,14 @@ pub(crate) fn room_needed(dir: &Path, temporary: &Path) -> RoomNeeded {
     needed
 }
 
-/// A file or directory that is not left out: its path from the root.
-fn taken(rules: &IgnoreRules, below: &Path, found: &fs::DirEntry) -> Option<(PathBuf, Metadata)> {
-    let name = found.file_name().into_string().ok().filter(|name| !is_own(name))?;
-    // Of links, the link itself.
-    let meta = found.metadata().ok().filter(|meta| meta.is_file() || meta.is_dir())?;
-    let path = below.join(name);
-    let is_left_out = rules.is_left_out(path.to_str()?, meta.is_dir());
-    (!is_left_out).then_some((path, meta))
+/// Whether it is a file or a directory that is not left out. Links are neither.
+fn is_taken(rules: &IgnoreRules, dir: &Path, found: &DirEntry) -> bool {
+    let kind = found.file_type();
+    let is_plain = kind.is_file() || kind.is_dir();
+    let path = found.path().strip_prefix(dir).ok().and_then(Path::to_str);
+    is_plain
+        && found.file_name().to_str().is_some_and(|name| !is_own(name))
+        && path.is_some_and(|path| !rules.is_left_out(path, kind.is_dir()))
 }
 
 /// Whether copies share blocks: tried with a file of the directory, else with one of our own, where both are on one device.
@@ -164,12 +134,6 @@ fn shares_blocks(dir: &Path, sample: Option<&Path>, temporary: &Path) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn shares_blocks(_: &Path, _: Option<&Path>, _: &Path) -> bool {
     false
-}
-
-/// Bytes that are free where a directory is; `None` where the file system does not say.
-pub(crate) fn free_bytes(dir: &Path) -> Option<u64> {
-    let stat = rustix::fs::statvfs(dir).ok().filter(|stat| stat.f_blocks > 0)?;
-    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 #[cfg(test)]

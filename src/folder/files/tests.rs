@@ -24,6 +24,7 @@ use super::ignoring::IGNORE_FILE;
 use super::looking::{LookCounts, PassedOver};
 use super::marker::{BindError, MARKER};
 use super::own::TRASH;
+use super::stat::FsTraits;
 use super::*;
 use crate::entry::{EntryFile, EntryPath, EntryRecord, FolderId};
 use crate::record::{ContentHash, Hlc, WriterId};
@@ -186,7 +187,7 @@ impl Desk {
         ends.remove(0)
     }
 
-    fn remove(&self, name: &str, over: Option<&AgreedRow>) -> io::Result<ActEnd> {
+    fn remove(&self, name: &str, over: &AgreedRow) -> io::Result<ActEnd> {
         let (entry, name) = (removal(name), path(name));
         let mut ends =
             self.dir.remove(&[RemoveOrder { entry: &entry, over, name: &name }], &self.journal, NOW_MS);

@@ -67,27 +67,37 @@ impl FolderDir {
         })
     }
 
-    /// Names what is in the trash of the root and of these mount points, the oldest first in each. What is not named as we name files is
-    /// left out, and stays.
+    /// Names what went into the trash of the root and of these mount points until `until_ms`, the oldest first in each, and from the one
+    /// after `after` on. What is not named as we name files is left out, and stays.
     ///
     /// # Errors
     /// What the system says of a trash that is there.
     pub(crate) fn trash(
         &self,
         mounts: &BTreeSet<MountPoint>,
+        (after, until_ms): (Option<&OwnPath>, u64),
         each: &mut dyn FnMut(Trashed) -> ControlFlow<()>,
     ) -> io::Result<()> {
         let root = MountPoint::new();
-        for mount in std::iter::once(&root).chain(mounts.iter().filter(|mount| !mount.is_empty())) {
-            let Descent::Open(dir) = self.descend(&below(mount, TRASH))? else { continue };
+        let mounts = std::iter::once(&root).chain(mounts.iter().filter(|mount| !mount.is_empty()));
+        let after = after.map(OwnPath::split);
+        let directories = mounts.map(|mount| below(mount, TRASH));
+        for directory in directories.skip_while(|path| after.is_some_and(|(last, _)| last != path)) {
+            let Descent::Open(dir) = self.descend(&directory)? else { continue };
+            let is_left =
+                |name: &String| after.is_none_or(|(last, known)| last != directory || name.as_str() > known);
             let mut names: Vec<String> = dir
                 .list()?
                 .into_iter()
                 .filter_map(|listed| String::from_utf8(listed.name.into()).ok())
+                .filter(is_left)
                 .collect();
             names.sort_unstable();
             for name in names {
                 let Some((at_ms, old_name)) = OwnPath::read_trashed(&name) else { continue };
+                if at_ms > until_ms {
+                    continue;
+                }
                 let Some(stat) = dir.stat(&name)? else { continue };
                 let Some(path) = OwnPath::parse(&below(&dir.path, &name)) else { continue };
                 let (old_name, kind) = (old_name.to_owned(), stat.kind);
@@ -176,7 +186,7 @@ impl FolderDir {
         if place.dir.stat(&place.name)?.is_none() {
             return Ok(None);
         }
-        let trash = OwnPath::trashed(&place.dir.mount, NoteId::random(), now_ms, &place.name);
+        let trash = OwnPath::trashed(&place.dir, NoteId::random(), now_ms, &place.name);
         self.open_trash(&place.dir.mount)?;
         self.move_to_trash(&place.dir, &place.name, &trash)?;
         self.sync_out(&[place.dir])?;

@@ -1,7 +1,8 @@
 use super::*;
 use crate::discovery::address_book::AddressBook;
 use crate::entry::{EntryAuthor, EntryFile, EntryPath, EntryRecord};
-use crate::folder::{FileStat, OnDisk};
+use crate::folder::files::{FolderJournal as _, NoteStep, OwnPath};
+use crate::folder::{FileStat, OnDisk, PathLoss};
 use crate::record::{ContentHash, Hlc};
 
 const FOLDER: FolderId = FolderId([7; 32]);
@@ -78,4 +79,60 @@ fn a_row_that_cannot_be_read_counts_as_none() {
     })
     .unwrap();
     assert_eq!(rows.rows(FOLDER).unwrap().into_values().collect::<Vec<_>>(), [kept]);
+}
+
+#[test]
+fn a_brake_is_after_a_restart_what_it_was_before() {
+    let (dir, rows) = rows();
+    let one = binding(1);
+    rows.bind(&one, false).unwrap();
+    let losses: Vec<PathLoss> =
+        (0..70).map(|n| PathLoss { entry: EntryHash([n; 32]), content: ContentHash([n; 32]) }).collect();
+    let mut brake = FolderBrake::default();
+    // Some pass, some are held, some are meant, and one has passed of those that may.
+    assert_eq!(brake.judge(&losses[..10], 100, 1_000, |_| 1).len(), 10);
+    assert_eq!(brake.judge(&losses[10..40], 90, 2_000, |_| 1).len(), 0);
+    brake.confirm();
+    assert_eq!(brake.judge(&losses[10..11], 90, 3_000, |_| 1).len(), 1);
+    assert_eq!(brake.judge(&losses[40..], 90, 4_000, |_| 1).len(), 0);
+    rows.save_brake(one.marker, &brake).unwrap();
+    drop(rows);
+    let rows = FolderRows::open(&dir.path().join("agent.db")).unwrap();
+    let mut again = rows.brake(FOLDER).unwrap();
+    assert_eq!(again, brake);
+    assert_eq!(again.held.len(), 30);
+    // It goes on as if nothing had happened.
+    for (from, to) in [(10, 40), (40, 70), (0, 10)] {
+        let ask = |brake: &mut FolderBrake| brake.judge(&losses[from..to], 90, 5_000, |_| 1);
+        assert_eq!(ask(&mut again), ask(&mut brake));
+        assert_eq!(again, brake);
+    }
+}
+
+#[test]
+fn a_note_that_cannot_be_read_hides_no_other() {
+    let (_dir, rows) = rows();
+    let one = binding(1);
+    rows.bind(&one, false).unwrap();
+    let note = |id: u8| JournalNote {
+        id: NoteId([id; 16]),
+        step: NoteStep::Remove,
+        entry: agreed("a.txt").entry,
+        over: Some(agreed("a.txt")),
+        name: EntryPath::parse("a.txt").unwrap(),
+        temporary: None,
+        trash: OwnPath::parse(".can-sync-trash/x").unwrap(),
+        at_ms: 1,
+    };
+    let journal = rows.journal(one.marker);
+    journal.note(&[note(1), note(2)]).unwrap();
+    rows.with("break a note", |connection| {
+        connection.execute("UPDATE folder_journal SET note = '{}' WHERE id = ?1", [[1_u8; 16]])?;
+        Ok(())
+    })
+    .unwrap();
+    for _ in 0..2 {
+        assert_eq!(journal.all().unwrap(), [note(2)]);
+    }
+    assert_eq!(*rows.told.lock().unwrap(), BTreeSet::from([NoteId([1; 16])]));
 }

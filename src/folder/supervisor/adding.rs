@@ -10,8 +10,9 @@ use tokio::time::{sleep, timeout};
 
 use super::binding::{STORE_WITHIN, bindings, blocking, definitions, id_of, names, reported, tell};
 use super::{FOLDERS_MAX, FolderError, FolderOrder, FoldersArgs, FoldersMsg, UnboundFolder};
+use crate::disk::free_bytes;
 use crate::entry::{EntryAuthor, FolderAccess, FolderDefinition, FolderId, FolderRecord, composed};
-use crate::folder::files::{FolderDir, FolderMarker, distant_kind, free_bytes, room_needed};
+use crate::folder::files::{FolderDir, FolderMarker, distant_kind, room_needed};
 use crate::folder::report::{FolderReport, FolderRoom, FolderState};
 use crate::folder::rows::{FolderBinding, FolderSettings};
 use crate::folder::work::FolderContext;

@@ -355,7 +355,7 @@ impl FolderWork {
             let orders: Vec<RemoveOrder<'_>> = part
                 .iter()
                 .zip(&names)
-                .map(|((_, removal, over), name)| RemoveOrder { entry: removal, over: Some(over), name })
+                .map(|((_, removal, over), name)| RemoveOrder { entry: removal, over, name })
                 .collect();
             let journal = self.context.rows.journal(self.binding.marker);
             let ends = self.held()?.remove(&orders, &journal, self.now_ms());

@@ -19,8 +19,10 @@ const WATCHED_MS: u64 = 10 * 60 * 1000;
 const TIDY_EVERY_MS: u64 = 60 * 1000;
 /// How long the trash is kept.
 const TRASH_KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
-/// Files that leave the trash with one look.
+/// Files of the trash that are looked at with one look.
 const PURGED_MAX: usize = 1_000;
+/// From one round through the trash to the next.
+const PURGE_EVERY_MS: u64 = 24 * 3600 * 1000;
 
 impl FolderWork {
     /// What the journal has when a folder is opened.
@@ -139,22 +141,25 @@ impl FolderWork {
         Ok(())
     }
 
-    /// Files that have been in the trash for long and whose contents are in the store leave it.
+    /// Files that have been in the trash for long and whose contents are in the store leave it. Those that the store lacks are looked at
+    /// again with the next round.
     pub(super) fn purge(&mut self) -> Result<(), WorkError> {
-        let until_ms = self.now_ms().saturating_sub(TRASH_KEPT_MS);
+        let now_ms = self.now_ms();
+        // A clock that was set back is no reason to wait.
+        if self.purged_ms.is_some_and(|then| (then..then.saturating_add(PURGE_EVERY_MS)).contains(&now_ms)) {
+            return Ok(());
+        }
         let mounts: BTreeSet<MountPoint> =
             self.agreed.values().filter_map(|row| Some(row.disk.as_ref()?.mount.clone())).collect();
         let mut old: Vec<Trashed> = Vec::new();
-        let listed = self.held()?.trash(&mounts, &mut |trashed| {
-            if old.len() >= PURGED_MAX {
-                return ControlFlow::Break(());
-            }
-            // Each file system has a trash of its own.
-            if trashed.at_ms <= until_ms {
-                old.push(trashed);
-            }
-            ControlFlow::Continue(())
+        let span = (self.purge_after.as_ref(), now_ms.saturating_sub(TRASH_KEPT_MS));
+        let listed = self.held()?.trash(&mounts, span, &mut |trashed| {
+            old.push(trashed);
+            if old.len() < PURGED_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
+        let is_over = old.len() < PURGED_MAX && listed.is_ok();
+        self.purge_after = old.last().map(|last| last.path.clone()).filter(|_| !is_over);
+        self.purged_ms = is_over.then_some(now_ms);
         if let Err(error) = listed {
             self.problem(format!("cannot list the trash: {error}"));
         }

@@ -10,8 +10,9 @@ use tempfile::TempPath;
 
 use super::contents::{SMALL_BYTES_MAX, io_error};
 use super::{FolderWork, Observed, WorkError};
+use crate::disk::free_bytes;
 use crate::entry::{EntryHash, EntryPath, EntryRecord};
-use crate::folder::files::{CopiedFile, CopyError, FolderDir, OwnPath, WholeFile, free_bytes};
+use crate::folder::files::{CopiedFile, CopyError, FolderDir, OwnPath, WholeFile};
 use crate::folder::{DiskSight, FileStat, ReadFile};
 use crate::record::ContentHash;
 

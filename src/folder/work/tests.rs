@@ -176,3 +176,54 @@ fn what_a_reader_has_of_its_own_is_named_and_not_in_the_store() {
     assert_eq!(desk.work.kept_here().map(|one| one.path).collect::<Vec<_>>(), ["a.txt"]);
     assert_eq!(fs::read(desk.file("a.txt")).unwrap(), b"mine");
 }
+
+#[test]
+fn a_file_that_stands_aside_does_so_without_complaint_and_is_edited_there() {
+    let mut desk = Desk::new();
+    fs::write(desk.file("name"), "a file").unwrap();
+    desk.look().unwrap();
+    desk.receive("name/below.txt", b"below");
+    let aside = EntryPath::parse("name").unwrap().aside(MARKER.folder);
+    for content in ["a file", "edited", "edited again"] {
+        if content != "a file" {
+            fs::write(desk.file(aside.as_str()), content).unwrap();
+        }
+        for _ in 0..2 {
+            desk.look().unwrap();
+            assert_eq!(fs::read_to_string(desk.file(aside.as_str())).unwrap(), content);
+            assert_eq!(fs::read_to_string(desk.file("name/below.txt")).unwrap(), "below");
+            assert_eq!((desk.work.failures(), desk.work.next_turn()), (Vec::new(), None));
+            assert_eq!(desk.work.live_entries(), 2);
+        }
+    }
+    fs::remove_dir_all(desk.file("name")).unwrap();
+    desk.look().unwrap();
+    assert_eq!(fs::read_to_string(desk.file("name")).unwrap(), "edited again");
+}
+
+#[test]
+fn the_whole_trash_is_looked_at_and_then_left_alone_for_a_day() {
+    let mut desk = Desk::new();
+    desk.receive("a.txt", b"kept in the store");
+    let trash = desk.file(".can-sync-trash");
+    fs::create_dir(&trash).unwrap();
+    let name = |n: u128| trash.join(format!("{n:013}-{n:032x}-old.txt"));
+    // More than one look at it takes, and none of them in the store but the last.
+    for n in 1..=1_001 {
+        fs::write(name(n), n.to_string()).unwrap();
+    }
+    fs::write(name(1_002), "kept in the store").unwrap();
+    let count = || fs::read_dir(&trash).unwrap().count();
+    desk.look().unwrap();
+    assert_eq!(count(), 1_002);
+    desk.look().unwrap();
+    assert_eq!((count(), name(1_002).exists()), (1_001, false));
+    // The round is over.
+    fs::write(name(1_002), "kept in the store").unwrap();
+    desk.look().unwrap();
+    assert_eq!(count(), 1_002);
+    desk.work.purged_ms = desk.work.purged_ms.map(|ms| ms - 24 * 3600 * 1000);
+    desk.look().unwrap();
+    desk.look().unwrap();
+    assert_eq!(count(), 1_001);
+}

@@ -10,9 +10,10 @@ use serde::Serialize;
 
 use super::contents::{ContentCopier, CopyMethod, CopyOutcome, can_clone};
 use super::manifest::{FileFacts, ListedContent, Manifest, StoreFacts, hashes};
-use super::place::{BackupDir, copy_file, free_bytes, private, remove_dir};
+use super::place::{BackupDir, copy_file, private, remove_dir};
 use super::{BackupError, BackupFinding, CONTENTS_LIST, DATABASES, SECRETS, SMALL_CONTENTS, STORE_DB};
 use crate::clock::{now_ms, rfc3339};
+use crate::disk::free_bytes;
 use crate::identity::{self, Mend};
 use crate::node::DataDir;
 use crate::store::at_rest::{copy_database, damage_at_rest};

@@ -247,12 +247,6 @@ fn real_path(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Bytes that are free where a directory is; `None` where the file system does not say.
-pub(super) fn free_bytes(dir: &Path) -> Option<u64> {
-    let stat = rustix::fs::statvfs(dir).ok().filter(|stat| stat.f_blocks > 0)?;
-    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
 /// Opens a file for the owner's eyes only, making it if it is not there.
 pub(super) fn private(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)

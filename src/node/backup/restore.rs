@@ -13,12 +13,13 @@ use serde::Serialize;
 
 use super::contents::{ContentCopier, CopyMethod, CopyOutcome, can_clone};
 use super::manifest::{ListedContent, Manifest, hash_file, read_list};
-use super::place::{BackupDir, check_apart, copy_file, free_bytes, is_empty, make_dir, remove_dir, sync_dir};
+use super::place::{BackupDir, check_apart, copy_file, is_empty, make_dir, remove_dir, sync_dir};
 use super::{
     BackupError, BackupFinding, CONTENTS_LIST, DATABASES, IDENTITY, RESTORING, SECRETS, SMALL_CONTENTS,
     STORE_DB,
 };
 use crate::clock::Clock;
+use crate::disk::free_bytes;
 use crate::disk::open_plain;
 use crate::identity;
 use crate::node::DataDir;

@@ -123,8 +123,7 @@ impl Space {
 
     /// How much is free; more than anybody needs where the file system does not know: it says so when it is full.
     fn ask(&self) -> u64 {
-        let stat = rustix::fs::statvfs(&self.dir).ok().filter(|stat| stat.f_blocks > 0);
-        stat.map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+        crate::disk::free_bytes(&self.dir).unwrap_or(u64::MAX)
     }
 }
 

@@ -53,7 +53,7 @@ fn crash(act: Act, abilities: Abilities, killed_at: usize, user: User) -> bool {
     });
     let done = catch_unwind(AssertUnwindSafe(|| {
         if act == Act::Remove {
-            desk.remove("d/a", row.as_ref()).map_err(|error| error.to_string())
+            desk.remove("d/a", row.as_ref().unwrap()).map_err(|error| error.to_string())
         } else {
             desk.write_over("d/a", b"new", row.as_ref()).map_err(|error| error.to_string())
         }

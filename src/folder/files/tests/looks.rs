@@ -214,7 +214,7 @@ fn a_mount_point_has_a_name_and_is_missed_when_it_is_gone() {
     assert!(all.contains(&Sighted::Directory { name: path("disk"), mount: "disk".to_owned() }));
     // Its trash is on it.
     let row = desk.row("disk/d/x");
-    let end = desk.remove("disk/d/x", Some(&row)).unwrap();
+    let end = desk.remove("disk/d/x", &row).unwrap();
     let ActEnd::Done { after: AfterAct::Watch(note), .. } = end else { panic!("{end:?}") };
     assert!(note.trash.as_str().starts_with("disk/.can-sync-trash/"), "{}", note.trash);
     assert!(!desk.at("disk/d").exists() && desk.at("disk").exists());
@@ -226,7 +226,7 @@ fn a_mount_point_has_a_name_and_is_missed_when_it_is_gone() {
     let (all, end) = desk.look(&IgnoreRules::default(), &nobody);
     assert!(matches!(end, LookEnd::Done(LookCounts { unknown: 1, .. })), "{end:?} {all:?}");
     assert!(matches!(desk.write_over("disk/new", b"x", None), Err(WriteError::Blocked(..))));
-    assert!(desk.remove("disk/under", None).is_err());
+    assert!(desk.remove("disk/under", &row).is_err());
     assert_eq!(desk.contents().len(), 2);
 }
 
@@ -270,7 +270,7 @@ fn a_subvolume_is_a_file_system_of_its_own() {
     let end = desk.write_over("sub/d/a", b"new", Some(&row)).unwrap();
     let ActEnd::Done { after: AfterAct::Watch(note), row } = end else { panic!("{end:?}") };
     assert!(note.trash.as_str().starts_with("sub/.can-sync-trash/"), "{}", note.trash);
-    assert!(matches!(desk.remove("sub/d/a", Some(&row)).unwrap(), ActEnd::Done { .. }));
+    assert!(matches!(desk.remove("sub/d/a", &row).unwrap(), ActEnd::Done { .. }));
     assert!(desk.at("sub").exists() && !desk.at("sub/d").exists());
     // A file does not move from one to the other.
     desk.put("sub/b", "x");

@@ -9,7 +9,7 @@ fn a_file_goes_to_the_trash_and_empty_directories_go() {
     desk.put("a/other", "stays");
     fs::create_dir(desk.at("a/bare")).unwrap();
     let row = desk.row("a/b/c");
-    let end = desk.remove("a/b/c", Some(&row)).unwrap();
+    let end = desk.remove("a/b/c", &row).unwrap();
     let ActEnd::Done { row: gone, after } = end else { panic!("{end:?}") };
     assert_eq!((gone.disk.as_ref(), gone.entry.is_live()), (None, false));
     desk.journal.settle(&after);
@@ -17,13 +17,17 @@ fn a_file_goes_to_the_trash_and_empty_directories_go() {
     assert!(!desk.at("a/b").exists() && desk.at("a/bare").exists() && desk.at("a/other").exists());
     let mut trashed = Vec::new();
     desk.dir
-        .trash(&BTreeSet::new(), &mut |found| {
+        .trash(&BTreeSet::new(), (None, NOW_MS), &mut |found| {
             trashed.push(found);
             std::ops::ControlFlow::Continue(())
         })
         .unwrap();
     assert_eq!(trashed.len(), 1);
     assert_eq!((trashed[0].name.as_str(), trashed[0].at_ms), ("c", NOW_MS));
+    for (after, until_ms) in [(None, NOW_MS - 1), (Some(&trashed[0].path), NOW_MS)] {
+        let listed = desk.dir.trash(&BTreeSet::new(), (after, until_ms), &mut |found| panic!("{found:?}"));
+        listed.unwrap();
+    }
     assert_eq!(desk.dir.hash_trashed(&trashed[0].path).unwrap(), Some((trashed[0].stat, hash(b"old"))));
     // Back again, never over another.
     desk.put("a/b/c", "mine");
@@ -44,10 +48,8 @@ fn many_go_at_once_and_their_directories_with_them() {
     }
     let rows: Vec<AgreedRow> = names.iter().map(|name| desk.row(name)).collect();
     desk.put("a/2/5", "edited");
-    let orders: Vec<RemoveOrder<'_>> = rows
-        .iter()
-        .map(|row| RemoveOrder { entry: &row.entry, over: Some(row), name: &row.entry.path })
-        .collect();
+    let orders: Vec<RemoveOrder<'_>> =
+        rows.iter().map(|row| RemoveOrder { entry: &row.entry, over: row, name: &row.entry.path }).collect();
     let ends = desk.dir.remove(&orders, &desk.journal, NOW_MS);
     for (n, end) in ends.iter().enumerate() {
         assert_eq!(matches!(end, Ok(ActEnd::Done { .. })), n != 5, "{n} {end:?}");
@@ -66,7 +68,7 @@ fn an_edit_at_the_last_moment_is_put_back() {
             desk.put("d/a", "old");
             let (row, at) = (desk.row("d/a"), desk.at("d/a"));
             desk.once(moment, move || save_by_rename(&at, "edited"));
-            assert_eq!(desk.remove("d/a", Some(&row)).unwrap(), ActEnd::LookAgain);
+            assert_eq!(desk.remove("d/a", &row).unwrap(), ActEnd::LookAgain);
             assert_eq!(
                 desk.contents().into_iter().collect::<Vec<_>>(),
                 [("d/a".to_owned(), b"edited".to_vec())]
@@ -90,7 +92,7 @@ fn what_cannot_be_put_back_is_salvaged() {
         }
         Ok(())
     });
-    let end = desk.remove("a", Some(&row)).unwrap();
+    let end = desk.remove("a", &row).unwrap();
     let ActEnd::Salvage(note) = end else { panic!("{end:?}") };
     assert_eq!(desk.read("a").unwrap(), "second");
     assert_eq!(desk.dir.hash_trashed(&note.trash).unwrap().unwrap().1, hash(b"first"));
@@ -107,9 +109,9 @@ fn what_is_no_file_is_not_taken_out() {
     desk.put("a", "old");
     let row = desk.row("a");
     fs::remove_file(desk.at("a")).unwrap();
-    assert_eq!(desk.remove("a", Some(&row)).unwrap(), ActEnd::LookAgain);
+    assert_eq!(desk.remove("a", &row).unwrap(), ActEnd::LookAgain);
     desk.put("a/inside", "x");
-    assert_eq!(desk.remove("a", Some(&row)).unwrap(), ActEnd::LookAgain);
+    assert_eq!(desk.remove("a", &row).unwrap(), ActEnd::LookAgain);
     fs::remove_dir_all(desk.at("a")).unwrap();
     desk.put("a", "old");
     let (row, at) = (desk.row("a"), desk.at("a"));
@@ -118,7 +120,7 @@ fn what_is_no_file_is_not_taken_out() {
         fs::create_dir(&at).unwrap();
         fs::write(at.join("inside"), "x").unwrap();
     });
-    assert_eq!(desk.remove("a", Some(&row)).unwrap(), ActEnd::LookAgain);
+    assert_eq!(desk.remove("a", &row).unwrap(), ActEnd::LookAgain);
     assert_eq!(desk.read("a/inside").unwrap(), "x");
     // A trash that is none: nothing is taken out.
     desk.no_hook();
@@ -126,23 +128,26 @@ fn what_is_no_file_is_not_taken_out() {
     let row = desk.row("b");
     fs::remove_dir_all(desk.at(TRASH)).unwrap();
     std::os::unix::fs::symlink(desk.tmp.path().join("home"), desk.at(TRASH)).unwrap();
-    assert!(desk.remove("b", Some(&row)).is_err());
+    assert!(desk.remove("b", &row).is_err());
     assert!(desk.write_over("b", b"new", Some(&row)).is_err());
     assert_eq!(desk.read("b").unwrap(), "old");
     assert!(desk.journal.all().unwrap().is_empty() && desk.temporaries().is_empty());
 }
 
 #[test]
-fn a_file_aside_whose_path_has_another_is_taken_out_whatever_it_is() {
+fn names_in_the_trash_are_as_short_as_the_file_system_wants_them() {
     let desk = Desk::new();
-    let aside = path("a").aside(MARK.folder);
-    desk.put("a", "plain");
-    desk.put(aside.as_str(), "aside");
-    let version = entry("a", b"plain");
-    let order = RemoveOrder { entry: &version, over: None, name: &aside };
-    let end = desk.dir.remove(&[order], &desk.journal, NOW_MS).remove(0).unwrap();
-    let ActEnd::Salvage(note) = end else { panic!("{end:?}") };
-    assert_eq!(desk.dir.hash_trashed(&note.trash).unwrap().unwrap().1, hash(b"aside"));
-    let recovered = desk.dir.recover(&desk.journal, &|_| true).unwrap();
-    assert!(matches!(recovered[..], [Recovered::Salvage(_)]) && !desk.at(aside.as_str()).exists());
+    let root = desk.dir.held_root().unwrap();
+    let traits = FsTraits { name_bytes_max: 143, ..root.traits };
+    desk.dir.traits.lock().unwrap().insert(root.key.device, traits);
+    let name = "\u{e9}".repeat(71);
+    desk.put(&name, "old");
+    let row = desk.row(&name);
+    assert!(matches!(desk.remove(&name, &row).unwrap(), ActEnd::Done { .. }));
+    let names: Vec<_> = fs::read_dir(desk.at(TRASH))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let [trashed] = &names[..] else { panic!("{names:?}") };
+    assert!(trashed.len() <= 143 && trashed.contains(&"\u{e9}".repeat(40)), "{trashed}");
 }

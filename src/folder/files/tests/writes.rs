@@ -211,7 +211,7 @@ fn a_save_while_a_name_is_given_by_linking_is_not_lost() {
         Ok(())
     });
     // What is put back is replaced by the user, as any file may be.
-    assert_eq!(desk.remove("a", Some(&row)).unwrap(), ActEnd::LookAgain);
+    assert_eq!(desk.remove("a", &row).unwrap(), ActEnd::LookAgain);
     assert_eq!(desk.read("a").unwrap(), "third");
 }
 
