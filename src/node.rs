@@ -135,7 +135,7 @@ impl Node {
     /// # Errors
     /// One sentence with the next step; nothing that was there before has changed then.
     pub async fn start(config: Config, output: StartOutput) -> Result<Self, StartError> {
-        Self::start_with(config, output, spawn_peer()).await
+        Box::pin(Self::start_with(config, output, spawn_peer())).await
     }
 
     /// As [`Node::start`], with PeerActors of the caller's: tests have theirs fail at the worst moment.
@@ -412,6 +412,7 @@ fn folders(config: &Config, resources: &Resources, cells: &Cells) -> Child {
                 home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
             }),
             is_store_here: resources.embedded().is_some(),
+            endpoint_id: *resources.endpoint.id().as_bytes(),
             network: blake3::derive_key(FOLDERS_CONTEXT, resources.keys.mirror().record().expose()),
             reserve_bytes: config.limits.disk_reserve_bytes,
             full_scan_interval: config.full_scan_interval,

@@ -50,6 +50,7 @@ use rustix::io::Errno;
 pub(crate) use copying::{CopiedFile, CopyError, WholeFile};
 pub(crate) use ignoring::IgnoreRules;
 pub(crate) use journal::{FolderJournal, JournalNote, NoteStep};
+pub(crate) use known::lasting_identity;
 pub(crate) use looking::{LookEnd, LookRules, Sighted};
 pub(crate) use marker::{FolderGone, FolderMarker, Forbidden};
 pub(crate) use own::{NoteId, OwnPath, is_temporary};

@@ -17,7 +17,7 @@ use serde_json::json;
 use self::coding::{brake_of, brake_text, disk_of, disk_text, record_bytes, record_of};
 pub(crate) use self::journal::JournalRows;
 use self::journal::{drop_note, write_note};
-use super::files::{FolderMarker, JournalNote, NoteId};
+use super::files::{FolderMarker, JournalNote, NoteId, lasting_identity};
 use super::{AgreedRow, FolderBrake, FolderMode, FolderRules};
 use crate::entry::{EntryHash, FolderId};
 use crate::record::WriterId;
@@ -105,6 +105,8 @@ pub(crate) struct FolderRows {
     connection: Arc<Mutex<Connection>>,
     /// How often bindings were read.
     reads: Arc<AtomicU64>,
+    /// Which file it is: a copy is another one.
+    place: Arc<str>,
     /// Notes of which it was said that they cannot be read.
     told: Arc<Mutex<BTreeSet<NoteId>>>,
 }
@@ -129,6 +131,7 @@ impl FolderRows {
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
             reads: Arc::default(),
+            place: lasting_identity(path).unwrap_or_default().into(),
             told: Arc::default(),
         })
     }
@@ -213,10 +216,17 @@ impl FolderRows {
         })
     }
 
-    /// By whose name versions are written while this store is used: random, made the first time.
-    pub(crate) fn writer(&self, store: Option<&StoreId>) -> Result<WriterId, RowsError> {
+    /// By whose name versions are written while this store is used by the node of this endpoint id: random, made the first time. Whoever
+    /// goes on with a copy of the file is another one: of two machines that write by one name, each would be taken to have seen what the
+    /// other wrote.
+    pub(crate) fn writer(
+        &self,
+        store: Option<&StoreId>,
+        endpoint_id: [u8; 32],
+    ) -> Result<WriterId, RowsError> {
         self.with("read who writes", |connection| {
-            let key = store.map(ToString::to_string).unwrap_or_default().into_bytes();
+            let store = store.map(ToString::to_string).unwrap_or_default();
+            let key = [store.as_bytes(), &endpoint_id, self.place.as_bytes()].concat();
             let sql = "SELECT writer FROM folder_writers WHERE store = ?1";
             let known = connection.query_row(sql, [&key], |row| row.get(0)).optional()?;
             if let Some(known) = known {

@@ -1,6 +1,9 @@
 //! File systems that are not as a local disk is, by the number that `statfs` gives them (`linux/magic.h`).
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 /// Who changes files on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +78,13 @@ impl KnownFileSystem {
         let magic = said.f_type as u64 & 0xffff_ffff;
         KNOWN.into_iter().find(|known| known.magic == magic)
     }
+}
+
+/// What tells a file from a copy of it, for as long as it lies there; `None` where its file system does not say.
+pub(crate) fn lasting_identity(path: &Path) -> Option<String> {
+    let meta = fs::metadata(path).ok().filter(|_| KnownFileSystem::at(path).is_none())?;
+    let made = meta.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    Some(format!("{}-{}", meta.ino(), made.as_nanos()))
 }
 
 #[cfg(test)]

@@ -136,3 +136,18 @@ fn a_note_that_cannot_be_read_hides_no_other() {
     }
     assert_eq!(*rows.told.lock().unwrap(), BTreeSet::from([NoteId([1; 16])]));
 }
+
+#[test]
+fn a_copy_writes_by_another_name() {
+    let (dir, rows) = rows();
+    let path = dir.path().join("agent.db");
+    let own = rows.writer(None, [1; 32]).unwrap();
+    assert_ne!(rows.writer(None, [2; 32]).unwrap(), own);
+    drop(rows);
+    let again = FolderRows::open(&path).unwrap();
+    assert_eq!(again.writer(None, [1; 32]).unwrap(), own);
+    drop(again);
+    let copy = dir.path().join("copy.db");
+    std::fs::copy(&path, &copy).unwrap();
+    assert_ne!(FolderRows::open(&copy).unwrap().writer(None, [1; 32]).unwrap(), own);
+}

@@ -412,8 +412,8 @@ async fn definition(
     let failed = |why: String| FolderError::Failed(why);
     let status = timeout(STORE_WITHIN, context.store.status()).await.map_err(|e| failed(e.to_string()))?;
     let status = status.map_err(|error| failed(error.to_string()))?;
-    let rows = context.rows.clone();
-    let writer = blocking(move || rows.writer(status.id.as_ref())).await?;
+    let (rows, endpoint_id) = (context.rows.clone(), context.endpoint_id);
+    let writer = blocking(move || rows.writer(status.id.as_ref(), endpoint_id)).await?;
     let definition = FolderDefinition {
         folder,
         hlc: Hlc::default().next(context.clock.now_ms()),

@@ -34,6 +34,8 @@ pub(crate) struct FolderContext {
     pub(crate) forbidden: Arc<Forbidden>,
     /// Whether the store is on this machine, and takes its room.
     pub(crate) is_store_here: bool,
+    /// By what others know this node.
+    pub(crate) endpoint_id: [u8; 32],
     /// What the network's passphrase makes of it.
     pub(crate) network: [u8; 32],
     /// What the disk keeps free.

@@ -21,7 +21,7 @@ impl FolderWork {
             self.wait(self.context.store.entries(EntryQuery { limit: 1, ..EntryQuery::default() }))?;
             return Err(StoreError::NoFolders.into());
         }
-        self.writer = Some(self.context.rows.writer(status.id.as_ref())?);
+        self.writer = Some(self.context.rows.writer(status.id.as_ref(), self.context.endpoint_id)?);
         if let Some(settings) = self.context.rows.settings(self.binding.marker)? {
             // A FolderActor that is started again was told how it was at first.
             self.binding.settings = settings;

@@ -55,6 +55,7 @@ impl Desk {
             temporary: at("copies"),
             forbidden: Arc::new(forbidden),
             is_store_here: true,
+            endpoint_id: [1; 32],
             network: [0; 32],
             reserve_bytes: 0,
             full_scan_interval: Duration::from_mins(10),
