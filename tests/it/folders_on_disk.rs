@@ -12,9 +12,15 @@ use crate::support::machine::{Machine, knows, pair};
 use crate::support::nodes::eventually;
 
 mod binding;
+mod copies;
+mod mounts;
 mod oddities;
 mod one_way;
 mod removals;
+mod roots;
+mod set_back;
+mod unreadable;
+mod written;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_done_in_one_directory_shows_in_the_other() {
@@ -310,6 +316,7 @@ async fn what_cannot_be_a_folder_is_refused_and_says_why() {
     let answer = b.node.post("/folders", json!({ "path": third, "name": "photos" })).await;
     assert_eq!(answer["code"], "ambiguous_folder", "{answer}");
     let known = b.node.get("/folders").await["data"]["known"].clone();
+    assert_eq!(known.as_array().map(Vec::len), Some(2), "{known}");
     for one in known.as_array().expect("a list") {
         let id = one["folder"].as_str().expect("an id");
         assert!(answer["error"].as_str().expect("a sentence").contains(id), "{answer}");

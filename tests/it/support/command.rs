@@ -15,7 +15,12 @@ pub(crate) struct User {
     home: TempDir,
     /// The network namespace in which its programs run.
     network: Option<String>,
+    /// Whom programs that go on run as; as the tests, if it is missing.
+    uid: Option<u32>,
 }
+
+/// Who may nothing that is not everybody's.
+const NOBODY: u32 = 65_534;
 
 /// What a command did.
 #[derive(Debug)]
@@ -38,7 +43,22 @@ impl Ran {
 
 impl User {
     pub(crate) fn new() -> Self {
-        Self { home: tempfile::tempdir().expect("a temporary directory"), network: None }
+        Self { home: tempfile::tempdir().expect("a temporary directory"), network: None, uid: None }
+    }
+
+    /// One who may not read everything.
+    pub(crate) fn unprivileged() -> Self {
+        let is_root = rustix::process::geteuid().is_root();
+        Self { uid: is_root.then_some(NOBODY), ..Self::new() }
+    }
+
+    /// Makes what lies in the home its user's.
+    pub(crate) fn give_all(&self) {
+        let Some(uid) = self.uid else { return };
+        for entry in walkdir::WalkDir::new(self.home()) {
+            std::os::unix::fs::lchown(entry.expect("an entry").path(), Some(uid), Some(uid))
+                .expect("it is given");
+        }
     }
 
     /// One whose programs run in this network namespace.
@@ -59,7 +79,13 @@ impl User {
 
     /// A command that sees nothing of the environment in which the tests run.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        command(self.home(), self.network.as_deref(), args)
+        let mut command = command(self.home(), self.network.as_deref(), args);
+        if let Some(uid) = self.uid {
+            self.give_all();
+            std::os::unix::process::CommandExt::uid(&mut command, uid);
+            std::os::unix::process::CommandExt::gid(&mut command, uid);
+        }
+        command
     }
 
     /// Runs a command to its end.

@@ -1,14 +1,23 @@
 //! Nodes with bound directories.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
+use can_sync::testing::config::Config;
+use can_sync::testing::entry::{FolderId, FolderRecord};
+use can_sync::testing::store::ContentStore as _;
+use can_sync::testing::store::entries::EntryQuery;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::files::files;
 use super::nodes::{TestNode, eventually};
+use super::store::hash_of;
 
 /// A node with a bound directory.
 pub(crate) struct Machine {
@@ -18,7 +27,12 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) async fn start(name: &str) -> Self {
-        let node = TestNode::start(name, |_| {}).await;
+        Self::start_with(name, |_| {}).await
+    }
+
+    /// As [`Self::start`]; `adjust` changes the configuration first.
+    pub(crate) async fn start_with(name: &str, adjust: impl FnOnce(&mut Config)) -> Self {
+        let node = TestNode::start(name, adjust).await;
         let home = tempfile::tempdir().expect("a directory");
         fs::create_dir(home.path().join("Photos")).expect("a directory");
         Self { node, home }
@@ -93,6 +107,108 @@ impl Machine {
             is_so(&report).then_some(()).ok_or_else(|| report.to_string())
         })
         .await;
+    }
+}
+
+impl Machine {
+    /// Waits until every one of these contents lies at some path, or is a version of one.
+    pub(crate) async fn keeps(&self, contents: &[&str]) {
+        eventually("nothing is lost", async || {
+            let found = files(&self.dir());
+            let lost: Vec<&str> = contents
+                .iter()
+                .copied()
+                .filter(|content| !found.values().any(|there| there == content))
+                .collect();
+            let kept = self.versions().await;
+            for content in lost {
+                let hash = hash_of(content.as_bytes()).to_string();
+                if !kept.contains(&hash) || self.node.content(&hash).await.is_none() {
+                    return Err(format!("{content:?} is neither in {found:?} nor in the history"));
+                }
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Waits until the folder has a version with this content.
+    pub(crate) async fn takes_in(&self, content: &str) {
+        let hash = hash_of(content.as_bytes()).to_string();
+        eventually("it is taken in", async || {
+            self.versions().await.contains(&hash).then_some(()).ok_or_else(|| content.to_owned())
+        })
+        .await;
+    }
+
+    /// The contents of all versions that the folder has and had, at all its paths.
+    async fn versions(&self) -> BTreeSet<String> {
+        let store = self.node.sync_store();
+        let (mut versions, mut cursor) = (BTreeSet::new(), None);
+        loop {
+            let id = self.report().await["folder"].as_str().expect("an id").to_owned();
+            let id = data_encoding::HEXLOWER.decode(id.as_bytes()).expect("digits");
+            let folder = FolderId(id.try_into().expect("32 bytes"));
+            let query = EntryQuery { folder: Some(folder), prefix: String::new(), cursor, limit: 1000 };
+            let page = store.entries(query).await.expect("a page");
+            for record in page.records {
+                versions.extend(record.target().map(|hash| hash.to_string()));
+                let before = store.entry_history(folder, record.path().to_owned(), None).await;
+                let before = before.expect("a history");
+                versions.extend(before.iter().filter_map(FolderRecord::target).map(|hash| hash.to_string()));
+            }
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return versions;
+            }
+        }
+    }
+}
+
+/// Waits until directories have the same files, and there is nothing to do for any of them.
+pub(crate) async fn alike(machines: &[&Machine]) -> BTreeMap<String, String> {
+    eventually("all have the same files", async || {
+        let first = files(&machines[0].dir());
+        for machine in machines {
+            let (found, report) = (files(&machine.dir()), machine.report().await);
+            if found != first || report["state"] != "idle" || report["entries"] != first.len() {
+                return Err(format!("{found:?} and {first:?}, {report}"));
+            }
+        }
+        Ok(first)
+    })
+    .await
+}
+
+/// A thread that does something over and over, until this ends.
+pub(crate) struct Busy {
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Busy {
+    pub(crate) fn start(mut each: impl FnMut() + Send + 'static) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let stops = Arc::clone(&is_over);
+        let thread = std::thread::spawn(move || {
+            while !stops.load(Ordering::Relaxed) {
+                each();
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        Self { is_over, thread: Some(thread) }
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.take().expect("it runs").join().expect("no panic");
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
     }
 }
 

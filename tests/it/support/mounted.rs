@@ -15,8 +15,23 @@ pub(crate) struct Mounted(PathBuf);
 impl Mounted {
     /// `None`, having said why, where mounting is not allowed.
     pub(crate) fn new(dir: &Path, options: &str) -> Option<Self> {
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir).output();
-        match mounted {
+        Self::mount(&["-t", "tmpfs", "-o", options, "tmpfs"], dir)
+    }
+
+    /// What `from` has, at `dir` as well. `None` as with [`Self::new`].
+    pub(crate) fn bind(from: &Path, dir: &Path) -> Option<Self> {
+        Self::mount(&["--bind", from.to_str().expect("UTF-8")], dir)
+    }
+
+    /// Changes how it is mounted.
+    pub(crate) fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        let done = Command::new("mount").args(["-o", &options]).arg(&self.0).status().expect("mount runs");
+        assert!(done.success(), "{options}");
+    }
+
+    fn mount(args: &[&str], dir: &Path) -> Option<Self> {
+        match Command::new("mount").args(args).arg(dir).output() {
             Ok(output) if output.status.success() => Some(Self(dir.to_owned())),
             Ok(output) => {
                 tell(&format!("skipped: cannot mount: {}", String::from_utf8_lossy(&output.stderr).trim()));
