@@ -10,10 +10,12 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
-use self::entries::{EntryOutcome, EntryPage, EntryPut, EntryQuery, FolderPlaces, HistoryPlace, StoredEntry};
+use self::entries::{
+    EntryOutcome, EntryPage, EntryPut, EntryQuery, FolderClaim, FolderPlaces, HistoryPlace, StoredEntry,
+};
 use self::scrub::{ScrubFinding, ScrubReport};
 use crate::entry::{EntryHash, FolderId, FolderRecord};
-use crate::record::{AssetRecord, ContentHash, Hlc};
+use crate::record::{AssetRecord, ContentHash, Hlc, LibraryId};
 
 pub(crate) mod at_rest;
 pub mod can_http;
@@ -412,6 +414,37 @@ pub trait ContentStore: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
         drop(records);
         Box::pin(async { Err(StoreError::NoFolders) })
+    }
+
+    /// As [`take_entries`](Self::take_entries), of a folder that came by a ticket of this library. Neither takes what is the other's.
+    fn take_entries_through(
+        &self,
+        records: Vec<FolderRecord>,
+        library: LibraryId,
+    ) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
+        let _ = (records, library);
+        Box::pin(async { Err(StoreError::NoFolders) })
+    }
+
+    /// Folders that came by a ticket, each with its library.
+    fn foreign_folders(&self) -> BoxFuture<'_, Result<Vec<(FolderId, LibraryId)>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Says that a folder comes by a ticket of this library from now on; only of one that the store has nothing of.
+    fn claim_folder(
+        &self,
+        folder: FolderId,
+        library: LibraryId,
+    ) -> BoxFuture<'_, Result<FolderClaim, StoreError>> {
+        let _ = (folder, library);
+        Box::pin(async { Err(StoreError::NoFolders) })
+    }
+
+    /// Forgets all of a folder that came by a ticket of this library; contents stay. Of another one it does nothing.
+    fn drop_folder(&self, folder: FolderId, library: LibraryId) -> BoxFuture<'_, Result<(), StoreError>> {
+        let _ = (folder, library);
+        Box::pin(async { Ok(()) })
     }
 
     /// Yields whenever the store has changes after the last number yielded (`since` at first). Coalesces; ends or

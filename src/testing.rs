@@ -43,7 +43,9 @@ pub mod clock {
     pub use crate::clock::{Clock, Moment, now_ms};
 }
 pub mod config {
-    pub use crate::config::{Config, HttpUrl, Origins, RelaySetting, SettingSources, SlotFormat};
+    pub use crate::config::{
+        Config, ConfiguredFolder, HttpUrl, Origins, RelaySetting, SettingSources, SlotFormat,
+    };
 }
 pub mod discovery {
     pub mod address_book {
@@ -253,7 +255,9 @@ pub mod store {
         };
     }
     pub mod entries {
-        pub use crate::store::entries::{EntryOutcome, EntryPage, EntryPut, EntryQuery, StoredEntry};
+        pub use crate::store::entries::{
+            EntryOutcome, EntryPage, EntryPut, EntryQuery, FolderClaim, StoredEntry,
+        };
     }
     pub mod groups {
         pub use crate::store::groups::{

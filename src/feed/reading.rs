@@ -95,6 +95,7 @@ async fn catch_up(
             break;
         };
         let (more, end) = (page.len() >= PAGE, page.end);
+        know_sources(args, &page).await?;
         hand_over(actor, page, true).await?;
         *cursor = if more { last } else { end.max(last) };
         if !more {
@@ -145,6 +146,7 @@ async fn scan_store(
         for entry in &page.folder_records {
             unseen_entries.remove(&entry.record.hash());
         }
+        know_sources(args, &page).await?;
         hand_over(actor, page, false).await?;
         cursor = last;
     }
@@ -168,6 +170,14 @@ async fn scan_store(
         vanished_entries.extend(hashes.iter().filter(|hash| !found.contains(hash)));
     }
     Ok((vanished, vanished_entries))
+}
+
+/// Before records of folders are taken in: which folders came by tickets, maybe to another agent of the same store.
+async fn know_sources(args: &CanServiceArgs, page: &FeedPage) -> Result<(), StoreError> {
+    if !page.folder_records.is_empty() {
+        args.libraries.set_foreign_folders(answered(args.store.foreign_folders()).await?);
+    }
+    Ok(())
 }
 
 async fn hand_over(actor: &ActorRef<CanServiceMsg>, page: FeedPage, follows: bool) -> Result<(), StoreError> {

@@ -182,11 +182,26 @@ fn with_row(sight: &PathSight<'_>, agreed: &AgreedRow) -> FolderAction {
         Shown::Agreed(_) | Shown::Changed(..) => agreed.disk.is_some() && !is_shown_here,
         Shown::Gone => false,
     };
-    if needs_reading {
-        let was_read = matches!(sight.disk, DiskSight::File(SeenFile { read: Some(_), .. }));
-        // The store did not keep what was read; nothing is concluded from a store that does not.
-        return if was_read { FolderAction::Nothing } else { FolderAction::Read };
-    }
+    let shown = if needs_reading {
+        match sight.disk {
+            DiskSight::File(file @ SeenFile { read: Some(read), .. }) => {
+                if sight.rules.mode != FolderMode::ReadOnly {
+                    // The store did not keep what was read; nothing is concluded from a store that does not.
+                    return FolderAction::Nothing;
+                }
+                // What a reader may not put into the store makes way like what it changed.
+                Shown::Changed(file, *read)
+            }
+            DiskSight::File(_)
+            | DiskSight::Unknown
+            | DiskSight::Ignored
+            | DiskSight::Foreign
+            | DiskSight::Gone(_)
+            | DiskSight::Directory(_) => return FolderAction::Read,
+        }
+    } else {
+        shown
+    };
     // The store has an older version, or none, or one of a peer's that never met ours: it was set back.
     let is_same = entry == Some(&agreed.entry);
     let is_set_back = entry.is_none_or(|entry| agreed.entry.supersedes(entry)) || !is_agreed_kept;
@@ -294,7 +309,7 @@ fn readers_without_row(sight: &PathSight<'_>, file: &SeenFile, read: ReadFile) -
             if is_shown_here {
                 adopt(entry)
             } else {
-                FolderAction::Nothing
+                FolderAction::Fetch(target)
             }
         }
         Some((_, Some(target))) => shown_before.map_or_else(|| make_way(sight, file, read, target), adopt),

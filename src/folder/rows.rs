@@ -54,9 +54,16 @@ pub(crate) struct FolderSettings {
     pub(crate) paused: bool,
     /// The user took the folder from here; what was agreed stays for when it comes back.
     pub(crate) removed: bool,
+    /// It came by a ticket: it is only read, and nothing of it is this network's.
+    pub(crate) by_ticket: bool,
 }
 
 impl FolderSettings {
+    /// The same of a folder that came by a ticket.
+    pub(crate) fn of_ticket(self) -> Self {
+        Self { by_ticket: true, read_only: true, send_only: false, ..self }
+    }
+
     pub(crate) fn rules(self) -> FolderRules {
         let mode = match self {
             Self { read_only: true, .. } => FolderMode::ReadOnly,

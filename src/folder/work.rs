@@ -169,6 +169,13 @@ impl FolderWork {
         if self.binding.settings.paused {
             return Ok(());
         }
+        if self.binding.settings.by_ticket
+            && self.context.libraries.foreign(self.binding.marker.folder).is_none()
+        {
+            self.problem(
+                "it came by a ticket, whose library is not here any more: every file stays as it is".into(),
+            );
+        }
         self.open()?;
         let began = Instant::now();
         let mut todo = if scope.is_full || self.has_directory(scope)? {
@@ -265,6 +272,12 @@ impl FolderWork {
     /// Whether nothing of this machine is to show elsewhere.
     fn is_reader(&self) -> bool {
         self.binding.settings.rules().mode == FolderMode::ReadOnly
+    }
+
+    /// Whether the folder came by a ticket: nothing of this directory becomes this network's.
+    fn is_foreign(&self) -> bool {
+        let folder = self.binding.marker.folder;
+        self.binding.settings.by_ticket || self.context.libraries.foreign(folder).is_some()
     }
 
     fn held(&self) -> Result<&FolderDir, WorkError> {

@@ -20,7 +20,7 @@ const LIKENESS_MIN: f64 = 0.75;
 const ID_PATTERN: &str = "^[0-9a-f]{64}$";
 /// The code of a refusal because of a parameter that the operation does not have: the service may be an older one.
 pub const UNKNOWN_PARAMETER: &str = "unknown_parameter";
-const METHODS: [&str; 5] = ["get", "post", "patch", "delete", "head"];
+const METHODS: [&str; 6] = ["get", "post", "put", "patch", "delete", "head"];
 
 /// What a server says of itself, and the parameters that the queries of its operations may hold.
 #[derive(Clone)]

@@ -287,7 +287,7 @@ impl Manager {
     /// An unknown library, a registry or store that does not work; then the library is still there.
     pub async fn delete(&self, id: LibraryId, content: bool) -> Result<u64, LibraryError> {
         let _one = self.busy.lock().await;
-        self.find(id)?;
+        let library = self.find(id)?;
         let mut gone = 0;
         if content {
             let mut hashes = self.came_through(id).await?;
@@ -295,6 +295,9 @@ impl Manager {
                 self.libraries.shared().into_iter().filter(|other| other.id() != Some(id)).collect();
             hashes.retain(|hash| !others.iter().any(|other| other.has(hash)));
             gone = self.let_go(&hashes).await?;
+        }
+        if let (Some(folder), None) = (library.folder(), library.share()) {
+            self.drop_folder(id, folder).await?;
         }
         self.registry(move |registry| registry.forget(id)).await?;
         self.libraries.take(id);

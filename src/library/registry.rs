@@ -7,7 +7,6 @@
 mod asides;
 mod deletions;
 mod devices;
-mod foreign;
 mod libraries;
 mod members;
 #[cfg(test)]
@@ -134,7 +133,6 @@ const STEPS: &[M<'_>] = &[
     M::up(PRIVATE),
     M::up(AGREED),
     M::up(ASIDES_NOTED),
-    M::up(foreign::SCHEMA),
 ];
 /// The newest schema that is understood.
 pub(crate) const SCHEMA_KNOWN: usize = STEPS.len();

@@ -47,13 +47,15 @@ impl Libraries {
     /// # Errors
     /// What the registry says.
     pub fn load(mirror: Arc<Library>, registry: Registry, approval: bool) -> Result<Self, RegistryError> {
-        *mirror.feed.foreign.write().unwrap_or_else(PoisonError::into_inner) = registry.foreign_folders()?;
         let mut shared = Vec::new();
         for kept in registry.libraries()? {
             let asides = registry.asides(kept.ticket.claims().library)?;
             let shared_by = SharedLibrary::new(kept, asides);
             shared_by.restore(&registry)?;
             let library = Library::beside(&mirror, shared_by);
+            if let (Some(folder), Some(id), None) = (library.folder(), library.id(), library.share()) {
+                mirror.feed.foreign.write().unwrap_or_else(PoisonError::into_inner).insert(folder, id);
+            }
             library.filled();
             shared.push(Arc::new(library));
         }
@@ -174,11 +176,16 @@ impl Libraries {
         all
     }
 
-    /// The library by which a folder came that is not our network's own. What came by ticket stays so once the library is
-    /// forgotten: nothing of it goes to other machines, and nothing is written into it.
+    /// The library by which a folder came that is not our network's own.
     #[must_use]
     pub fn foreign(&self, folder: FolderId) -> Option<LibraryId> {
         self.mirror.feed.foreign.read().unwrap_or_else(PoisonError::into_inner).get(&folder).copied()
+    }
+
+    /// Takes note of all of them, as the store says.
+    pub fn set_foreign_folders(&self, folders: Vec<(FolderId, LibraryId)>) {
+        let folders = folders.into_iter().collect();
+        *self.mirror.feed.foreign.write().unwrap_or_else(PoisonError::into_inner) = folders;
     }
 
     pub(super) fn set_foreign(&self, folder: FolderId, library: Option<LibraryId>) {

@@ -18,8 +18,10 @@ use tokio::time::Instant;
 
 use crate::entry::{EntryHash, FolderId, FolderRecord};
 use crate::http::envelope::Success;
-use crate::record::{AssetRecord, ContentHash};
-use crate::store::entries::{EntryOutcome, EntryPage, EntryPut, EntryQuery, HistoryPlace, StoredEntry};
+use crate::record::{AssetRecord, ContentHash, LibraryId};
+use crate::store::entries::{
+    EntryOutcome, EntryPage, EntryPut, EntryQuery, FolderClaim, HistoryPlace, StoredEntry,
+};
 use crate::store::scrub::ScrubFinding;
 use crate::store::service::{BASE_PATH, StatusJson, key};
 use crate::store::sync_wire::{
@@ -515,7 +517,31 @@ impl ContentStore for CanHttpStore {
         &self,
         records: Vec<FolderRecord>,
     ) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
-        self.send_entries(records).boxed()
+        self.send_entries(records, None).boxed()
+    }
+
+    fn take_entries_through(
+        &self,
+        records: Vec<FolderRecord>,
+        library: LibraryId,
+    ) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
+        self.send_entries(records, Some(library)).boxed()
+    }
+
+    fn foreign_folders(&self) -> BoxFuture<'_, Result<Vec<(FolderId, LibraryId)>, StoreError>> {
+        self.list_foreign().boxed()
+    }
+
+    fn claim_folder(
+        &self,
+        folder: FolderId,
+        library: LibraryId,
+    ) -> BoxFuture<'_, Result<FolderClaim, StoreError>> {
+        self.claim(folder, library).boxed()
+    }
+
+    fn drop_folder(&self, folder: FolderId, library: LibraryId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.forget_folder(folder, library).boxed()
     }
 
     fn watch(&self, since: u64) -> BoxStream<'static, Result<StoreEvent, StoreError>> {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::entry::{EntryDigest, FolderId, FolderRecord};
-use crate::record::{ContentHash, Hlc};
+use crate::record::{ContentHash, Hlc, LibraryId};
 use crate::store::{StoreError, StoreRef};
 use crate::text::escape;
 
@@ -63,6 +63,17 @@ pub enum EntryOutcome {
     Changed(Option<Box<FolderRecord>>),
     /// Refused, and why.
     Rejected(String),
+}
+
+/// What became of the claim that a folder comes by a ticket of a library.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FolderClaim {
+    /// It does, by now or already.
+    Claimed,
+    /// It is a folder of ours.
+    Here,
+    /// It came by this library.
+    Elsewhere(LibraryId),
 }
 
 /// A version in the history of a path: those before it are older, or as old with a smaller digest.

@@ -30,6 +30,7 @@ mod content;
 mod entries;
 mod error;
 mod events;
+mod foreign;
 mod ingest;
 pub mod key;
 mod model;
@@ -151,7 +152,8 @@ pub fn router(store: EmbeddedStore, settings: ServiceSettings) -> Router {
         .routes(routes!(entries::history))
         .routes(routes!(entries::query))
         .routes(routes!(entries::with))
-        .routes(routes!(entries::take));
+        .routes(routes!(entries::take))
+        .routes(routes!(foreign::list, foreign::claim, foreign::forget));
     let api = OpenApiRouter::new()
         // Its parts are bounded one by one: the file by the disk, everything else by BODY_BYTES_MAX.
         .routes(routes!(ingest::ingest).layer(DefaultBodyLimit::disable()))

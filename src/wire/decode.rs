@@ -14,10 +14,10 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 use crate::entry::SEEN_MAX;
 use crate::record::{DROPPED_NAMES_MAX, NAMES_MAX, TAGS_MAX};
 use crate::wire::proto::{
-    Auth, Cancel, ContentHeader, ContentRequest, Deferral, Doubled, EntryResult, Error, Find, Frame, Have,
-    Hello, IngestHeader, IngestResult, InlineContent, Lacks, Later, LibraryProof, LibrarySummary,
-    LibraryTicket, ListPeersReply, ListPeersRequest, ListedPeer, Offer, Ping, Pong, PutEntry, ReconClose,
-    ReconMsg, ReconOpen, Records, RedateResult, Revocations, SignedAnnouncement, Want, Welcome,
+    Auth, Cancel, ContentHeader, ContentRequest, Deferral, Doubled, EntryResult, Error, Find, ForeignFolder,
+    Frame, Have, Hello, IngestHeader, IngestResult, InlineContent, Lacks, Later, LibraryProof,
+    LibrarySummary, LibraryTicket, ListPeersReply, ListPeersRequest, ListedPeer, Offer, Ping, Pong, PutEntry,
+    ReconClose, ReconMsg, ReconOpen, Records, RedateResult, Revocations, SignedAnnouncement, Want, Welcome,
     WireAnnouncement, WireEntry, WireFeedEntry, WireMeta, WireRecord, WireRedating, WireSeen,
     WireStoredRecord,
 };
@@ -180,6 +180,7 @@ shapes! {
     WireSeen, "SeenVersion": [];
     WireEntry, "FolderEntry": [messages::<WireSeen>(9, "FolderEntry.seen", SEEN_MAX)];
     PutEntry, "PutEntry": [message::<WireEntry>(1, "PutEntry.entry")];
+    ForeignFolder, "ForeignFolder": [];
     EntryResult, "EntryResult": [message::<WireEntry>(4, "EntryResult.found")];
     WireStoredRecord, "StoredRecord": [message::<WireRecord>(1, "StoredRecord.record")];
     IngestHeader, "IngestHeader": [message::<WireRecord>(1, "IngestHeader.record")];

@@ -38,6 +38,7 @@ mod folder_commands;
 mod folder_torture;
 mod folders;
 mod folders_on_disk;
+mod foreign_folders;
 mod gossip;
 mod healing;
 mod hostile;

@@ -100,6 +100,7 @@ macro_rules! conformance_tests {
             what_an_entry_says_of_a_content_is_so
             an_entry_keeps_the_content_that_it_names
             a_folder_keeps_what_a_library_deletes_and_publishes_nothing
+            a_folder_that_came_by_a_ticket_has_one_source_and_keeps_nothing
             a_long_history_is_read_in_pages
             entries_of_many_tasks_at_once
         }

@@ -9,9 +9,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::binding::{STORE_WITHIN, bindings, blocking, definitions, id_of, names, reported, tell};
-use super::{FOLDERS_MAX, FolderError, FolderOrder, FoldersArgs, FoldersMsg, UnboundFolder};
+use super::{FOLDERS_MAX, FolderError, FolderOrder, FolderWishes, FoldersArgs, FoldersMsg, UnboundFolder};
 use crate::disk::free_bytes;
 use crate::entry::{EntryAuthor, FolderAccess, FolderDefinition, FolderId, FolderRecord, composed};
+use crate::folder::FolderMode;
 use crate::folder::files::{FolderDir, FolderMarker, distant_kind, room_needed};
 use crate::folder::report::{FolderReport, FolderRoom, FolderState};
 use crate::folder::rows::{FolderBinding, FolderSettings};
@@ -90,7 +91,10 @@ async fn unknown(args: &FoldersArgs) -> Vec<FolderOrder> {
     for order in args.configured.iter() {
         let own = order.path.file_name().and_then(|name| name.to_str());
         let name = order.name.as_deref().or(own).unwrap_or_default();
-        let is_known = known.iter().any(|(folder, known)| is_called(known, name) || id_of(*folder) == name);
+        let is_ours = |folder: &FolderId| args.context.libraries.foreign(*folder).is_none();
+        let is_known = known.iter().any(|(folder, known)| {
+            is_called(known, name) && is_ours(folder) || id_of(*folder) == name.to_ascii_lowercase()
+        });
         let is_bound = match real_path(&order.path).await {
             Ok(real) => bound.iter().any(|one| one.path == real),
             // It is told of at once, with the first try.
@@ -116,7 +120,9 @@ pub(super) async fn add(
     let known = definitions(context).await?;
     let before = bindings(context).await?.all;
     let found = marker_at(context, &real).await?;
-    let mine = before.iter().find(|one| one.path == real);
+    // A directory that was several folders is the one whose marker it has.
+    let at_path = before.iter().filter(|one| one.path == real);
+    let mine = at_path.max_by_key(|one| (!one.settings.removed, found == Some(one.marker)));
     // One that lost its marker is bound anew, and begins without what was agreed.
     let unmarked = mine.filter(|one| !one.settings.removed);
     if let Some(bound) = unmarked {
@@ -151,7 +157,7 @@ pub(super) async fn add(
     }
     let folder = match unmarked {
         Some(bound) => known.iter().find(|one| one.folder == bound.marker.folder).cloned(),
-        None => pick(&known, &name, order.is_new)?,
+        None => pick(context, &known, &name, order)?,
     };
     let folder_id = match (&folder, unmarked) {
         (Some(folder), _) => folder.folder,
@@ -170,7 +176,7 @@ pub(super) async fn add(
         None => Some(definition(context, folder_id, &name).await?),
     };
     let kept = unmarked.map_or_else(FolderSettings::default, |bound| bound.settings);
-    let settings = allowed(context, folder_id, &name, order.wishes.over(kept))?;
+    let settings = settings_of(context, folder_id, &name, order.wishes, kept)?;
     let room = suits(context, &real, settings, mine.is_none()).await?;
     // What was agreed holds for the directory that has the marker of then. One without it may be an empty mount point: nothing counts as
     // removed from that.
@@ -252,13 +258,13 @@ async fn change(
     name: String,
     owner: &ActorRef<FoldersMsg>,
 ) -> Result<FolderReport, FolderError> {
-    let settings = allowed(context, bound.marker.folder, &name, order.wishes.over(bound.settings))?;
+    let settings = settings_of(context, bound.marker.folder, &name, order.wishes, bound.settings)?;
     let changed = FolderBinding { settings, ..bound.clone() };
     if settings != bound.settings {
         suits(context, &bound.path, settings, false).await?;
         let (rows, marker, wishes) = (context.rows.clone(), bound.marker, order.wishes);
         let apply = move |now: &mut FolderSettings| {
-            *now = FolderSettings { read_only: settings.read_only, ..wishes.over(*now) };
+            *now = if settings.by_ticket { wishes.over(*now).of_ticket() } else { wishes.over(*now) };
         };
         blocking(move || rows.change_settings(marker, apply)).await?;
         tell(context, owner).await?;
@@ -266,22 +272,24 @@ async fn change(
     Ok(FolderReport { configured: order.is_configured, ..reported(&changed, name) })
 }
 
-/// The settings that a folder can have: one that came by a ticket is only read.
-fn allowed(
+/// The settings that a folder gets: one that came by a ticket is only read.
+fn settings_of(
     context: &FolderContext,
     folder: FolderId,
     name: &str,
-    settings: FolderSettings,
+    wishes: FolderWishes,
+    before: FolderSettings,
 ) -> Result<FolderSettings, FolderError> {
-    if context.libraries.foreign(folder).is_none() {
+    let settings = wishes.over(before);
+    if !before.by_ticket && context.libraries.foreign(folder).is_none() {
         return Ok(settings);
     }
-    if settings.send_only {
+    if wishes.mode.is_some_and(|mode| mode != FolderMode::ReadOnly) {
         return Err(FolderError::Invalid(format!(
-            "the folder '{name}' came by a ticket and is only read here: leave --send-only out"
+            "the folder '{name}' came by a ticket and is only read here: add it without saying how, or with --read-only"
         )));
     }
-    Ok(FolderSettings { read_only: true, ..settings })
+    Ok(settings.of_ticket())
 }
 
 /// Whether a directory suits: its file system, and, where `counts`, the room that its files need.
@@ -371,19 +379,34 @@ fn is_called(name: &str, asked: &str) -> bool {
     composed(name) == composed(asked)
 }
 
-/// The folder of the network that is meant, if there is one.
+/// The folder that is meant, if there is one. Whoever owns one that came by a ticket names it as he likes: it is meant only by its id, or
+/// by a name that somebody just typed and that no folder of the network has.
 fn pick(
+    context: &FolderContext,
     known: &[FolderDefinition],
     name: &str,
-    is_new: bool,
+    order: &FolderOrder,
 ) -> Result<Option<FolderDefinition>, FolderError> {
-    if is_new {
+    if order.is_new {
         return Ok(None);
     }
     if let Some(found) = known.iter().find(|one| id_of(one.folder) == name.to_ascii_lowercase()) {
         return Ok(Some(found.clone()));
     }
-    let found: Vec<&FolderDefinition> = known.iter().filter(|one| is_called(&one.name, name)).collect();
+    let called = known.iter().filter(|one| is_called(&one.name, name));
+    let (ours, foreign): (Vec<_>, Vec<_>) =
+        called.partition(|one| context.libraries.foreign(one.folder).is_none());
+    let found = match (ours.is_empty(), foreign.is_empty()) {
+        (true, false) if order.is_configured => return Ok(None),
+        (true, false) if order.name.is_none() => {
+            return Err(FolderError::Invalid(format!(
+                "a folder '{name}' came by a ticket: with --name '{name}' this directory follows it, with --new it becomes a folder of \
+                 your own"
+            )));
+        }
+        (true, _) => foreign,
+        (false, _) => ours,
+    };
     match found.as_slice() {
         [] => Ok(None),
         [one] => Ok(Some((*one).clone())),

@@ -210,7 +210,9 @@ impl FolderWork {
     }
 
     fn fetch_all(&mut self, fetches: Vec<(EntryHash, ContentHash)>) -> Result<(), WorkError> {
-        let targets: BTreeSet<ContentHash> = fetches.iter().map(|(_, target)| *target).collect();
+        // What came by a ticket comes through its library, or not at all: this network wants none of it.
+        let own = fetches.iter().filter(|_| !self.is_foreign());
+        let targets: BTreeSet<ContentHash> = own.map(|(_, target)| *target).collect();
         for part in targets.into_iter().collect::<Vec<_>>().chunks(1_000) {
             // What the store does not know comes with the assets of the network.
             self.wait(self.context.store.want(part.to_vec()))?;

@@ -26,6 +26,10 @@ impl FolderWork {
             // A FolderActor that is started again was told how it was at first.
             self.binding.settings = settings;
         }
+        if self.is_foreign() {
+            // Also where it was bound before that was known.
+            self.binding.settings = self.binding.settings.of_ticket();
+        }
         self.agreed = self.context.rows.rows(folder)?;
         self.brake = self.context.rows.brake(folder)?;
         self.is_loaded = true;

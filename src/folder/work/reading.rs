@@ -122,11 +122,14 @@ impl FolderWork {
     }
 
     /// Files whose contents the folder never had at their paths, where nothing of this machine is to show elsewhere: the store would
-    /// hand them on.
+    /// hand them on. Of a folder that came by a ticket all: its contents come through its library, and are nobody's own here.
     fn own_of_reader(
         &self,
         reads: &[(EntryHash, FileStat, ReadFile)],
     ) -> Result<BTreeSet<EntryHash>, WorkError> {
+        if self.is_foreign() {
+            return Ok(reads.iter().map(|(hash, ..)| *hash).collect());
+        }
         let mut own = BTreeSet::new();
         for (hash, _, read) in reads.iter().filter(|_| self.is_reader()) {
             let (entry, row) = (self.entries.get(hash), self.agreed.get(hash));

@@ -3,14 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::{FolderWork, WorkError};
-use crate::folder::FolderMode;
 use crate::record::ContentHash;
 
 impl FolderWork {
     /// Whether nothing of this directory becomes an entry: the user wants it so, or the folder is another network's.
     pub(super) fn only_reads(&self) -> bool {
-        self.binding.settings.rules().mode == FolderMode::ReadOnly
-            || self.context.libraries.foreign(self.binding.marker.folder).is_some()
+        self.is_reader() || self.is_foreign()
     }
 
     /// Takes note, durably, of contents that files of the directory had: they may be shared as soon as an entry names them.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use super::{Filter, FilterSpec, LibraryError, LibrarySize, Manager, PAGE};
-use crate::entry::{EntryHash, EntryRecord, FolderDefinition, FolderId, FolderRecord};
+use crate::entry::{EntryRecord, FolderDefinition, FolderId, FolderRecord};
 use crate::library::Library;
 use crate::library::ticket::{Access, LibraryId, Ticket};
 use crate::record::ContentHash;
-use crate::store::entries::EntryQuery;
+use crate::store::entries::{EntryQuery, FolderClaim};
 use crate::store::{FeedEntry, StoreError};
 
 /// What is kept of the contents that the directory had which is bound to a folder here. Blocks.
@@ -119,6 +119,15 @@ impl Manager {
             };
             share.note_taken(self.taken(folder).await.map_err(failed)?.unwrap_or_default());
         }
+        if let (Some(id), None) = (library.id(), library.share()) {
+            // Also where another store took the place of the one that it was joined with.
+            match self.store.claim_folder(folder, id).await {
+                Ok(FolderClaim::Claimed) => self.libraries.set_foreign(folder, Some(id)),
+                Ok(other) => tracing::warn!(?other, "nothing is taken of a folder that came by a ticket"),
+                Err(StoreError::NoFolders | StoreError::Unsupported { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
         match self.read_entries(Some(folder), |records| library.fill_entries(&records)).await {
             // Another store than the one that the library was made with: it has nothing of folders.
             Err(error @ (StoreError::NoFolders | StoreError::Unsupported { .. })) => {
@@ -199,34 +208,20 @@ impl Manager {
         if claims.access != Access::Read {
             return Err(LibraryError::FolderWrite);
         }
-        match self.libraries.foreign(folder) {
-            Some(known) if known == claims.library => return Ok(()),
-            Some(other) if self.libraries.get(other).is_some() => {
-                return Err(LibraryError::FolderElsewhere(other));
-            }
-            Some(_) => {}
-            None => {
-                // From now on nobody else puts anything there.
-                self.libraries.set_foreign(folder, Some(claims.library));
-                let is_here = self.is_here(folder).await;
-                if !matches!(is_here, Ok(false)) {
-                    self.libraries.set_foreign(folder, None);
-                    is_here?;
-                    return Err(LibraryError::FolderHere);
-                }
-            }
+        match self.store.claim_folder(folder, claims.library).await? {
+            FolderClaim::Claimed => self.libraries.set_foreign(folder, Some(claims.library)),
+            FolderClaim::Here => return Err(LibraryError::FolderHere),
+            FolderClaim::Elsewhere(other) => return Err(LibraryError::FolderElsewhere(other)),
         }
-        let library = claims.library;
-        let noted = self.registry(move |registry| registry.set_foreign_folder(folder, Some(library))).await;
-        if noted.is_ok() {
-            self.libraries.set_foreign(folder, Some(library));
-        }
-        noted
+        Ok(())
     }
 
-    async fn is_here(&self, folder: FolderId) -> Result<bool, StoreError> {
-        let query = EntryQuery { folder: Some(folder), prefix: String::new(), cursor: None, limit: 1 };
-        let any = !self.store.entries(query).await?.records.is_empty();
-        Ok(any || !self.store.entries_named(vec![EntryHash::of_definition(folder)]).await?.is_empty())
+    /// Forgets what came of a folder by a library that is to be forgotten.
+    pub(super) async fn drop_folder(&self, library: LibraryId, folder: FolderId) -> Result<(), LibraryError> {
+        self.store.drop_folder(folder, library).await?;
+        if self.libraries.foreign(folder) == Some(library) {
+            self.libraries.set_foreign(folder, None);
+        }
+        Ok(())
     }
 }

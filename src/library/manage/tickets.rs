@@ -148,8 +148,8 @@ impl Manager {
         let ticket = self.check(text)?;
         let addrs = ticket.addrs.clone();
         let before = self.libraries.get(ticket.claims().library);
-        self.claim_folder(&ticket).await?;
         let (sharing, private) = self.terms(before.as_deref(), &ticket, share_existing).await?;
+        self.claim_folder(&ticket).await?;
         if let Some(library) = &before
             && let Some(shared) = library.shared()
             && shared.ticket() == ticket
@@ -158,9 +158,15 @@ impl Manager {
             self.dial(addrs);
             return Ok((Arc::clone(library), false));
         }
-        let library = self.keep(None, (ticket, None), (sharing, private), before.as_deref()).await?;
+        let (id, folder) = (ticket.claims().library, ticket.filter.folder());
+        let kept = self.keep(None, (ticket, None), (sharing, private), before.as_deref()).await;
+        if let (Err(_), None, Some(folder)) = (&kept, &before, folder)
+            && let Err(error) = self.drop_folder(id, folder).await
+        {
+            tracing::warn!(%error, "a folder whose library could not be joined stays claimed for it");
+        }
         self.dial(addrs);
-        Ok((library, before.is_none()))
+        Ok((kept?, before.is_none()))
     }
 
     /// Takes tickets back.

@@ -31,7 +31,12 @@ pub(in crate::peer) async fn take_entries(
     for record in offered {
         // Whoever shares one folder writes into no other, and what came by ticket is not our own machines' to change.
         if !library.has_folder(record.folder()) {
-            failed.push((record.hash(), OTHER_FOLDER.to_owned()));
+            if library.shared().is_some() {
+                failed.push((record.hash(), OTHER_FOLDER.to_owned()));
+            } else {
+                // Nothing to wait for: here it comes by the ticket.
+                settled.push(record.hash());
+            }
             continue;
         }
         match record.hlc().is_due_in(now_ms, ahead_max_ms) {
@@ -40,8 +45,15 @@ pub(in crate::peer) async fn take_entries(
         }
     }
     let hashes: Vec<EntryHash> = due.iter().map(FolderRecord::hash).collect();
-    let taken =
-        if due.is_empty() { Ok(Vec::new()) } else { take(due, |records| store.take_entries(records)).await };
+    let taken = if due.is_empty() {
+        Ok(Vec::new())
+    } else {
+        take(due, |records| match library.shared() {
+            Some(shared) => store.take_entries_through(records, shared.id()),
+            None => store.take_entries(records),
+        })
+        .await
+    };
     match taken {
         Ok(outcomes) => {
             for (hash, outcome) in hashes.into_iter().zip(outcomes) {

@@ -7,12 +7,18 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use super::answer::{check, fail, timed};
 use super::{CanHttpStore, READ_TIMEOUT, upload};
 use crate::entry::{EntryHash, FolderId, FolderRecord};
-use crate::record::ContentHash;
+use crate::record::{ContentHash, LibraryId};
 use crate::store::StoreError;
-use crate::store::entries::{EntryOutcome, EntryPage, EntryPut, EntryQuery, HistoryPlace, PLACES_MAX};
+use crate::store::entries::{
+    EntryOutcome, EntryPage, EntryPut, EntryQuery, FolderClaim, HistoryPlace, PLACES_MAX,
+};
 use crate::store::sync_wire::{BATCH_MAX, NEXT_CURSOR, PROTOBUF, entry_outcome_of, history_cursor, put};
 use crate::text::quoted;
-use crate::wire::proto::{EntryResult, PutEntry, RecordError, WireEntry};
+use crate::wire::proto::{EntryResult, ForeignFolder, PutEntry, RecordError, WireEntry};
+
+const FOREIGN: &str = "sync/entries/foreign";
+/// Most folders that a service may say came by tickets.
+const FOREIGN_MAX: usize = 100_000;
 
 impl CanHttpStore {
     /// What the service keeps as an entry; `None` for what is none by our rules, as a newer or older program may have let it in: that
@@ -103,6 +109,7 @@ impl CanHttpStore {
     pub(super) async fn send_entries(
         &self,
         records: Vec<FolderRecord>,
+        through: Option<LibraryId>,
     ) -> Result<Vec<EntryOutcome>, StoreError> {
         check_count(records.len())?;
         let (records, rejected) = screened(records, |record| record);
@@ -111,7 +118,59 @@ impl CanHttpStore {
             put(&mut body, &WireEntry::from(record));
         }
         let hashes: Vec<EntryHash> = records.iter().map(FolderRecord::hash).collect();
-        Ok(in_order(rejected, self.change_entries("sync/entries/take", body, &hashes).await?))
+        let through = through.map(|LibraryId(id)| data_encoding::HEXLOWER.encode(&id));
+        let path = match &through {
+            Some(library) => &format!("sync/entries/take?through={library}"),
+            None => "sync/entries/take",
+        };
+        Ok(in_order(rejected, self.change_entries(path, body, &hashes).await?))
+    }
+
+    /// An older service has none.
+    pub(super) async fn list_foreign(&self) -> Result<Vec<(FolderId, LibraryId)>, StoreError> {
+        let request = self.request(Method::GET, FOREIGN);
+        let response = match self.ask_about_entries(request, READ_TIMEOUT).await {
+            Err(StoreError::Unsupported { .. }) => return Ok(Vec::new()),
+            response => response?,
+        };
+        let all = self.messages::<ForeignFolder>(response, FOREIGN_MAX).await?.into_iter();
+        all.map(|folder| {
+            let (folder, library) = self.foreign(&folder)?;
+            Ok((folder, library.ok_or_else(|| self.garbled(&"a library is missing in it"))?))
+        })
+        .collect()
+    }
+
+    pub(super) async fn claim(
+        &self,
+        folder: FolderId,
+        library: LibraryId,
+    ) -> Result<FolderClaim, StoreError> {
+        let request = self.request(Method::PUT, FOREIGN).query(&both(folder, library));
+        let response = self.ask_about_entries(request, upload::COMMIT_TIMEOUT).await?;
+        let answer = self.messages::<ForeignFolder>(response, 1).await?.pop();
+        let answer = answer.ok_or_else(|| self.garbled(&"it does not say what became of a folder"))?;
+        match self.foreign(&answer)? {
+            (about, _) if about != folder => Err(self.garbled(&"it speaks of another folder")),
+            (_, None) => Ok(FolderClaim::Here),
+            (_, Some(source)) if source == library => Ok(FolderClaim::Claimed),
+            (_, Some(source)) => Ok(FolderClaim::Elsewhere(source)),
+        }
+    }
+
+    pub(super) async fn forget_folder(&self, folder: FolderId, library: LibraryId) -> Result<(), StoreError> {
+        let request = self.request(Method::DELETE, FOREIGN).query(&both(folder, library));
+        match self.ask_about_entries(request, upload::COMMIT_TIMEOUT).await {
+            // It has none.
+            Err(StoreError::Unsupported { .. }) => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+
+    fn foreign(&self, message: &ForeignFolder) -> Result<(FolderId, Option<LibraryId>), StoreError> {
+        let id = |bytes: &Bytes| <[u8; 32]>::try_from(&bytes[..]).map_err(|error| self.garbled(&error));
+        let library = Some(&message.library).filter(|library| !library.is_empty()).map(id).transpose()?;
+        Ok((FolderId(id(&message.folder)?), library.map(LibraryId)))
     }
 
     async fn change_entries(
@@ -152,6 +211,11 @@ impl CanHttpStore {
         }
         check(self.url(), response, None).await
     }
+}
+
+fn both(FolderId(folder): FolderId, LibraryId(library): LibraryId) -> [(&'static str, String); 2] {
+    let hex = |id: [u8; 32]| data_encoding::HEXLOWER.encode(&id);
+    [("folder", hex(folder)), ("library", hex(library))]
 }
 
 /// Those of `items` that keep to the rules; and for each item why it is rejected, if it is. A service that cannot even read one refuses

@@ -13,8 +13,10 @@ use super::rows::{self, COLUMNS, FORMERS};
 use super::tx::Totals;
 use super::{EmbeddedStore, HASHES_MAX, StoredAsset, damage, edit, entries, loss, writer};
 use crate::entry::{EntryHash, FolderId, FolderRecord};
-use crate::record::{AssetRecord, ContentHash, META_BYTES_MAX};
-use crate::store::entries::{EntryOutcome, EntryPage, EntryPut, EntryQuery, HistoryPlace, StoredEntry};
+use crate::record::{AssetRecord, ContentHash, LibraryId, META_BYTES_MAX};
+use crate::store::entries::{
+    EntryOutcome, EntryPage, EntryPut, EntryQuery, FolderClaim, HistoryPlace, StoredEntry,
+};
 use crate::store::scrub::ScrubFinding;
 use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError,
@@ -113,7 +115,31 @@ impl ContentStore for EmbeddedStore {
         &self,
         records: Vec<FolderRecord>,
     ) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
-        self.take_all_entries(records).boxed()
+        self.take_all_entries(records, None).boxed()
+    }
+
+    fn take_entries_through(
+        &self,
+        records: Vec<FolderRecord>,
+        library: LibraryId,
+    ) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
+        self.take_all_entries(records, Some(library)).boxed()
+    }
+
+    fn foreign_folders(&self) -> BoxFuture<'_, Result<Vec<(FolderId, LibraryId)>, StoreError>> {
+        self.list_foreign_folders().boxed()
+    }
+
+    fn claim_folder(
+        &self,
+        folder: FolderId,
+        library: LibraryId,
+    ) -> BoxFuture<'_, Result<FolderClaim, StoreError>> {
+        self.claim(folder, library).boxed()
+    }
+
+    fn drop_folder(&self, folder: FolderId, library: LibraryId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.drop_foreign(folder, library).boxed()
     }
 
     fn watch(&self, since: u64) -> BoxStream<'static, Result<StoreEvent, StoreError>> {

@@ -10,10 +10,12 @@ use super::incoming::check_batch_size;
 use super::tx::Tx;
 use super::{EmbeddedStore, rows, writer};
 use crate::entry::{self, EntryDigest, EntryHash, FolderId, FolderMerge, FolderRecord};
+use crate::record::LibraryId;
 use crate::store::StoreError;
 use crate::store::entries::{EntryOutcome, EntryPut};
 use crate::wire::proto::WireEntry;
 
+mod foreign;
 mod keeping;
 mod reading;
 
@@ -26,6 +28,10 @@ const COPIES_MAX: usize = 16;
 /// Paths that a folder may have, removed ones included; and the same of versions that lost.
 const FOLDER_ROWS_MAX: u64 = 2_000_000;
 
+/// Why a version is not taken that comes from elsewhere than its folder.
+const OTHER_SOURCE: &str =
+    "its folder comes from elsewhere: what came by a ticket is taken through that library alone";
+
 impl EmbeddedStore {
     pub(super) async fn put_all_entries(&self, puts: Vec<EntryPut>) -> Result<Vec<EntryOutcome>, StoreError> {
         check_batch_size(puts.len())?;
@@ -36,11 +42,12 @@ impl EmbeddedStore {
     pub(super) async fn take_all_entries(
         &self,
         records: Vec<FolderRecord>,
+        through: Option<LibraryId>,
     ) -> Result<Vec<EntryOutcome>, StoreError> {
         check_batch_size(records.len())?;
         let bytes = writer::change_bytes(records.iter().map(FolderRecord::text_bytes));
-        self.merge_all(bytes, records, |tx, record| match record.validate() {
-            Ok(()) => take(tx, record),
+        self.merge_all(bytes, records, move |tx, record| match record.validate() {
+            Ok(()) => take(tx, record, through),
             Err(broken) => Ok(EntryOutcome::Rejected(broken.to_string())),
         })
         .await
@@ -79,11 +86,18 @@ fn put_entry(tx: &mut Tx<'_>, put: EntryPut) -> Result<EntryOutcome, rusqlite::E
         let why = "it is not later than the version that it is to follow";
         return Ok(EntryOutcome::Rejected(why.into()));
     }
-    take(tx, record)
+    take(tx, record, None)
 }
 
-/// Merges a version, and the copies that it leads to.
-fn take(tx: &mut Tx<'_>, record: FolderRecord) -> Result<EntryOutcome, rusqlite::Error> {
+/// Merges a version that came through this library, and the copies that it leads to.
+fn take(
+    tx: &mut Tx<'_>,
+    record: FolderRecord,
+    through: Option<LibraryId>,
+) -> Result<EntryOutcome, rusqlite::Error> {
+    if foreign::library_of(tx.conn, record.folder())? != through {
+        return Ok(EntryOutcome::Rejected(OTHER_SOURCE.into()));
+    }
     if let Some(why) = fullness(tx, &record)? {
         return Ok(EntryOutcome::Rejected(why));
     }

@@ -296,6 +296,14 @@ CREATE TABLE entry_counts (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Folders that came by a ticket, each with its library.
+const SCHEMA_FOREIGN: &str = "
+CREATE TABLE foreign_folders (
+    folder BLOB PRIMARY KEY,
+    library BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
 /// The newest schema that is understood.
 pub(super) const KNOWN: usize = MIGRATIONS.len();
@@ -317,6 +325,7 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_GROUPS),
     M::up(SCHEMA_WORDS_BEHIND),
     M::up(SCHEMA_ENTRIES),
+    M::up(SCHEMA_FOREIGN),
 ];
 /// Schemas from here on touch nothing but what is made from the records and the contents, or add tables, so that no copy is kept: it
 /// would take long, and as much room as the database.

@@ -13,7 +13,7 @@ use super::sync::{STALL, body_error, hash_bodies, malformed, protobuf, protobuf_
 use crate::entry::{EntryDigest, EntryHash, FolderId, FolderRecord};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
 use crate::http::extract::Params;
-use crate::record::ContentHash;
+use crate::record::{ContentHash, LibraryId};
 use crate::store::ContentStore;
 use crate::store::entries::{EntryOutcome, EntryPut, EntryQuery, StoredEntry};
 use crate::store::sync_wire::{BATCH_MAX, BodyReader, NEXT_CURSOR, entry_result_of, history_place_of};
@@ -41,14 +41,18 @@ impl From<StoredEntry> for EntryJson {
 }
 
 fn folder_of(params: &Params) -> ApiResult<Option<FolderId>> {
+    Ok(id_of(params, "folder")?.map(FolderId))
+}
+
+/// An id of 32 bytes among the parameters.
+pub(super) fn id_of(params: &Params, name: &str) -> ApiResult<Option<[u8; 32]>> {
     let parse = |text: &str| {
         let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).ok();
-        let folder = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()).map(FolderId);
-        folder.ok_or_else(|| {
-            ApiError::invalid_parameter("folder", "is no folder", "give 64 lower-case hexadecimal digits")
+        bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| {
+            ApiError::invalid_parameter(name, "is no id", "give 64 lower-case hexadecimal digits")
         })
     };
-    params.one("folder")?.map(parse).transpose()
+    params.one(name)?.map(parse).transpose()
 }
 
 /// What folders have.
@@ -188,9 +192,11 @@ pub(super) async fn put(State(service): ServiceState, request: Request) -> ApiRe
 /// Take entries.
 ///
 /// Versions from elsewhere: length-delimited `FolderEntry` messages. They merge with what is there. The answer is as for
-/// `POST /sync/entries`.
+/// `POST /sync/entries`. Of a folder that came by a ticket only those are taken that come through its library, and only they.
 #[utoipa::path(post, path = "/entries/take", tag = "sync", operation_id = "sync_take_entries",
     security(("sync_key" = [])),
+    params(("through" = Option<String>, Query,
+        description = "The library through which they came, 64 lower-case hexadecimal digits")),
     request_body(content = Binary, content_type = "application/x-protobuf", description = "Up to 1000 of them"),
     responses(
         (status = 200, description = "The outcomes", content_type = "application/x-protobuf", body = Binary),
@@ -202,14 +208,23 @@ pub(super) async fn put(State(service): ServiceState, request: Request) -> ApiRe
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
-pub(super) async fn take(State(service): ServiceState, request: Request) -> ApiResult<Response> {
+pub(super) async fn take(
+    State(service): ServiceState,
+    params: Params,
+    request: Request,
+) -> ApiResult<Response> {
+    let through = id_of(&params, "through")?.map(LibraryId);
     let mut body = BodyReader::new(protobuf_body(request)?.into_data_stream(), STALL);
     let mut records = Vec::new();
     while let Some(wire) = body.message::<WireEntry>().await.map_err(body_error)? {
         records.push(checked(wire, records.len())?);
     }
     let hashes: Vec<EntryHash> = records.iter().map(FolderRecord::hash).collect();
-    Ok(results(hashes, service.store.take_entries(records).await?))
+    let outcomes = match through {
+        Some(library) => service.store.take_entries_through(records, library).await?,
+        None => service.store.take_entries(records).await?,
+    };
+    Ok(results(hashes, outcomes))
 }
 
 /// An entry that keeps to the rules, of which `before` came before it. Agents check what they send: of one that does not, nothing

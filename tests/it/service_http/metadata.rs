@@ -212,7 +212,7 @@ async fn the_status_counts() {
 }
 
 /// Every route there is. A new one has to be added here, and then to be described.
-const ROUTES: [(&str, &str); 35] = [
+const ROUTES: [(&str, &str); 38] = [
     ("post", "/ingest"),
     ("get", "/list"),
     ("get", "/search"),
@@ -248,6 +248,9 @@ const ROUTES: [(&str, &str); 35] = [
     ("post", "/sync/entries/query"),
     ("post", "/sync/entries/take"),
     ("post", "/sync/entries/with"),
+    ("get", "/sync/entries/foreign"),
+    ("put", "/sync/entries/foreign"),
+    ("delete", "/sync/entries/foreign"),
 ];
 
 #[tokio::test]

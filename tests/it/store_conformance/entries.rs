@@ -6,7 +6,7 @@ use std::sync::Arc;
 use can_sync::testing::entry::{EntryRecord, FolderId, FolderRecord};
 use can_sync::testing::record::{AssetRecord, ContentHash, LibraryId};
 use can_sync::testing::store::embedded::IngestFields;
-use can_sync::testing::store::entries::{EntryOutcome, EntryPut, EntryQuery, StoredEntry};
+use can_sync::testing::store::entries::{EntryOutcome, EntryPut, EntryQuery, FolderClaim, StoredEntry};
 use can_sync::testing::store::{ContentStore, ItemOutcome, StoreError, StoreEvent, StoredRecord};
 use futures::StreamExt as _;
 use tokio::time::timeout;
@@ -223,6 +223,59 @@ pub(crate) async fn a_long_history_is_read_in_pages(fixture: &dyn Fixture) {
         all.extend(page);
     }
     assert!(all == versions, "{} of {}", all.len(), versions.len());
+}
+
+pub(crate) async fn a_folder_that_came_by_a_ticket_has_one_source_and_keeps_nothing(fixture: &dyn Fixture) {
+    let store = fixture.store();
+    let (library, other) = (LibraryId([1; 32]), LibraryId([2; 32]));
+    let ann = author(1, 0);
+    let (folder, file) = (definition(FOLDER, "photos", &ann), entry("a", None, Some(b"mine"), &ann));
+    let through = async |library, record: &FolderRecord| {
+        let taken = store.take_entries_through(vec![record.clone()], library).await;
+        taken.expect("the store keeps folders").pop().expect("an outcome")
+    };
+    let is_refused = |outcome: &EntryOutcome| matches!(outcome, EntryOutcome::Rejected(_));
+    assert!(is_refused(&through(library, &folder).await), "nobody said that it comes so");
+    assert_eq!(store.claim_folder(FOLDER, library).await, Ok(FolderClaim::Claimed));
+    assert_eq!(store.claim_folder(FOLDER, library).await, Ok(FolderClaim::Claimed));
+    assert_eq!(store.claim_folder(FOLDER, other).await, Ok(FolderClaim::Elsewhere(library)));
+    assert_eq!(store.foreign_folders().await, Ok(vec![(FOLDER, library)]));
+    for outcome in
+        [take(&*store, &folder).await, put(&*store, &folder, None).await, through(other, &folder).await]
+    {
+        assert!(is_refused(&outcome), "{outcome:?}");
+    }
+    // What is deleted here stays so, and what it names can be deleted.
+    ingest_one(fixture, record_of(b"mine"), b"mine").await;
+    fixture.delete(hash_of(b"mine")).await;
+    assert_eq!(through(library, &folder).await, EntryOutcome::Stored);
+    assert_eq!(through(library, &file).await, EntryOutcome::Stored);
+    ingest_one(fixture, record_of(b"other"), b"other").await;
+    let second = entry("b", None, Some(b"other"), &ann);
+    assert_eq!(through(library, &second).await, EntryOutcome::Stored);
+    fixture.delete(hash_of(b"other")).await;
+    // A folder of ours that has a deleted content brings it back, and by then the other one would have.
+    let ours = FolderId([9; 32]);
+    let FolderRecord::Entry(named) = entry("c", None, Some(b"third"), &ann) else { panic!("an entry") };
+    ingest_one(fixture, record_of(b"third"), b"third").await;
+    fixture.delete(hash_of(b"third")).await;
+    assert_eq!(take(&*store, &definition(ours, "ours", &ann)).await, EntryOutcome::Stored);
+    assert_eq!(store.claim_folder(ours, library).await, Ok(FolderClaim::Here));
+    let named = FolderRecord::Entry(EntryRecord { folder: ours, ..named });
+    assert_eq!(take(&*store, &named).await, EntryOutcome::Stored);
+    revived(&*store, hash_of(b"third")).await;
+    for content in [&b"mine"[..], b"other"] {
+        let found = holding(&*store, hash_of(content)).await.expect("it is known");
+        assert!(found.record.deleted && !found.holding.is_held(), "{found:?}");
+    }
+    // Forgotten, it is anybody's.
+    assert_eq!(store.drop_folder(FOLDER, other).await, Ok(()));
+    assert_eq!(listed(&*store, "", 10).await, [folder.clone(), file.clone(), second]);
+    assert_eq!(store.drop_folder(FOLDER, library).await, Ok(()));
+    assert_eq!(listed(&*store, "", 10).await, []);
+    assert_eq!(store.foreign_folders().await, Ok(vec![]));
+    assert_eq!(take(&*store, &folder).await, EntryOutcome::Stored);
+    assert_eq!(store.claim_folder(FOLDER, library).await, Ok(FolderClaim::Here));
 }
 
 /// Waits until the asset is live again.

@@ -1,5 +1,5 @@
 //! What folders have keeps its content. A content is in a folder where a live entry of a folder that has a definition names it: what
-//! entries of no known folder name is everybody's to delete.
+//! entries of no known folder name is everybody's to delete, and so is what others' folders name, that came by a ticket.
 //!
 //! Its asset is not deleted, and comes back where it was deleted before the entry came, as long as the trash has the bytes; what lies in
 //! the trash meanwhile is not purged. Bringing back takes reading all of the content, so that a job does it behind the merges, one
@@ -14,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::super::merge::WholeInTrash;
 use super::super::tx::Tx;
 use super::super::{EmbeddedStore, META_BYTES_MAX, rows, writer};
+use super::foreign::is_own;
 use super::merge_one;
 use crate::entry::{EntryAuthor, EntryRecord, FolderId, FolderRecord};
 use crate::record::{AssetRecord, ContentHash, Hlc};
@@ -25,12 +26,22 @@ const LOOK_INTERVAL: Duration = Duration::from_hours(1);
 /// Most paths from which a content is removed at once.
 const REMOVALS_MAX: u32 = 100_000;
 
+/// A condition on a row of `entries`: it is of a folder of ours that is known.
+macro_rules! keeps {
+    () => {
+        concat!(
+            "EXISTS (SELECT 1 FROM entries AS folders WHERE folders.folder = entries.folder AND folders.path = x'') AND ",
+            is_own!()
+        )
+    };
+}
+
 /// Whether a folder has the content `?1`.
-const IS_IN_FOLDER: &str = "SELECT EXISTS (SELECT 1 FROM entries WHERE target = ?1 \
-     AND EXISTS (SELECT 1 FROM entries AS folders WHERE folders.folder = entries.folder AND folders.path = x''))";
+const IS_IN_FOLDER: &str =
+    concat!("SELECT EXISTS (SELECT 1 FROM entries WHERE target = ?1 AND ", keeps!(), ")");
 /// The same as a condition on a row of `trash`.
-pub(in super::super) const TRASH_IN_FOLDER: &str = "EXISTS (SELECT 1 FROM entries WHERE entries.target = trash.hash \
-     AND EXISTS (SELECT 1 FROM entries AS folders WHERE folders.folder = entries.folder AND folders.path = x''))";
+pub(in super::super) const TRASH_IN_FOLDER: &str =
+    concat!("EXISTS (SELECT 1 FROM entries WHERE entries.target = trash.hash AND ", keeps!(), ")");
 
 /// Whether a folder has this content now.
 pub(in super::super) fn is_in_folder(
@@ -40,14 +51,18 @@ pub(in super::super) fn is_in_folder(
     conn.prepare_cached(IS_IN_FOLDER)?.query_row([hash], |row| row.get(0))
 }
 
-/// Where folders have this content now, if one does.
+/// Where folders of ours have this content now, if one does.
 pub(in super::super) fn places_of(
     conn: &Connection,
     hash: ContentHash,
 ) -> Result<Option<FolderPlaces>, rusqlite::Error> {
-    let sql = "SELECT entries.folder, entries.path, folders.entry, count(*) FROM entries \
+    let sql = concat!(
+        "SELECT entries.folder, entries.path, folders.entry, count(*) FROM entries \
          JOIN entries AS folders ON folders.folder = entries.folder AND folders.path = x'' \
-         WHERE entries.target = ?1 GROUP BY entries.folder ORDER BY entries.folder";
+         WHERE entries.target = ?1 AND ",
+        is_own!(),
+        " GROUP BY entries.folder ORDER BY entries.folder"
+    );
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([hash.0])?;
     let mut places: Option<FolderPlaces> = None;
@@ -80,7 +95,7 @@ pub(in super::super) fn remove_everywhere(
 ) -> Result<Result<(), StoreError>, rusqlite::Error> {
     let found: Vec<Vec<u8>> = tx
         .conn
-        .prepare_cached("SELECT entry FROM entries WHERE target = ?1 LIMIT ?2")?
+        .prepare_cached(concat!("SELECT entry FROM entries WHERE target = ?1 AND ", is_own!(), " LIMIT ?2"))?
         .query_map((target.0, REMOVALS_MAX + 1), |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     if found.len() > REMOVALS_MAX as usize {
@@ -98,7 +113,8 @@ pub(in super::super) fn remove_everywhere(
         merge_one(tx, FolderRecord::Entry(removed))?;
     }
     // What cannot be read keeps nothing: its content would come back for ever.
-    tx.conn.prepare_cached("UPDATE entries SET target = NULL WHERE target = ?1")?.execute([target.0])?;
+    let sql = concat!("UPDATE entries SET target = NULL WHERE target = ?1 AND ", is_own!());
+    tx.conn.prepare_cached(sql)?.execute([target.0])?;
     Ok(Ok(()))
 }
 
