@@ -105,7 +105,8 @@ struct LibraryIndex {
     wanted: BTreeSet<ContentHash>,
     /// What it has otherwise than the store; never any in the mirror.
     asides: Asides,
-    /// While what the store held before is read in: what changed meanwhile, and so is newer than what was read.
+    /// While what the store held before is read in: what changed meanwhile, and so is newer than what was read. Of a folder that we share,
+    /// these are names of entries.
     filling: Option<HashSet<ContentHash>>,
 }
 
@@ -153,9 +154,13 @@ impl Library {
     /// A library beside the mirror, with its asides alone: it is to be filled with what the store holds already.
     fn beside(mirror: &Self, shared: SharedLibrary) -> Self {
         let index = LibraryIndex { filling: Some(HashSet::new()), ..LibraryIndex::default() };
-        let (keys, asides) = (shared.keys(), shared.take_asides());
+        let (keys, mut asides) = (shared.keys(), shared.take_asides());
         let is_ours = shared.key().is_some();
         let share = shared.filter().folder().filter(|_| is_ours).map(FolderShare::new);
+        if share.is_some() {
+            // What of a folder's files is shared its entries say, and nothing else.
+            asides.clear();
+        }
         let feed = Arc::clone(&mirror.feed);
         let library = Self { keys, shared: Some(shared), share, index: Mutex::new(index), feed };
         {
@@ -225,7 +230,7 @@ impl Library {
         entries
             .into_iter()
             .filter(|entry| {
-                if let Some(touched) = &mut index.filling {
+                if let Some(touched) = index.filling.as_mut().filter(|_| self.share.is_none()) {
                     touched.insert(entry.record.hash);
                 }
                 self.follow(&mut index, entry)

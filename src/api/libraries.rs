@@ -13,13 +13,15 @@ use utoipa_axum::routes;
 
 use super::view::{ApiState, unavailable};
 use crate::http::envelope::Success;
-use crate::http::extract::{JsonBody, Params, PathText, parse_endpoint_id};
+use crate::http::extract::{JsonBody, OptionalJsonBody, Params, PathText, parse_endpoint_id, parse_hash};
 use crate::http::{ApiError, ApiResult};
 use crate::library::actor::LibraryMsg;
 use crate::library::filter::FilterSpec;
 use crate::library::manage::{Invitation, Revoke};
 use crate::library::registry::DeviceStanding;
-use crate::library::report::{DeviceReport, Invited, LibraryDetail, LibraryError, LibrarySize, Preview};
+use crate::library::report::{
+    DeviceReport, Invited, LibraryDetail, LibraryError, LibrarySize, Preview, Released, UnreleasedReport,
+};
 use crate::library::ticket::{Access, LibraryId};
 use crate::peer::messages::PeersMsg;
 use crate::qr::Code;
@@ -30,6 +32,10 @@ const LIBRARY: &str = "LibraryActor";
 /// Longest wait for it: making a library reads the store, which takes a while where it is large.
 const WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
 
+/// Contents that wait, in one page, and that are shared with one request.
+const UNRELEASED_DEFAULT: usize = 100;
+const UNRELEASED_MAX: usize = 1000;
+
 /// The routes.
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
@@ -38,6 +44,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(show, delete))
         .routes(routes!(invite))
         .routes(routes!(revoke))
+        .routes(routes!(unreleased))
         .routes(routes!(release))
         .routes(routes!(join))
         .routes(routes!(inspect))
@@ -112,6 +119,9 @@ fn refused(error: &LibraryError) -> ApiError {
         }
         LibraryError::Full => {
             (StatusCode::CONFLICT, "too_many_libraries", "DELETE /libraries/{id} makes room")
+        }
+        LibraryError::Filling => {
+            (StatusCode::SERVICE_UNAVAILABLE, "reading", "GET /libraries says `reading` meanwhile")
         }
         LibraryError::NoRegistry | LibraryError::Registry(_) | LibraryError::Store(_) => {
             (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "try again; GET /status says what does not work")
@@ -230,11 +240,23 @@ struct Deleted {
     let_go: u64,
 }
 
-/// What members may have now.
+/// `POST /libraries/{id}/release`.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ReleaseRequest {
+    /// Which contents, at most 1,000, each 64 hexadecimal digits; those that do not wait are passed over. Without it, all that wait.
+    #[serde(default)]
+    hashes: Option<Vec<String>>,
+}
+
+/// Contents of a folder that members do not get yet.
 #[derive(Serialize, ToSchema)]
-struct Released {
-    /// Contents that came from other machines of the user's, and are shared from now on.
-    released: u64,
+struct UnreleasedList {
+    contents: Vec<UnreleasedReport>,
+    /// How many there are altogether.
+    total: u64,
+    /// For the next page; null when this is the last.
+    next_cursor: Option<String>,
 }
 
 /// What is void now.
@@ -260,27 +282,81 @@ struct Decided {
     standing: &'static str,
 }
 
-/// Share what a folder has from other machines of yours
+/// What of a folder waits to be shared
 ///
 /// Of a folder, members get what this node's own directory had, since anybody who may write entries may name any content by its
-/// hash. What came from other machines of yours is shared as it is now, because you say so; of what comes later you are asked again.
+/// hash. What was written into the directory because an entry named it waits, and so does what was found there and equals an entry
+/// while the folder is shared. In the order of hashes.
+#[utoipa::path(
+    get,
+    path = "/libraries/{id}/unreleased",
+    tag = "libraries",
+    params(
+        ("id" = String, Path, description = "Library id, 64 hexadecimal digits."),
+        ("limit" = Option<u64>, Query, description = "At most so many; 100 if absent, at most 1000."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the answer before.")
+    ),
+    responses(
+        (status = 200, body = Success<UnreleasedList>),
+        (status = 400, description = "The limit or the cursor makes no sense."),
+        (status = 403, description = "This node did not create the library."),
+        (status = 404, description = "No such library."),
+        (status = 409, description = "The library is no folder."),
+        (status = 503, description = "LibraryActor or the store does not work, or the library is still being read.")
+    )
+)]
+async fn unreleased(
+    State(state): State<ApiState>,
+    PathText(id): PathText,
+    params: Params,
+) -> ApiResult<Success<UnreleasedList>> {
+    let id = parse_library_id(&id)?;
+    let limit = params.limit(UNRELEASED_DEFAULT, UNRELEASED_MAX)?;
+    let unknown = |_| ApiError::invalid_parameter("cursor", "is none", "give next_cursor of the page before");
+    let after = params.one("cursor")?.map(|text| text.parse().map_err(unknown)).transpose()?;
+    let (contents, total, next) =
+        ask(&state, |reply| LibraryMsg::GetUnreleased { id, after, limit, reply }).await?;
+    Ok(Success::new(UnreleasedList { contents, total, next_cursor: next.map(|hash| hash.to_string()) }))
+}
+
+/// Share what of a folder waits for that
+///
+/// Those contents that are named, or all that `GET /libraries/{id}/unreleased` lists. It holds for good, and for every library of the
+/// same folder; of what comes later you are asked again.
 #[utoipa::path(
     post,
     path = "/libraries/{id}/release",
     tag = "libraries",
     params(("id" = String, Path, description = "Library id, 64 hexadecimal digits.")),
+    request_body(content = Option<ReleaseRequest>, description = "May be left out."),
     responses(
         (status = 200, body = Success<Released>),
+        (status = 400, description = "A hash is malformed, or there are too many."),
         (status = 403, description = "This node did not create the library."),
         (status = 404, description = "No such library."),
         (status = 409, description = "The library is no folder."),
-        (status = 503, description = "LibraryActor or its database does not work.")
+        (status = 503, description = "LibraryActor, its database or the store does not work, or the library is still being read.")
     )
 )]
-async fn release(State(state): State<ApiState>, PathText(id): PathText) -> ApiResult<Success<Released>> {
+async fn release(
+    State(state): State<ApiState>,
+    PathText(id): PathText,
+    OptionalJsonBody(request): OptionalJsonBody<ReleaseRequest>,
+) -> ApiResult<Success<Released>> {
     let id = parse_library_id(&id)?;
-    let released = ask(&state, |reply| LibraryMsg::ReleaseContents { id, reply }).await?;
-    Ok(Success::new(Released { released }))
+    let hashes = request.hashes.map(|hashes| {
+        if hashes.len() > UNRELEASED_MAX {
+            let message = format!("hashes names {} contents", hashes.len());
+            return Err(ApiError::bad_request(
+                "too_many_hashes",
+                message,
+                format!("name at most {UNRELEASED_MAX} at a time"),
+            ));
+        }
+        hashes.iter().map(|hash| parse_hash(hash)).collect::<ApiResult<Vec<_>>>()
+    });
+    let hashes = hashes.transpose()?;
+    ask(&state, |reply| LibraryMsg::ReleaseContents { id, hashes, reply }).await.map(Success::new)
 }
 
 /// Every library of this node, besides the mirror of everything

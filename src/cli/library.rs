@@ -1,6 +1,7 @@
 //! `can-sync library`, `join`, `approve`, `deny` and `devices`: what is shared by ticket, its members, and who is let in.
 
 mod devices;
+mod releasing;
 mod show;
 mod tickets;
 
@@ -10,6 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 pub(super) use self::devices::{DeviceArgs, decide, devices};
+use self::releasing::{ReleaseArgs, release};
 use self::show::{LibrariesBody, LibraryBody, LibrarySizeBody, list, show, tickets};
 use self::tickets::{InviteArgs, invite, seconds};
 pub(super) use self::tickets::{JoinArgs, join};
@@ -17,6 +19,7 @@ use super::Context;
 use super::asking::confirm;
 use super::client::ApiClient;
 use super::error::CliError;
+use super::folder::which::Which;
 use super::output::message;
 use super::resolve::{self, Candidate, NameKind};
 use super::text;
@@ -54,11 +57,9 @@ enum LibraryCommand {
         #[command(subcommand)]
         action: TicketCommand,
     },
-    /// Share what a folder has from other machines of yours, as it is now
-    Release {
-        /// The library's name, or its id or the beginning of that
-        library: String,
-    },
+    /// Show what of a folder waits to be shared, as what came from other machines of yours does, and share it: in every library of
+    /// that folder
+    Release(ReleaseArgs),
     /// Take tickets back; who joined by them keeps what it has, and gets no more
     Revoke {
         /// The library's name, or its id or the beginning of that
@@ -106,7 +107,7 @@ struct CreateArgs {
     /// The asset itself, by its hash, the beginning of that, or its name; any of them, where it is given several times
     #[arg(long = "hash", value_name = "ASSET")]
     hashes: Vec<String>,
-    /// The files of a folder, to be read: its name or its id
+    /// The files of a folder, to be read: its name, its directory, or the beginning of its id
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["application", "tags", "user", "mime_prefix", "hashes"])]
     folder: Option<String>,
     /// How old a member's list of revoked tickets may become until it holds what other members write: `7d`, at least a day,
@@ -132,15 +133,7 @@ pub(super) async fn run(context: &Context, args: LibraryCommandArgs) -> Result<(
         LibraryCommand::Ticket { action: TicketCommand::List { library } } => {
             tickets(context, &agent, library.as_deref()).await
         }
-        LibraryCommand::Release { library } => {
-            let found = find(&agent, &library).await?;
-            let done: Value = agent.post(&format!("/libraries/{}/release", found.id), &json!({})).await?;
-            if context.out.json {
-                return Ok(context.out.value(&done)?);
-            }
-            let released = done["released"].as_u64().unwrap_or_default();
-            Ok(context.out.line(&format!("{} shared from now on", text::counted(released, "content")))?)
-        }
+        LibraryCommand::Release(args) => release(context, &agent, &args).await,
         LibraryCommand::Revoke { library, serial, all } => {
             let found = find(&agent, &library).await?;
             let body = if all { json!({ "all": true }) } else { json!({ "serial": serial }) };
@@ -185,10 +178,23 @@ async fn resolved(context: &Context, wanted: Vec<String>) -> Result<Vec<String>,
     Ok(hashes)
 }
 
+/// The id of a folder of this machine that is named as the `folder` commands have it, by directory as well. All else the node knows
+/// more about.
+async fn folder_meant(agent: &ApiClient, wanted: String) -> String {
+    match Which::of(&wanted).find(agent).await {
+        Ok(found) if !found.folder.is_empty() => found.folder,
+        Ok(_) | Err(_) => wanted,
+    }
+}
+
 async fn create(context: &Context, agent: &ApiClient, args: CreateArgs) -> Result<(), CliError> {
     let CreateArgs { name, application, tags, user, mime_prefix, hashes, folder, fresh_within, dry_run } =
         args;
     let hashes = resolved(context, hashes).await?;
+    let folder = match folder {
+        Some(wanted) => Some(folder_meant(agent, wanted).await),
+        None => None,
+    };
     let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
     let filter =
         FilterSpec { application, tags: some(tags), user, mime_prefix, hashes: some(hashes), folder };

@@ -17,12 +17,14 @@ use super::filter::FilterSpec;
 use super::manage::{Invitation, Manager, Revoke};
 use super::registry::DeviceStanding;
 use super::report::{
-    DeviceReport, Invited, LibraryDetail, LibraryError, LibraryReport, LibrarySize, Preview,
+    DeviceReport, Invited, LibraryDetail, LibraryError, LibraryReport, LibrarySize, Preview, Released,
+    UnreleasedReport,
 };
 use super::ticket::LibraryId;
 use super::{Libraries, Library};
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
+use crate::record::ContentHash;
 
 /// Operations under way; further ones wait.
 const TASKS_MAX: usize = 16;
@@ -81,12 +83,16 @@ pub enum LibraryMsg {
         /// How many serials are void now, and the lowest epoch that is not.
         reply: OperationResult<(usize, u64)>,
     },
-    /// HTTP API: share what a folder has from other machines of the user's.
-    ReleaseContents {
+    /// HTTP API: which contents of a folder are not shared before the user says so, a page of them.
+    GetUnreleased {
         id: LibraryId,
-        /// How many contents that are.
-        reply: OperationResult<u64>,
+        after: Option<ContentHash>,
+        limit: usize,
+        /// They, how many there are altogether, and behind which the next ones are.
+        reply: OperationResult<(Vec<UnreleasedReport>, u64, Option<ContentHash>)>,
     },
+    /// HTTP API: share these, or all that wait.
+    ReleaseContents { id: LibraryId, hashes: Option<Vec<ContentHash>>, reply: OperationResult<Released> },
     /// HTTP API: let an endpoint in, or shut it out.
     DecideDevice { endpoint_id: EndpointId, standing: DeviceStanding, reply: OperationResult<()> },
     /// HTTP API: the machines that a user decided about, or has to decide about.
@@ -184,8 +190,11 @@ impl Actor for LibraryActor {
                 };
                 state.run(reply, revoke);
             }
-            LibraryMsg::ReleaseContents { id, reply } => {
-                state.run(reply, async move { manager.release(id).await });
+            LibraryMsg::GetUnreleased { id, after, limit, reply } => {
+                state.run(reply, async move { manager.unreleased(id, after, limit).await });
+            }
+            LibraryMsg::ReleaseContents { id, hashes, reply } => {
+                state.run(reply, async move { manager.release(id, hashes).await });
             }
             LibraryMsg::DecideDevice { endpoint_id, standing, reply } => {
                 state.run(reply, async move { manager.decide(endpoint_id, standing).await });
@@ -305,14 +314,15 @@ impl LibraryState {
 
 /// What an incarnation begins with.
 async fn restore(manager: Manager) {
-    match manager.restore().await {
+    let libraries = manager.restore().await;
+    manager.look_for_members();
+    match libraries {
         Ok(libraries) => {
             let fill = libraries.iter().map(|library| manager.fill(library));
             futures::future::join_all(fill).await;
         }
         Err(error) => tracing::warn!(%error, "libraries may not be as they were last left"),
     }
-    manager.look_for_members();
 }
 
 /// Writes down what libraries have otherwise than the store, and has their members told. Never ends.
@@ -328,10 +338,6 @@ async fn keep_asides(manager: Manager) {
 
 /// Takes what directories had into the libraries of their folders, as entries come and go. Never ends.
 async fn keep_shares(manager: Manager) {
-    while let Err(error) = manager.load_taken().await {
-        tracing::warn!(%error, "what directories had that are shared is not known yet; trying again");
-        sleep(KEEP_RETRY).await;
-    }
     loop {
         if let Err(error) = manager.keep_shares().await {
             tracing::debug!(%error, "files of shared folders wait for the store");

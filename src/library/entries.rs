@@ -7,12 +7,19 @@ use super::{Library, LibraryIndex};
 use crate::entry::{EntryHash, FolderId, FolderRecord};
 use crate::reconcile::EntrySummary;
 use crate::reconcile::tree::{Item, Snapshot};
-use crate::record::{ContentHash, RecordId};
+use crate::record::{ContentHash, HLC_AHEAD_MAX_MS, RecordId};
 use crate::store::entries::StoredEntry;
 
 impl LibraryIndex {
     pub(super) fn entry_summary(&self) -> EntrySummary {
         EntrySummary { count: self.entries.len() as u64, fingerprint: self.entries.fingerprint() }
+    }
+
+    /// What is read of it from now on is older.
+    fn touch_entry(&mut self, EntryHash(hash): EntryHash) {
+        if let Some(touched) = &mut self.filling {
+            touched.insert(ContentHash(hash));
+        }
     }
 }
 
@@ -43,6 +50,17 @@ impl Library {
         }
     }
 
+    /// Whether members are to hear of a record that belongs: of what was removed from a folder that we share, those who join later get
+    /// nothing but what went since the library was made, or that they may have seen here. Clocks of our own machines may be apart, so
+    /// that what went shortly before is told rather than kept from somebody whose file has to go.
+    fn tells(&self, index: &LibraryIndex, record: &FolderRecord) -> bool {
+        let (Some(shared), Some(_)) = (&self.shared, &self.share) else { return true };
+        let is_removal = matches!(record, FolderRecord::Entry(entry) if !entry.is_live());
+        let EntryHash(hash) = record.hash();
+        let since_ms = shared.created_ms().saturating_sub(HLC_AHEAD_MAX_MS);
+        !is_removal || index.entries.get(&ContentHash(hash)).is_some() || record.hlc().ms() >= since_ms
+    }
+
     /// Takes in changed records of folders, as far as they belong; which of them differ from what the index had.
     pub(super) fn apply_entries(&self, changed: &[StoredEntry]) -> Vec<bool> {
         if !self.has_entries() {
@@ -54,10 +72,12 @@ impl Library {
         let items: Vec<Option<Item>> = changed.iter().map(item).collect();
         let mut index = self.index();
         let (mut is_news, mut moves) = (Vec::with_capacity(items.len()), false);
-        for (entry, item) in changed.iter().zip(items) {
+        for (StoredEntry { record, .. }, item) in changed.iter().zip(items) {
             if let (Some(share), Some(_)) = (&self.share, item) {
-                moves |= share.follow(&entry.record);
+                moves |= share.follow(record);
             }
+            index.touch_entry(record.hash());
+            let item = item.filter(|_| self.tells(&index, record));
             is_news.push(item.is_some_and(|item| index.entries.upsert(item) != Some(item)));
         }
         if moves {
@@ -71,8 +91,11 @@ impl Library {
         let mut index = self.index();
         for record in records.iter().filter(|record| self.has_folder(record.folder())) {
             let item = self.entry_item(record);
-            if index.entries.get(&item.hash).is_none() {
-                index.entries.upsert(item);
+            let is_older = index.filling.as_ref().is_some_and(|touched| touched.contains(&item.hash));
+            if !is_older && index.entries.get(&item.hash).is_none() {
+                if self.tells(&index, record) {
+                    index.entries.upsert(item);
+                }
                 if let Some(share) = &self.share {
                     share.follow(record);
                 }
@@ -85,12 +108,14 @@ impl Library {
 
     /// Takes out what the store no longer has.
     pub(super) fn remove_entries(&self, hashes: &[EntryHash]) {
-        let mut index = self.index();
+        let (mut index, mut moves) = (self.index(), false);
         for hash in hashes {
+            index.touch_entry(*hash);
             index.entries.remove(&ContentHash(hash.0));
-            if let Some(share) = &self.share {
-                share.remove(hash);
-            }
+            moves |= self.share.as_ref().is_some_and(|share| share.remove(hash));
+        }
+        if moves {
+            self.feed.shares_changed.notify_one();
         }
     }
 
@@ -100,7 +125,9 @@ impl Library {
         if !self.has_entries() {
             return None;
         }
-        let belongs = |entry: &&StoredEntry| self.has_folder(entry.record.folder());
+        let index = self.share.is_some().then(|| self.index());
+        let is_told = |record: &FolderRecord| index.as_ref().is_none_or(|index| self.tells(index, record));
+        let belongs = |entry: &&StoredEntry| self.has_folder(entry.record.folder()) && is_told(&entry.record);
         let count = changed.iter().filter(belongs).count();
         match count {
             0 => None,

@@ -3,11 +3,12 @@
 //!
 //! Naming a content publishes nothing. An entry names one by its hash, and whoever may write entries may name any; so a content
 //! belongs only where FolderActor read it from a file of the bound directory ([`FolderShare::note_taken`]) and a live entry of the folder names
-//! it now. What FolderActor wrote into the directory because of an entry was not taken from there. What belongs changes with the entries,
-//! while records of assets stay as they are: contents whose standing changed wait here until somebody has looked at their records
-//! ([`FolderShare::changed`]).
+//! it now. What FolderActor wrote into the directory because of an entry was not taken from there: it waits for the user's word
+//! ([`FolderShare::waiting`]). What belongs changes with the entries, while records of assets stay as they are: contents whose standing
+//! changed wait here until somebody has looked at their records ([`FolderShare::changed`]).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::entry::{EntryHash, FolderId, FolderRecord};
@@ -20,21 +21,44 @@ pub struct FolderShare {
     state: Mutex<ShareState>,
 }
 
+/// A content that live entries name and that members cannot have, since this node did not take it from its own directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitingContent {
+    /// Which content.
+    pub hash: ContentHash,
+    /// One of the entries that name it.
+    pub entry: EntryHash,
+    /// How many do.
+    pub entries: u64,
+}
+
 #[derive(Debug, Default)]
 struct ShareState {
     /// Contents that this node's directory had.
     taken: HashSet<ContentHash>,
-    /// What live entries name, and how many of them.
-    named: HashMap<ContentHash, u32>,
+    /// What live entries name.
+    names: BTreeSet<(ContentHash, EntryHash)>,
     by_entry: HashMap<EntryHash, ContentHash>,
+    /// Those of them that were not taken.
+    waiting: BTreeSet<ContentHash>,
     /// Contents that may belong now and did not, or the other way round, each with the number of the change.
     changed: BTreeMap<ContentHash, u64>,
     changes: u64,
 }
 
 impl ShareState {
+    /// The entries that name a content.
+    fn naming(&self, hash: ContentHash) -> impl Iterator<Item = EntryHash> {
+        let named = (hash, EntryHash([0; 32]))..=(hash, EntryHash([0xff; 32]));
+        self.names.range(named).map(|(_, entry)| *entry)
+    }
+
+    fn is_named(&self, hash: ContentHash) -> bool {
+        self.naming(hash).next().is_some()
+    }
+
     fn belongs(&self, hash: &ContentHash) -> bool {
-        self.named.contains_key(hash) && self.taken.contains(hash)
+        self.taken.contains(hash) && self.is_named(*hash)
     }
 
     fn note(&mut self, hash: ContentHash) {
@@ -44,13 +68,29 @@ impl ShareState {
         }
     }
 
-    fn forget_name(&mut self, hash: ContentHash) {
-        let Some(count) = self.named.get_mut(&hash) else { return };
-        *count -= 1;
-        if *count == 0 {
-            self.named.remove(&hash);
+    fn add_name(&mut self, hash: ContentHash, entry: EntryHash) {
+        let was_named = self.is_named(hash);
+        self.names.insert((hash, entry));
+        if was_named {
+            return;
+        }
+        if !self.taken.contains(&hash) {
+            self.waiting.insert(hash);
+        }
+        self.note(hash);
+    }
+
+    fn forget_name(&mut self, hash: ContentHash, entry: EntryHash) {
+        if self.names.remove(&(hash, entry)) && !self.is_named(hash) {
+            self.waiting.remove(&hash);
             self.note(hash);
         }
+    }
+
+    fn waiting_content(&self, hash: ContentHash) -> Option<WaitingContent> {
+        let mut entries = self.naming(hash);
+        let entry = entries.next()?;
+        Some(WaitingContent { hash, entry, entries: 1 + entries.count() as u64 })
     }
 }
 
@@ -80,7 +120,7 @@ impl FolderShare {
         let mut state = self.state();
         let before = state.changes;
         for hash in hashes {
-            if state.taken.insert(hash) && state.named.contains_key(&hash) {
+            if state.taken.insert(hash) && state.waiting.remove(&hash) {
                 state.note(hash);
             }
         }
@@ -100,24 +140,21 @@ impl FolderShare {
         }
         // What is named by another entry instead never ceases to belong.
         if let Some(target) = target {
-            let count = state.named.entry(target).or_default();
-            *count += 1;
-            if *count == 1 {
-                state.note(target);
-            }
+            state.add_name(target, entry);
         }
         if let Some(before) = before {
-            state.forget_name(before);
+            state.forget_name(before, entry);
         }
         !state.changed.is_empty()
     }
 
-    /// The store no longer has the entry.
-    pub(super) fn remove(&self, entry: &EntryHash) {
+    /// The store no longer has the entry; whether that may change what belongs.
+    pub(super) fn remove(&self, entry: &EntryHash) -> bool {
         let mut state = self.state();
         if let Some(target) = state.by_entry.remove(entry) {
-            state.forget_name(target);
+            state.forget_name(target, *entry);
         }
+        !state.changed.is_empty()
     }
 
     /// Up to so many contents whose records are to be looked at, since they may belong now and did not, or the other way round, each with
@@ -137,19 +174,28 @@ impl FolderShare {
         }
     }
 
-    /// Contents that live entries name and that this node did not take from its own directory: members hear of them, and cannot have
-    /// them.
+    /// Up to so many contents that live entries name and that this node did not take from its own directory, in the order of their
+    /// hashes, those behind `after`: members hear of them, and cannot have them.
     #[must_use]
-    pub fn not_taken(&self) -> Vec<ContentHash> {
+    pub fn waiting(&self, after: Option<ContentHash>, limit: usize) -> Vec<WaitingContent> {
         let state = self.state();
-        state.named.keys().filter(|hash| !state.taken.contains(*hash)).copied().collect()
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let waiting = state.waiting.range((from, Bound::Unbounded)).take(limit);
+        waiting.filter_map(|hash| state.waiting_content(*hash)).collect()
     }
 
-    /// How many these are.
+    /// Those of these contents that wait so.
+    #[must_use]
+    pub fn waiting_among(&self, hashes: &[ContentHash]) -> Vec<ContentHash> {
+        let state = self.state();
+        let among: BTreeSet<ContentHash> = hashes.iter().copied().collect();
+        among.intersection(&state.waiting).copied().collect()
+    }
+
+    /// How many wait so.
     #[must_use]
     pub fn not_shared(&self) -> u64 {
-        let state = self.state();
-        state.named.keys().filter(|hash| !state.taken.contains(*hash)).count() as u64
+        self.state().waiting.len() as u64
     }
 }
 
@@ -192,9 +238,33 @@ mod tests {
         assert!(share.belongs(&one) && share.follow(&entry("b", Some(2))));
         assert!(!share.belongs(&one) && share.belongs(&other));
         assert_eq!(looked(&share), [one, other]);
-        share.remove(&entry("b", None).hash());
+        assert!(share.remove(&entry("b", None).hash()), "somebody has to look");
         assert_eq!((share.belongs(&other), looked(&share)), (false, vec![other]));
         assert!(share.changed(9).is_empty() && !share.note_taken([one]));
+    }
+
+    #[test]
+    fn what_waits_is_given_in_pages_and_counted_with_every_change() {
+        let share = FolderShare::new(FOLDER);
+        for (path, content) in [("a", 1), ("b", 2), ("c", 2), ("d", 3)] {
+            share.follow(&entry(path, Some(content)));
+        }
+        let hash = |content| ContentHash([content; 32]);
+        let waiting = |after, limit| -> Vec<(ContentHash, u64)> {
+            let page = share.waiting(after, limit);
+            page.into_iter().map(|waiting| (waiting.hash, waiting.entries)).collect()
+        };
+        assert_eq!(waiting(None, 2), [(hash(1), 1), (hash(2), 2)]);
+        assert_eq!(waiting(Some(hash(2)), 2), [(hash(3), 1)]);
+        assert_eq!(share.waiting_among(&[hash(3), hash(9), hash(3)]), [hash(3)]);
+        assert_eq!(share.waiting(None, 1)[0].entry, entry("a", None).hash());
+        share.note_taken([hash(3), hash(4)]);
+        share.follow(&entry("b", None));
+        share.follow(&entry("e", Some(4)));
+        assert_eq!((waiting(None, 9), share.not_shared()), (vec![(hash(1), 1), (hash(2), 1)], 2));
+        share.follow(&entry("a", Some(4)));
+        share.remove(&entry("c", None).hash());
+        assert_eq!((waiting(None, 9), share.not_shared()), (vec![], 0));
     }
 
     #[test]

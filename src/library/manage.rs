@@ -245,8 +245,11 @@ impl Manager {
     }
 
     async fn fill_once(&self, library: &Library) -> Result<(), StoreError> {
-        // What of a folder's files belongs depends on what the folder has.
         self.fill_folder(library).await?;
+        if library.share().is_some() {
+            // Contents whose entries were read are looked at one by one.
+            return self.keep_share(library).await;
+        }
         self.read_store(|(), entries| library.fill(&entries)).await
     }
 

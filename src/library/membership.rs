@@ -4,7 +4,7 @@ use super::Library;
 use super::folder_share::FolderShare;
 use super::ticket::Access;
 use crate::entry::FolderId;
-use crate::record::{AssetMeta, AssetRecord};
+use crate::record::{AssetMeta, AssetRecord, WriterId};
 
 impl Library {
     /// The folder that it is of; `None` for the mirror and for libraries by other filters.
@@ -29,14 +29,16 @@ impl Library {
     }
 
     /// A record of our store as members see it: of a folder's files, what people wrote about the contents elsewhere is not part of
-    /// it.
+    /// it, nor who wrote it and when the content was first put. The date of the version stays, since the type may change: versions are
+    /// in the same order for readers as here, but for two of one instant, which two machines would have to write within one.
     pub(super) fn for_members(&self, record: &AssetRecord) -> AssetRecord {
         let record = record.for_members();
-        if self.folder().is_none() {
+        if self.folder().is_none() || record.deleted {
             return record;
         }
-        let AssetMeta { mime_type, created_at_ms, .. } = record.meta;
-        AssetRecord { meta: AssetMeta { mime_type, created_at_ms, ..AssetMeta::default() }, ..record }
+        let (mime_type, created_at_ms) = (record.meta.mime_type, record.hlc.ms());
+        let meta = AssetMeta { mime_type, created_at_ms, ..AssetMeta::default() };
+        AssetRecord { writer: WriterId::NULL, meta, ..record }
     }
 
     /// Whether a record of our store is part of it, unless the library has the content otherwise: for members that may write,

@@ -273,9 +273,9 @@ impl Library {
 
 impl Libraries {
     /// The store is about to have `fresh` in place of `stored`: libraries that `stored` is part of and `fresh` is not go
-    /// on having it, unless a user moved it out.
+    /// on having it, unless a user moved it out. Of a folder that we share, members have what its entries name, and nothing besides.
     pub fn keep_versions(&self, stored: &StoredRecord, fresh: &AssetRecord) {
-        for library in self.shared() {
+        for library in self.shared().into_iter().filter(|library| library.share().is_none()) {
             let record = &stored.record;
             let moved_out = library.writes() && fresh.via.is_none();
             if library.is_member(record) && !library.is_member(fresh) && !moved_out {

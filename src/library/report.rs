@@ -65,9 +65,13 @@ pub enum LibraryError {
     FolderForeign(String),
     /// Nothing of it would be shared.
     #[error(
-        "no directory of this machine is bound to the folder '{0}', and what is shared of a folder is what this machine's directory          had: bind one first (can-sync folder add DIR --name NAME)"
+        "no directory of this machine is bound to the folder '{0}', and what is shared of a folder is what this machine's directory \
+         had: bind one first (can-sync folder add DIR --name NAME)"
     )]
     FolderNotBound(String),
+    /// What it has is not known yet.
+    #[error("what the library has is still being read: try again in a while")]
+    Filling,
     /// Two sources for one directory.
     #[error("the folder of that ticket is in this network already, so that it does not need one")]
     FolderHere,
@@ -184,8 +188,9 @@ pub struct LibraryReport {
     pub stale: Option<String>,
     /// That members hold what this node sent, and until when.
     pub held: Option<String>,
-    /// Of a folder that this node shares: how many contents it has from other machines of the user's. Members hear of these files and
-    /// do not get them, until `POST /libraries/{id}/release` shares them.
+    /// Of a folder that this node shares: how many contents of files are not shared, since this node did not find them in its own
+    /// directory first: they came from other machines of the user's, as a rule. Members hear of these files and do not get them, until
+    /// `POST /libraries/{id}/release` shares them; `GET /libraries/{id}/unreleased` lists them. Absent while the library is read.
     pub not_shared: Option<u64>,
 }
 
@@ -212,7 +217,7 @@ impl LibraryReport {
             problem: shared.refused(),
             fresh_within_secs: (freshness.limit_ms > 0).then_some(freshness.limit_ms / 1000),
             stale: shared.is_stale(now_ms).then(|| why_stale(freshness)),
-            not_shared: library.share().map(FolderShare::not_shared),
+            not_shared: library.share().filter(|_| !library.is_filling()).map(FolderShare::not_shared),
         })
     }
 }
@@ -252,6 +257,30 @@ fn why_stale(freshness: Freshness) -> String {
     format!(
         "{why}: what members other than the owner send waits until {comes} comes, from the owner or from a member that has met it"
     )
+}
+
+/// A content of a shared folder that members do not get before the user says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct UnreleasedReport {
+    /// Where in the folder a file has it.
+    pub path: String,
+    /// SHA-256 of the content, 64 hexadecimal digits.
+    pub hash: String,
+    /// Length in bytes, as the folder says.
+    pub size: u64,
+    /// How many files of the folder have it.
+    pub paths: u64,
+    /// Whether it is here.
+    pub held: bool,
+}
+
+/// What members may have now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Released {
+    /// Contents that are here, and are shared from now on.
+    pub released: u64,
+    /// Contents that are not here yet, and are shared once they are.
+    pub absent: u64,
 }
 
 /// A member of a library.

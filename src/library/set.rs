@@ -56,7 +56,10 @@ impl Libraries {
             if let (Some(folder), Some(id), None) = (library.folder(), library.id(), library.share()) {
                 mirror.feed.foreign.write().unwrap_or_else(PoisonError::into_inner).insert(folder, id);
             }
-            library.filled();
+            // What of a folder that we share belongs, the store's feed does not say.
+            if library.share().is_none() {
+                library.filled();
+            }
             shared.push(Arc::new(library));
         }
         let devices = registry.devices()?.into_iter();

@@ -13,6 +13,8 @@ use crate::identity::LibraryKeys;
 use crate::record::Hlc;
 use crate::store::{Holding, StoredRecord};
 
+mod shares;
+
 fn kept(n: u8, access: Access, filter: Filter) -> Kept {
     let key = SigningKey::from_bytes(&[n; 32]);
     let terms = Terms {

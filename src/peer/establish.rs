@@ -19,7 +19,7 @@ use bytes::Bytes;
 use iroh::EndpointId;
 use iroh::endpoint::{Connection, RecvStream, SendStream};
 use prost::Message as _;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use self::welcome::{summary_from_wire, summary_to_wire};
 use super::admission::{self, Refusal};
@@ -45,6 +45,8 @@ const _: () = assert!(ANSWER_BYTES_MAX > AUTH_BYTES_MAX);
 /// How long an opener whose stream ended waits for the other side to say why: it closes the connection, and the news of the
 /// stream may come first.
 const REASON_WITHIN: Duration = Duration::from_secs(1);
+/// How often it is looked at whether a library was read.
+const FILLED_LOOK: Duration = Duration::from_millis(50);
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
@@ -428,7 +430,10 @@ impl Meeting<'_> {
             let Some(shared) = offered.0.shared() else { continue };
             let shown = ticket.unwrap_or_default();
             match admission::admit_member(self.libraries, shared, self.peer(), &shown, &between).await {
-                Ok(claims) => admitted.push(self.admitted(transcript, offered.clone(), Some(claims))),
+                Ok(claims) => {
+                    until_filled(&offered.0).await;
+                    admitted.push(self.admitted(transcript, offered.clone(), Some(claims)));
+                }
                 // A member does not make itself known to somebody whose ticket does not hold. Who has a ticket knows the
                 // owner, and whoever answers us knows what we offered.
                 Err(why) if shared.key().is_some() || role == Role::Answerer => {
@@ -451,6 +456,13 @@ impl Meeting<'_> {
         }
         let summary = library.summary();
         ((Bytes::copy_from_slice(&transcript.blinded(&key)), library), member, summary)
+    }
+}
+
+/// Waits until all was read into a folder that we share, as long as the meeting may take: a part of it is another folder.
+async fn until_filled(library: &Library) {
+    while library.share().is_some() && library.is_filling() {
+        sleep(FILLED_LOOK).await;
     }
 }
 

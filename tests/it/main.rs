@@ -35,6 +35,7 @@ mod external;
 mod external_folders;
 mod fetch;
 mod folder_commands;
+mod folder_release;
 mod folder_torture;
 mod folders;
 mod folders_on_disk;

@@ -18,19 +18,19 @@ use crate::support::library_member::Member;
 use crate::support::nodes::{TestNode, eventually};
 use crate::support::store::hash_of;
 
-const PHOTOS: &str = "photos";
+pub(crate) const PHOTOS: &str = "photos";
 const DIARY: &str = "diary";
 
-async fn owner() -> BoundNode {
+pub(crate) async fn owner() -> BoundNode {
     BoundNode::new(TestNode::start("owner", |_| {}).await)
 }
 
-async fn reader(name: &str) -> BoundNode {
+pub(crate) async fn reader(name: &str) -> BoundNode {
     BoundNode::new(stranger(name).await)
 }
 
 /// Makes a library of a folder, and a ticket to read it.
-async fn share(owner: &BoundNode, folder: &str) -> (Share, Invited) {
+pub(crate) async fn share(owner: &BoundNode, folder: &str) -> (Share, Invited) {
     let share = Share::new(&owner.node, json!({ "folder": folder })).await;
     let invited = share.invite(&owner.node, json!({ "access": "read" })).await;
     (share, invited)
@@ -56,14 +56,19 @@ async fn shared(all: &[(&str, &str)]) -> (BoundNode, BoundNode, Share, Invited) 
     (owner, reader, share, invited)
 }
 
-async fn folder_id(node: &BoundNode, folder: &str) -> FolderId {
+pub(crate) async fn folder_id(node: &BoundNode, folder: &str) -> FolderId {
     let report = node.report(folder).await;
     let id = data_encoding::HEXLOWER.decode(report["folder"].as_str().expect("an id").as_bytes());
     FolderId(id.expect("hexadecimal").try_into().expect("32 bytes"))
 }
 
 /// A version that somebody writes who knows the folder's id and a content's name.
-fn naming(folder: FolderId, path: &str, content: &[u8], after: Option<&EntryRecord>) -> EntryRecord {
+pub(crate) fn naming(
+    folder: FolderId,
+    path: &str,
+    content: &[u8],
+    after: Option<&EntryRecord>,
+) -> EntryRecord {
     let now_ms = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_millis();
     let author = EntryAuthor {
         writer: WriterId([9; 32]),
@@ -85,7 +90,7 @@ fn named(report: &Value) -> Vec<&str> {
 }
 
 /// All that a node's store knows of a folder.
-async fn entries(node: &TestNode, folder: FolderId) -> Vec<FolderRecord> {
+pub(crate) async fn entries(node: &TestNode, folder: FolderId) -> Vec<FolderRecord> {
     let query = EntryQuery { folder: Some(folder), prefix: String::new(), cursor: None, limit: 1000 };
     node.sync_store().entries(query).await.expect("a page").records
 }
@@ -263,9 +268,20 @@ async fn a_content_that_an_entry_names_is_not_published_by_that() {
         is_it.then_some(()).ok_or_else(|| detail.to_string())
     })
     .await;
-    // It becomes readable because the owner says so, or puts the letter.
+    // Nor because somebody copies what was written there. It becomes readable because the owner says so.
     owner.put(PHOTOS, "copy.txt", private);
-    let all = [("one.txt", "one"), ("two.txt", "two"), ("letter.txt", private), ("copy.txt", private)];
+    owner.put(PHOTOS, "later.txt", "later");
+    reader.has(PHOTOS, &[("one.txt", "one"), ("two.txt", "two"), ("later.txt", "later")]).await;
+    let release = format!("/libraries/{}/release", share.id);
+    let released = owner.node.post(&release, json!({ "hashes": [secret.to_string()] })).await;
+    assert_eq!(released["data"], json!({ "released": 1, "absent": 0 }), "{released}");
+    let all = [
+        ("one.txt", "one"),
+        ("two.txt", "two"),
+        ("letter.txt", private),
+        ("copy.txt", private),
+        ("later.txt", "later"),
+    ];
     reader.has(PHOTOS, &all).await;
     assert_eq!(share.detail(&owner.node).await["not_shared"], 0);
     let (of_b, other) = ("put on another machine", naming(folder, "b.txt", b"put on another machine", None));
@@ -277,8 +293,8 @@ async fn a_content_that_an_entry_names_is_not_published_by_that() {
         (detail["not_shared"] == 1).then_some(()).ok_or_else(|| detail.to_string())
     })
     .await;
-    let released = owner.node.post(&format!("/libraries/{}/release", share.id), json!({})).await;
-    assert_eq!(released["data"], json!({ "released": 1 }), "{released}");
+    let released = owner.node.post(&release, json!({})).await;
+    assert_eq!(released["data"], json!({ "released": 1, "absent": 0 }), "{released}");
     reader.has(PHOTOS, &[all.as_slice(), &[("b.txt", of_b)]].concat()).await;
 }
 

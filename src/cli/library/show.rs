@@ -49,7 +49,9 @@ impl LibraryBody {
     fn trouble(&self) -> String {
         let not_shared = self.not_shared.filter(|contents| *contents > 0).map(|contents| {
             let (files, name) = (text::counted(contents, "content"), text::escape(&self.name));
-            format!("{files} of the folder came from other machines: `can-sync library release {name}` shares that")
+            format!(
+                "{files} of the folder not shared yet: `can-sync library release {name}` shows what, and asks"
+            )
         });
         let reasons = [&self.problem, &self.stale, &self.held, &not_shared].into_iter().flatten();
         reasons.map(String::as_str).collect::<Vec<_>>().join("; ")

@@ -141,7 +141,15 @@ pub(in crate::cli) async fn join(context: &Context, args: JoinArgs) -> Result<()
             return Ok(context.out.value(&answer)?);
         }
         let access = text::escape(&preview.access);
-        context.out.line(&format!("'{name}' with {held} when the ticket was issued, to {access}"))?;
+        let of_folder = if preview.is_folder() { ", a folder" } else { "" };
+        context
+            .out
+            .line(&format!("'{name}'{of_folder} with {held} when the ticket was issued, to {access}"))?;
+        if preview.is_folder() {
+            message(
+                "its files come into a directory once one is bound: can-sync folder add DIR --name NAME, after joining",
+            );
+        }
         if preview.matching.assets > 0 {
             message(&format!("{} here would be shared with --share-existing", preview.matching.told()));
         }
@@ -170,6 +178,14 @@ struct PreviewBody {
     access: String,
     counts: LibrarySizeBody,
     matching: LibrarySizeBody,
+    #[serde(default)]
+    filter: Value,
+}
+
+impl PreviewBody {
+    fn is_folder(&self) -> bool {
+        self.filter["folder"].is_string()
+    }
 }
 
 /// Whether to share what is here already. Nobody is asked where nobody can answer: it is not shared then.

@@ -1,5 +1,10 @@
-//! Where the contents of a folder's files came from: what its directory had by itself (*taken*), and what was written into it because
-//! an entry named it (*placed*). Only what was taken is shared with people who have a ticket: naming a content publishes nothing.
+//! Where the contents of a folder's files came from: what its directory had by itself (*taken*), what was written into it because an
+//! entry named it (*placed*), and what was found to be what an entry says, so that nobody knows which of the two it is (*adopted*). Only
+//! what was taken is shared with people who have a ticket: naming a content publishes nothing.
+//!
+//! The first that is known of a content stays, whatever happens to its files: one that was placed does not become the directory's own
+//! because somebody renames it. Only the user's word makes it shared ([`TakenContents::take`]). That belongs to the folder, and does not
+//! depend on which directory is bound to it, or whether one is.
 
 use std::collections::BTreeSet;
 
@@ -12,63 +17,102 @@ use crate::record::ContentHash;
 
 const TAKEN: i64 = 1;
 const PLACED: i64 = 2;
+const ADOPTED: i64 = 4;
 
 impl FolderRows {
-    /// Takes note of contents that files of the directory had.
+    /// Takes note of contents that files of the directory had, as far as nothing is known of them yet. Which of these count as taken.
     pub(crate) fn note_taken(
         &self,
         folder: FolderId,
         contents: &BTreeSet<ContentHash>,
+    ) -> Result<Vec<ContentHash>, RowsError> {
+        self.note_first(folder, contents, TAKEN)?;
+        self.with("read what a folder's directory had", |connection| {
+            let sql = "SELECT 1 FROM folder_contents WHERE folder = ?1 AND content = ?2 AND origin & ?3 <> 0";
+            let mut statement = connection.prepare_cached(sql)?;
+            let mut taken = Vec::new();
+            for content in contents {
+                if statement.exists(params![folder.0, content.0, TAKEN])? {
+                    taken.push(*content);
+                }
+            }
+            Ok(taken)
+        })
+    }
+
+    /// Takes note of contents of which nobody knows how they came into the directory, as far as nothing is known of them yet: they are
+    /// not shared before the user says so.
+    pub(crate) fn note_adopted(
+        &self,
+        folder: FolderId,
+        contents: &BTreeSet<ContentHash>,
+    ) -> Result<(), RowsError> {
+        self.note_first(folder, contents, ADOPTED)
+    }
+
+    fn note_first(
+        &self,
+        folder: FolderId,
+        contents: &BTreeSet<ContentHash>,
+        origin: i64,
     ) -> Result<(), RowsError> {
         self.with("write what a folder's directory had", |connection| {
             let tx = connection.transaction()?;
-            note(&tx, folder, contents.iter().copied(), TAKEN)?;
+            let sql =
+                "INSERT INTO folder_contents VALUES (?1, ?2, ?3) ON CONFLICT (folder, content) DO NOTHING";
+            for content in contents {
+                tx.prepare_cached(sql)?.execute(params![folder.0, content.0, origin])?;
+            }
             Ok(tx.commit()?)
         })
     }
 
-    /// Those of these contents that were ever written into the directory, or were about to be.
-    pub(crate) fn placed(
+    /// Those of these contents of which nothing is known.
+    pub(crate) fn unknown_contents(
         &self,
         folder: FolderId,
         contents: &BTreeSet<ContentHash>,
     ) -> Result<BTreeSet<ContentHash>, RowsError> {
-        self.with("read what was written into a folder", |connection| {
-            let sql = "SELECT 1 FROM folder_contents WHERE folder = ?1 AND content = ?2 AND origin & ?3 <> 0";
+        self.with("read where a folder's contents came from", |connection| {
+            let sql = "SELECT 1 FROM folder_contents WHERE folder = ?1 AND content = ?2";
             let mut statement = connection.prepare_cached(sql)?;
-            let mut placed = BTreeSet::new();
+            let mut unknown = BTreeSet::new();
             for content in contents {
-                if statement.exists(params![folder.0, content.0, PLACED])? {
-                    placed.insert(*content);
+                if !statement.exists(params![folder.0, content.0])? {
+                    unknown.insert(*content);
                 }
             }
-            Ok(placed)
+            Ok(unknown)
         })
     }
 
-    /// All contents that the directory had which is bound to a folder; `None` if there is none.
-    fn taken_of(&self, folder: FolderId) -> Result<Option<Vec<ContentHash>>, RowsError> {
-        let bindings = self.bindings()?.all;
-        if !bindings.iter().any(|one| one.marker.folder == folder && !one.settings.removed) {
-            return Ok(None);
-        }
+    fn taken_of(&self, folder: FolderId) -> Result<Vec<ContentHash>, RowsError> {
         self.with("read what a folder's directory had", |connection| {
             let sql = "SELECT content FROM folder_contents WHERE folder = ?1 AND origin & ?2 <> 0";
             let mut statement = connection.prepare(sql)?;
             let rows = statement.query_map(params![folder.0, TAKEN], |row| row.get(0).map(ContentHash))?;
-            Ok(Some(rows.collect::<Result<Vec<_>, _>>()?))
+            Ok(rows.collect::<Result<Vec<_>, _>>()?)
         })
     }
 }
 
 impl TakenContents for FolderRows {
-    fn taken(&self, folder: FolderId) -> Result<Option<Vec<ContentHash>>, String> {
+    fn taken(&self, folder: FolderId) -> Result<Vec<ContentHash>, String> {
         self.taken_of(folder).map_err(|error| error.to_string())
     }
 
+    fn is_bound(&self, folder: FolderId) -> Result<bool, String> {
+        let bindings = self.bindings().map_err(|error| error.to_string())?.all;
+        Ok(bindings.iter().any(|one| one.marker.folder == folder && !one.settings.removed))
+    }
+
     fn take(&self, folder: FolderId, contents: &[ContentHash]) -> Result<(), String> {
-        let contents = contents.iter().copied().collect();
-        self.note_taken(folder, &contents).map_err(|error| error.to_string())
+        let taken = self.with("write what of a folder is shared", |connection| {
+            let tx = connection.transaction()?;
+            add(&tx, folder, contents.iter().copied(), TAKEN)?;
+            Ok(tx.commit()?)
+        });
+        taken.map_err(|error| error.to_string())
     }
 }
 
@@ -78,10 +122,10 @@ pub(super) fn note_placed(
     folder: FolderId,
     contents: impl Iterator<Item = ContentHash>,
 ) -> Result<(), Failure> {
-    note(tx, folder, contents, PLACED)
+    add(tx, folder, contents, PLACED)
 }
 
-fn note(
+fn add(
     tx: &Transaction<'_>,
     folder: FolderId,
     contents: impl Iterator<Item = ContentHash>,
@@ -96,3 +140,6 @@ fn note(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

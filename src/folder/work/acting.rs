@@ -88,13 +88,7 @@ impl FolderWork {
         writes.sort_by(|one, other| one.entry.path.as_str().cmp(other.entry.path.as_str()));
         removes.sort_by(|(_, one, _), (_, other, _)| one.path.as_str().cmp(other.path.as_str()));
         again.extend(rows.iter().map(|(hash, _)| *hash));
-        let adopted = |(hash, change): &(EntryHash, RowChange)| match change {
-            RowChange::Agree(AgreedRow { entry, disk: Some(_) }) if !self.agreed.contains_key(hash) => {
-                entry.target()
-            }
-            RowChange::Agree(_) | RowChange::Forget(_) | RowChange::Note(_) | RowChange::DropNote(_) => None,
-        };
-        self.note_adopted(&rows.iter().filter_map(adopted).collect())?;
+        self.note_agreed(rows.iter().map(|(_, change)| change))?;
         self.change_rows(rows.into_iter().map(|(_, change)| change).collect())?;
         again.extend(self.put_all(&kept)?);
         again.extend(self.read_all(reads)?);
@@ -183,9 +177,7 @@ impl FolderWork {
             return Ok(done);
         }
         for part in puts.chunks(ENTRIES_MAX) {
-            // Those with a row were read from the directory.
-            let taken = part.iter().filter(|(_, _, row)| row.is_some());
-            self.note_taken(&taken.filter_map(|(_, entry, _)| entry.target()).collect())?;
+            self.note_put(part)?;
             let records = part.iter().map(|(_, entry, _)| FolderRecord::Entry(entry.clone())).collect();
             let outcomes = self.wait(self.context.store.take_entries(records))?;
             let mut rows = Vec::new();

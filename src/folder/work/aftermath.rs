@@ -70,7 +70,7 @@ impl FolderWork {
             ));
             return self.change_rows(vec![RowChange::DropNote(note.id)]);
         }
-        self.note_taken(&BTreeSet::from([read.hash]))?;
+        self.note_had(&BTreeSet::from([read.hash]), &BTreeSet::new())?;
         let hash = EntryHash::of(self.binding.marker.folder, path);
         self.read_named(&BTreeSet::from([hash]))?;
         let file = SeenFile { stat, mount: MountPoint::new(), is_aside: false, read: Some(read) };

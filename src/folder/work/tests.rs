@@ -20,6 +20,8 @@ use crate::record::Hlc;
 use crate::store::ContentStore as _;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields};
 
+mod sharing;
+
 const MARKER: FolderMarker = FolderMarker { folder: FolderId([7; 32]), binding: [8; 16] };
 
 /// A machine with a store and a bound directory, whose looks are the test's own.

@@ -2,24 +2,39 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
 
 use super::{Filter, FilterSpec, LibraryError, LibrarySize, Manager, PAGE};
-use crate::entry::{EntryRecord, FolderDefinition, FolderId, FolderRecord};
+use crate::entry::{EntryHash, EntryRecord, FolderDefinition, FolderId, FolderRecord};
 use crate::library::Library;
+use crate::library::folder_share::WaitingContent;
+use crate::library::report::{Released, UnreleasedReport};
 use crate::library::ticket::{Access, LibraryId, Ticket};
 use crate::record::ContentHash;
 use crate::store::entries::{EntryQuery, FolderClaim};
 use crate::store::{FeedEntry, StoreError};
+use crate::text::naming::meant;
 
-/// What is kept of the contents that the directory had which is bound to a folder here. Blocks.
+/// How long somebody who asks waits for a library to be read, and how often that is looked at.
+const FILLED_WITHIN: Duration = Duration::from_secs(10);
+const FILLED_LOOK: Duration = Duration::from_millis(50);
+
+/// What is kept of the contents that directories had which were bound to a folder here. Blocks.
 pub trait TakenContents: Send + Sync {
-    /// All of them; `None` if no directory is bound to the folder.
+    /// All of them, whether or not a directory is bound to the folder now.
     ///
     /// # Errors
     /// Why they cannot be read.
-    fn taken(&self, folder: FolderId) -> Result<Option<Vec<ContentHash>>, String>;
+    fn taken(&self, folder: FolderId) -> Result<Vec<ContentHash>, String>;
+
+    /// Whether a directory is bound to the folder.
+    ///
+    /// # Errors
+    /// Why that cannot be read.
+    fn is_bound(&self, folder: FolderId) -> Result<bool, String>;
 
     /// Counts these among them, because a user says so.
     ///
@@ -29,29 +44,28 @@ pub trait TakenContents: Send + Sync {
 }
 
 impl Manager {
-    /// A filter that makes sense, by what this node knows. A folder may be named by what people call it.
+    /// A filter that makes sense, by what this node knows. A folder may be named as everywhere: see [`meant`].
     pub(super) async fn checked(&self, mut spec: FilterSpec) -> Result<Filter, LibraryError> {
         let Some(wanted) = spec.folder.take() else { return Ok(Filter::try_from(spec)?) };
-        let all = self.folders().await?;
-        let id_of = |one: &FolderDefinition| data_encoding::HEXLOWER.encode(&one.folder.0);
-        let found = all.iter().find(|one| id_of(one) == wanted);
-        let called: Vec<&FolderDefinition> = all.iter().filter(|one| one.name == wanted).collect();
-        let ours = || called.iter().filter(|one| self.libraries.foreign(one.folder).is_none());
-        let folder = match (found, called.as_slice()) {
-            (Some(found), _) => found,
-            (None, []) => return Err(LibraryError::FolderUnknown(wanted)),
-            (None, [one]) => one,
+        let id_of = |one: FolderDefinition| (data_encoding::HEXLOWER.encode(&one.folder.0), one);
+        let all = self.folders().await?.into_iter().map(id_of).collect();
+        let found = meant(&wanted, all, |(id, one)| (id, &one.name));
+        let ours = || found.iter().filter(|(_, one)| self.libraries.foreign(one.folder).is_none());
+        let (id, folder) = match found.as_slice() {
+            [] => return Err(LibraryError::FolderUnknown(wanted)),
+            [one] => one,
             // One that came by ticket cannot be meant.
-            (None, _) if ours().count() == 1 => ours().next().ok_or(LibraryError::FolderUnknown(wanted))?,
-            (None, _) => return Err(LibraryError::FolderAmbiguous(wanted)),
+            _ if ours().count() == 1 => ours().next().ok_or(LibraryError::FolderUnknown(wanted))?,
+            _ => return Err(LibraryError::FolderAmbiguous(wanted)),
         };
         if self.libraries.foreign(folder.folder).is_some() {
             return Err(LibraryError::FolderForeign(folder.name.clone()));
         }
-        if self.taken(folder.folder).await?.is_none() {
+        let named = folder.folder;
+        if !self.ask_taken(move |taken| taken.is_bound(named)).await? {
             return Err(LibraryError::FolderNotBound(folder.name.clone()));
         }
-        spec.folder = Some(id_of(folder));
+        spec.folder = Some(id.clone());
         Ok(Filter::try_from(spec)?)
     }
 
@@ -85,15 +99,22 @@ impl Manager {
         }
     }
 
-    async fn taken(&self, folder: FolderId) -> Result<Option<Vec<ContentHash>>, LibraryError> {
+    async fn taken(&self, folder: FolderId) -> Result<Vec<ContentHash>, LibraryError> {
+        self.ask_taken(move |taken| taken.taken(folder)).await
+    }
+
+    async fn ask_taken<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&dyn TakenContents) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, LibraryError> {
         let taken = Arc::clone(&self.taken);
-        let done = spawn_blocking(move || taken.taken(folder)).await;
+        let done = spawn_blocking(move || ask(taken.as_ref())).await;
         done.map_err(|error| LibraryError::Failed(error.to_string()))?.map_err(LibraryError::Failed)
     }
 
     /// How much of a folder would be shared.
     pub(super) async fn count_folder(&self, folder: FolderId) -> Result<LibrarySize, LibraryError> {
-        let taken: HashSet<ContentHash> = self.taken(folder).await?.unwrap_or_default().into_iter().collect();
+        let taken: HashSet<ContentHash> = self.taken(folder).await?.into_iter().collect();
         let mut sizes: HashMap<ContentHash, u64> = HashMap::new();
         self.read_entries(Some(folder), |records| {
             for record in records {
@@ -109,7 +130,7 @@ impl Manager {
         Ok(LibrarySize { assets: sizes.len() as u64, bytes })
     }
 
-    /// Reads what the store has of the folder that a library is, and what this machine's directory had.
+    /// Reads what the store has of the folder that a library is, and what this machine's directories had.
     pub(super) async fn fill_folder(&self, library: &Library) -> Result<(), StoreError> {
         let Some(folder) = library.folder() else { return Ok(()) };
         if let Some(share) = library.share() {
@@ -117,7 +138,7 @@ impl Manager {
                 action: "read what a folder's directory had".into(),
                 reason: error.to_string(),
             };
-            share.note_taken(self.taken(folder).await.map_err(failed)?.unwrap_or_default());
+            share.note_taken(self.taken(folder).await.map_err(failed)?);
         }
         if let (Some(id), None) = (library.id(), library.share()) {
             // Also where another store took the place of the one that it was joined with.
@@ -138,36 +159,94 @@ impl Manager {
         }
     }
 
-    /// Reads what directories had that are bound to shared folders.
-    ///
-    /// # Errors
-    /// The database that it is in.
-    pub async fn load_taken(&self) -> Result<(), LibraryError> {
-        let folders =
-            self.libraries.shared().into_iter().filter_map(|library| Some(library.share()?.folder()));
-        for folder in folders.collect::<HashSet<FolderId>>() {
-            let taken = self.taken(folder).await?.unwrap_or_default();
-            self.libraries.note_taken(folder, &taken);
-        }
-        Ok(())
-    }
-
-    /// Shares what the folder of a library has from other machines of the user's, as it is now; how many contents that are.
-    ///
-    /// # Errors
-    /// A library that is unknown, not ours or no folder; the database.
-    pub async fn release(&self, id: LibraryId) -> Result<u64, LibraryError> {
+    /// The folder that a library is, and which is ours to share.
+    async fn shared_folder(&self, id: LibraryId) -> Result<Arc<Library>, LibraryError> {
         let library = self.find(id)?;
-        let Some(share) = library.share() else {
+        if library.share().is_none() {
             let is_ours = library.shared().is_some_and(|shared| shared.key().is_some());
             return Err(if is_ours { LibraryError::NoFolder } else { LibraryError::NotOwner });
+        }
+        self.until_filled(&library).await?;
+        Ok(library)
+    }
+
+    /// Waits a moment for all that a library has: what is told of it before is a part.
+    ///
+    /// # Errors
+    /// It takes longer.
+    pub(super) async fn until_filled(&self, library: &Library) -> Result<(), LibraryError> {
+        let filled = async {
+            while library.share().is_some() && library.is_filling() {
+                sleep(FILLED_LOOK).await;
+            }
         };
-        let (folder, contents, taken) = (share.folder(), share.not_taken(), Arc::clone(&self.taken));
-        let count = contents.len() as u64;
-        let written = spawn_blocking(move || taken.take(folder, &contents).map(|()| contents)).await;
-        let written = written.map_err(|error| LibraryError::Failed(error.to_string()))?;
-        self.libraries.note_taken(folder, &written.map_err(LibraryError::Failed)?);
-        Ok(count)
+        timeout(FILLED_WITHIN, filled).await.map_err(|_| LibraryError::Filling)
+    }
+
+    /// Up to so many contents of the folder of a library that are not shared before the user says so, in the order of their hashes,
+    /// those behind `after`; how many there are altogether, and behind which the next ones are.
+    ///
+    /// # Errors
+    /// A library that is unknown, not ours, no folder or not read yet; the store.
+    pub async fn unreleased(
+        &self,
+        id: LibraryId,
+        after: Option<ContentHash>,
+        limit: usize,
+    ) -> Result<(Vec<UnreleasedReport>, u64, Option<ContentHash>), LibraryError> {
+        let library = self.shared_folder(id).await?;
+        let Some(share) = library.share() else { return Err(LibraryError::NoFolder) };
+        let waiting = share.waiting(after, limit.min(PAGE));
+        let next = waiting.last().map(|last| last.hash).filter(|_| waiting.len() == limit.min(PAGE));
+        let named = self.store.entries_named(waiting.iter().map(|one| one.entry).collect()).await?;
+        let named: HashMap<EntryHash, EntryRecord> = named
+            .into_iter()
+            .filter_map(|record| match record {
+                FolderRecord::Entry(entry) => Some((entry.hash(), entry)),
+                FolderRecord::Definition(_) => None,
+            })
+            .collect();
+        let held = self.store.held(waiting.iter().map(|one| one.hash).collect()).await?;
+        let held: HashSet<ContentHash> = held.into_iter().collect();
+        let report = |one: WaitingContent| {
+            let EntryRecord { path, file, .. } = named.get(&one.entry)?;
+            // The path has something else by now.
+            let file = file.as_ref().filter(|file| file.target == one.hash)?;
+            Some(UnreleasedReport {
+                path: path.as_str().to_owned(),
+                hash: one.hash.to_string(),
+                size: file.size,
+                paths: one.entries,
+                held: held.contains(&one.hash),
+            })
+        };
+        Ok((waiting.into_iter().filter_map(report).collect(), share.not_shared(), next))
+    }
+
+    /// Shares contents of the folder of a library that wait for that, in all libraries of the folder: those that are named, or all that
+    /// wait now. How many of them are here, and how many are not yet.
+    ///
+    /// # Errors
+    /// A library that is unknown, not ours, no folder or not read yet; the database, the store.
+    pub async fn release(
+        &self,
+        id: LibraryId,
+        hashes: Option<Vec<ContentHash>>,
+    ) -> Result<Released, LibraryError> {
+        let library = self.shared_folder(id).await?;
+        let Some(share) = library.share() else { return Err(LibraryError::NoFolder) };
+        let all = || share.waiting(None, usize::MAX).into_iter().map(|one| one.hash).collect();
+        let contents: Vec<ContentHash> = hashes.map_or_else(all, |hashes| share.waiting_among(&hashes));
+        let (folder, mut released) = (share.folder(), Released::default());
+        for part in contents.chunks(PAGE) {
+            let held = self.store.held(part.to_vec()).await?.len() as u64;
+            let written = part.to_vec();
+            self.ask_taken(move |taken| taken.take(folder, &written)).await?;
+            self.libraries.note_taken(folder, part);
+            released.released += held;
+            released.absent += part.len() as u64 - held;
+        }
+        Ok(released)
     }
 
     /// Takes files' contents into the libraries of their folders, and out of them, as entries came and went; has members told.
@@ -176,28 +255,33 @@ impl Manager {
     /// A store that does not work; what was not looked at comes again.
     pub async fn keep_shares(&self) -> Result<(), StoreError> {
         for library in self.libraries.shared() {
-            let (Some(id), Some(share)) = (library.id(), library.share()) else { continue };
-            loop {
-                let changed = share.changed(PAGE);
-                if changed.is_empty() {
-                    break;
-                }
-                let hashes = changed.iter().map(|(hash, _)| *hash).collect();
-                let entry = |stored: crate::store::StoredRecord| FeedEntry {
-                    seq: 0,
-                    record: stored.record,
-                    holding: stored.holding,
-                    formers: Vec::new(),
-                };
-                let stored = self.store.records(hashes).await?.into_iter().map(entry).collect();
-                let told: Arc<[FeedEntry]> = library.look_again(stored).into();
-                if let Some(told) = library.changes(&told) {
-                    (self.changes)(id, told);
-                }
-                share.looked_at(&changed);
-            }
+            self.keep_share(&library).await?;
         }
         Ok(())
+    }
+
+    /// The same of one of them.
+    pub(super) async fn keep_share(&self, library: &Library) -> Result<(), StoreError> {
+        let (Some(id), Some(share)) = (library.id(), library.share()) else { return Ok(()) };
+        loop {
+            let changed = share.changed(PAGE);
+            if changed.is_empty() {
+                return Ok(());
+            }
+            let hashes = changed.iter().map(|(hash, _)| *hash).collect();
+            let entry = |stored: crate::store::StoredRecord| FeedEntry {
+                seq: 0,
+                record: stored.record,
+                holding: stored.holding,
+                formers: Vec::new(),
+            };
+            let stored = self.store.records(hashes).await?.into_iter().map(entry).collect();
+            let told: Arc<[FeedEntry]> = library.look_again(stored).into();
+            if let Some(told) = library.changes(&told) {
+                (self.changes)(id, told);
+            }
+            share.looked_at(&changed);
+        }
     }
 
     /// Takes note that a folder comes by the library of this ticket from now on. One folder has one source: neither what our own

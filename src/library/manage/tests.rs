@@ -1,3 +1,5 @@
+mod folders;
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -57,8 +59,12 @@ fn ticket(number: u8, serial: u64, access: Access, filter: FilterSpec) -> String
 struct NoFolders;
 
 impl TakenContents for NoFolders {
-    fn taken(&self, _: FolderId) -> Result<Option<Vec<ContentHash>>, String> {
-        Ok(None)
+    fn taken(&self, _: FolderId) -> Result<Vec<ContentHash>, String> {
+        Ok(Vec::new())
+    }
+
+    fn is_bound(&self, _: FolderId) -> Result<bool, String> {
+        Ok(false)
     }
 
     fn take(&self, _: FolderId, _: &[ContentHash]) -> Result<(), String> {

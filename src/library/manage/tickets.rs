@@ -49,8 +49,11 @@ impl Manager {
     /// Issues a ticket.
     ///
     /// # Errors
-    /// A library that is unknown or not ours, terms that make no sense, a registry that does not work.
+    /// A library that is unknown, not ours or a folder that is not read yet, terms that make no sense, a registry that does not work.
     pub async fn invite(&self, id: LibraryId, invitation: Invitation) -> Result<Invited, LibraryError> {
+        // It says how much there is.
+        let library = self.find(id)?;
+        self.until_filled(&library).await?;
         // A ticket of an epoch that ends meanwhile would be good for nothing.
         let _one = self.busy.lock().await;
         let library = self.find(id)?;
