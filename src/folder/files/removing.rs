@@ -11,7 +11,7 @@ use super::journal::{FolderJournal, JournalNote, NoteStep};
 use super::own::{NoteId, OwnPath};
 use super::placing::{ActEnd, AfterAct, Judgement};
 use super::stat::FileKind;
-use super::writing::{BATCH_MAX, said_again};
+use super::writing::{batch_size, said_again};
 use super::{FolderDir, Moment};
 use crate::entry::{EntryPath, EntryRecord};
 
@@ -49,7 +49,7 @@ impl FolderDir {
         journal: &dyn FolderJournal,
         now_ms: u64,
     ) -> Vec<io::Result<ActEnd>> {
-        let batches = orders.chunks(BATCH_MAX);
+        let batches = orders.chunks(batch_size());
         batches.flat_map(|batch| self.remove_batch(batch, journal, now_ms)).collect()
     }
 

@@ -18,8 +18,11 @@ use super::placing::ActEnd;
 use super::{FolderDir, Moment};
 use crate::entry::{EntryPath, EntryRecord};
 
-/// Files that are acted on at a time, with two descriptors each.
-pub(super) const BATCH_MAX: usize = 128;
+/// Files that are acted on at a time, where the process may open enough: each takes two descriptors. What a batch costs is the disk's
+/// word that it is durable, four times, however many files there are.
+const BATCH_MAX: usize = 512;
+/// Of the descriptors that the process may have, a quarter is for a batch.
+const DESCRIPTORS_SHARE: u64 = 8;
 /// As many files or directories or fewer are made durable one by one; more with all else that the file system has to write.
 #[cfg(target_os = "linux")]
 pub(super) const SYNC_EACH_MAX: usize = 8;
@@ -80,7 +83,7 @@ impl FolderDir {
         journal: &dyn FolderJournal,
         (now_ms, reserve_bytes): (u64, u64),
     ) -> Vec<WriteResult> {
-        let batches = orders.chunks(BATCH_MAX);
+        let batches = orders.chunks(batch_size());
         batches.flat_map(|batch| self.write_batch(batch, journal, now_ms, reserve_bytes)).collect()
     }
 
@@ -150,6 +153,13 @@ impl FolderDir {
         let missing = |order: &WriteOrder<'_>| failed(order, io::Error::other("nothing came of it"));
         ends.into_iter().zip(orders).map(|(end, order)| end.unwrap_or_else(|| Err(missing(order)))).collect()
     }
+}
+
+/// How many files are acted on at a time.
+pub(super) fn batch_size() -> usize {
+    let open = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let most = open.map_or(BATCH_MAX as u64, |open| open / DESCRIPTORS_SHARE);
+    usize::try_from(most).unwrap_or(BATCH_MAX).clamp(1, BATCH_MAX)
 }
 
 /// An error once more, for another of those that met it.

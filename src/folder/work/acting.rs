@@ -12,7 +12,7 @@ use crate::record::ContentHash;
 use crate::store::entries::{ENTRIES_MAX, EntryOutcome};
 
 /// Files that are written at once, and the bytes of their contents that lie beside the folder meanwhile.
-const WRITES_MAX: usize = 128;
+const WRITES_MAX: usize = 512;
 const WRITE_BYTES_MAX: u64 = 64 << 20;
 
 /// A version that is to be merged into the store, and the row that is written then.
