@@ -176,6 +176,12 @@ async fn add(context: &Context, agent: &ApiClient, args: AddArgs) -> Result<(), 
     if let Some(room) = &added.room {
         message(&room_needed(room));
     }
+    if added.by_ticket {
+        message(
+            "it follows what its owner has, and nothing goes back; `can-sync folder status` says how far it is",
+        );
+        return Ok(());
+    }
     message(&format!(
         "next, on another machine: can-sync folder add DIR --name {}; `can-sync folder status` says how far it is",
         quoted_for_shell(&name)

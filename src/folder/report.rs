@@ -71,6 +71,9 @@ pub struct FolderReport {
     /// Whether changes are found by looking from time to time alone.
     #[serde(default)]
     pub scan_only: bool,
+    /// Whether it came by a ticket: it is only read, and nothing of it is this network's.
+    #[serde(default)]
+    pub by_ticket: bool,
     /// Whether the configuration names it: it is bound at every start.
     #[serde(default)]
     pub configured: bool,

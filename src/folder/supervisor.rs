@@ -142,7 +142,7 @@ impl Actor for FoldersActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             FoldersMsg::StoreChanged { entries, contents } => {
-                state.on_store_changed(&entries, &contents);
+                state.on_store_changed(&myself, &entries, &contents);
             }
             FoldersMsg::AddFolder { order, reply } => state.on_add(&myself, order, reply),
             FoldersMsg::ListFolders { reply } => {
@@ -289,7 +289,23 @@ impl FoldersState {
         self.folders.keys().filter_map(|folder| self.actor_of(*folder)).collect()
     }
 
-    fn on_store_changed(&mut self, entries: &[(FolderId, EntryHash)], contents: &Arc<[ContentHash]>) {
+    fn on_store_changed(
+        &mut self,
+        myself: &ActorRef<FoldersMsg>,
+        entries: &[(FolderId, EntryHash)],
+        contents: &Arc<[ContentHash]>,
+    ) {
+        let is_bound = |folder: &FolderId| self.folders.contains_key(folder);
+        if entries.iter().any(|(folder, hash)| is_bound(folder) && *hash == EntryHash::of_definition(*folder))
+        {
+            // It may be called otherwise.
+            let (context, owner) = (self.args.context.clone(), myself.clone());
+            self.tasks.spawn(async move {
+                if let Err(error) = binding::tell(&context, &owner).await {
+                    tracing::debug!(%error, "what folders are called is not known anew");
+                }
+            });
+        }
         for (folder, bound) in &self.folders {
             let Some(actor) = &bound.actor else { continue };
             let changed: Vec<EntryHash> =

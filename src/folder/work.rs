@@ -169,13 +169,6 @@ impl FolderWork {
         if self.binding.settings.paused {
             return Ok(());
         }
-        if self.binding.settings.by_ticket
-            && self.context.libraries.foreign(self.binding.marker.folder).is_none()
-        {
-            self.problem(
-                "it came by a ticket, whose library is not here any more: every file stays as it is".into(),
-            );
-        }
         self.open()?;
         let began = Instant::now();
         let mut todo = if scope.is_full || self.has_directory(scope)? {

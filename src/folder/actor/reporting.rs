@@ -17,6 +17,12 @@ impl FolderActorState {
         }
         (report.progress, report.eta_secs) = self.meter.read();
         report.watched = self.watcher.is_some() && self.watch_problem.is_none();
+        if report.by_ticket && self.args.context.libraries.foreign(self.args.binding.marker.folder).is_none()
+        {
+            report.problems.push(
+                "it came by a ticket, whose library is not here any more: every file stays as it is".into(),
+            );
+        }
         report.problems.extend(
             self.watch_problem
                 .iter()
@@ -47,6 +53,7 @@ pub(in crate::folder) fn first_report(binding: &FolderBinding) -> FolderReport {
         mode: mode.into(),
         removals: if settings.ignore_removals { "ignore" } else { "apply" }.into(),
         scan_only: settings.scan_only,
+        by_ticket: settings.by_ticket,
         ..FolderReport::default()
     }
 }
