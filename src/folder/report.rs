@@ -54,6 +54,7 @@ pub struct FolderRemark {
 
 /// How a folder is. Lists have at most 100 items.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[allow(clippy::struct_excessive_bools, reason = "each says something of its own")]
 pub struct FolderReport {
     /// 64 hexadecimal digits.
     pub folder: String,
