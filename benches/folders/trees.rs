@@ -58,9 +58,13 @@ pub(crate) async fn make_big(path: &Path, content: Noise) -> Result<()> {
     Ok(file.set_modified(SystemTime::now() - AGE)?)
 }
 
+/// Whether a name is one of the programs' own.
+fn is_own(name: &str) -> bool {
+    [".can-sync", ".st", ".syncthing"].iter().any(|own| name.starts_with(own))
+}
+
 /// Files below a directory that are no program's own, sorted.
 pub(crate) fn files(root: &Path) -> Vec<PathBuf> {
-    let is_own = |name: &str| [".can-sync", ".st", ".syncthing"].iter().any(|own| name.starts_with(own));
     let walk = WalkDir::new(root)
         .sort_by_file_name()
         .into_iter()
@@ -89,10 +93,10 @@ fn count_in(root: &Path) -> u64 {
     let (mut open, mut count) = (vec![root.to_owned()], 0);
     while let Some(dir) = open.pop() {
         for entry in fs::read_dir(dir).into_iter().flatten().filter_map(std::result::Result::ok) {
-            let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+            let is_theirs = is_own(&entry.file_name().to_string_lossy());
             match entry.file_type() {
-                Ok(kind) if kind.is_dir() && !is_hidden => open.push(entry.path()),
-                Ok(kind) if kind.is_file() && !is_hidden => count += 1,
+                Ok(kind) if kind.is_dir() && !is_theirs => open.push(entry.path()),
+                Ok(kind) if kind.is_file() && !is_theirs => count += 1,
                 Ok(_) | Err(_) => {}
             }
         }
