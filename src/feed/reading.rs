@@ -172,12 +172,25 @@ async fn scan_store(
     Ok((vanished, vanished_entries))
 }
 
+/// How often the store is asked which folders came by tickets, while users join and leave libraries.
+const SOURCES_TRIES: u32 = 10;
+
 /// Before records of folders are taken in: which folders came by tickets, maybe to another agent of the same store.
 async fn know_sources(args: &CanServiceArgs, page: &FeedPage) -> Result<(), StoreError> {
-    if !page.folder_records.is_empty() {
-        args.libraries.set_foreign_folders(answered(args.store.foreign_folders()).await?);
+    if page.folder_records.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    for _ in 0..SOURCES_TRIES {
+        let before = args.libraries.foreign_folders();
+        let folders = answered(args.store.foreign_folders()).await?;
+        if args.libraries.set_foreign_folders(&before, folders) {
+            return Ok(());
+        }
+    }
+    Err(StoreError::Io {
+        action: "cannot tell which folders came by tickets".into(),
+        reason: "that changes all the time".into(),
+    })
 }
 
 async fn hand_over(actor: &ActorRef<CanServiceMsg>, page: FeedPage, follows: bool) -> Result<(), StoreError> {

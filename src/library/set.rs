@@ -185,10 +185,25 @@ impl Libraries {
         self.mirror.feed.foreign.read().unwrap_or_else(PoisonError::into_inner).get(&folder).copied()
     }
 
-    /// Takes note of all of them, as the store says.
-    pub fn set_foreign_folders(&self, folders: Vec<(FolderId, LibraryId)>) {
-        let folders = folders.into_iter().collect();
-        *self.mirror.feed.foreign.write().unwrap_or_else(PoisonError::into_inner) = folders;
+    /// Takes note of all of them, as the store said while `before` was what [`Self::foreign_folders`] gave; whether that was so until now.
+    /// What the store said before one was claimed or dropped would undo that.
+    pub fn set_foreign_folders(
+        &self,
+        before: &HashMap<FolderId, LibraryId>,
+        folders: Vec<(FolderId, LibraryId)>,
+    ) -> bool {
+        let mut foreign = self.mirror.feed.foreign.write().unwrap_or_else(PoisonError::into_inner);
+        let is_as_before = *foreign == *before;
+        if is_as_before {
+            *foreign = folders.into_iter().collect();
+        }
+        is_as_before
+    }
+
+    /// All folders that came by a library, as far as is known.
+    #[must_use]
+    pub fn foreign_folders(&self) -> HashMap<FolderId, LibraryId> {
+        self.mirror.feed.foreign.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn set_foreign(&self, folder: FolderId, library: Option<LibraryId>) {
