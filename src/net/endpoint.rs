@@ -21,9 +21,10 @@ use super::gate::Gate;
 use super::handshakes::{Pending, RemoteNet};
 use super::{BULK_ALPN, LIST_PEERS_ALPN, SESSION_ALPN, close, sockets};
 
-/// Window of one stream. iroh 1.4 ends connections whose streams have 4 MiB or more ("too many gaps"), so long paths
-/// use parallel streams instead.
-pub const STREAM_WINDOW: u32 = 1_250_000;
+/// Window of one stream. noq 1.4 ends the connection ("too many gaps") of whoever lets more than 1,024 full packets wait on a
+/// stream, with or without a gap between them. A packet of the smallest allowed size carries over 1,024 bytes, so a whole
+/// window of them is fewer. Long paths use parallel streams instead of a larger window.
+pub const STREAM_WINDOW: u32 = 1024 * 1024;
 /// What we have in flight to a peer, all streams together. Unlimited by default.
 const SEND_WINDOW: u32 = 16 * 1024 * 1024;
 /// What a peer may have in flight as soon as it has proved itself, until it has its share beside the others.

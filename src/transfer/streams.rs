@@ -79,7 +79,7 @@ fn streams(rtt: Duration, rate: f64, window_bytes: u32) -> usize {
 mod tests {
     use super::*;
 
-    const WINDOW: u32 = 1_250_000;
+    const WINDOW: u32 = crate::net::endpoint::STREAM_WINDOW;
 
     #[test]
     fn short_paths_have_one_stream_and_long_fast_ones_several() {
