@@ -95,7 +95,8 @@ impl Machine {
             if found == expected {
                 return Ok(());
             }
-            Err(format!("{found:?}, and {}", self.report().await))
+            let peers = self.node.get("/peers").await["data"].to_string();
+            Err(format!("{found:?}, and {}, and {peers}", self.report().await))
         })
         .await;
     }
