@@ -13,6 +13,7 @@ mod entries;
 pub mod epoch;
 pub mod filter;
 pub mod folder_share;
+mod index;
 pub mod manage;
 mod membership;
 mod offered;
@@ -27,16 +28,16 @@ pub mod sharing;
 mod tests;
 pub mod ticket;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::{Notify, watch};
 
-use self::asides::Asides;
 pub use self::asides::{Aside, AsideNews};
 use self::epoch::SessionKeys;
 use self::folder_share::FolderShare;
+use self::index::LibraryIndex;
 pub use self::offered::{OfferMeaning, OtherwiseHeld};
 pub use self::set::Libraries;
 pub use self::shared::SharedLibrary;
@@ -44,7 +45,7 @@ use self::ticket::LibraryId;
 use crate::entry::FolderId;
 use crate::identity::LibraryKeys;
 use crate::reconcile::Summary;
-use crate::reconcile::tree::{Item, ItemTree, Snapshot};
+use crate::reconcile::tree::{Item, Snapshot};
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::store::{FeedEntry, Holding, StoreId, StoreStatus};
 
@@ -78,92 +79,54 @@ impl Default for Feed {
     }
 }
 
+/// What decides which records belong to a library, and who may write them.
+#[derive(Debug)]
+enum LibraryKind {
+    /// The library of the passphrase: everything, but for folders that came by ticket.
+    Mirror,
+    /// What a filter matches, shared by ticket.
+    Filtered(Box<SharedLibrary>),
+    /// A folder of our own network that we share by ticket. Nobody else writes.
+    OwnFolder(Box<SharedLibrary>, FolderShare),
+    /// A folder of another network that came by ticket, to be read.
+    JoinedFolder(Box<SharedLibrary>, FolderId),
+}
+
+impl LibraryKind {
+    fn of(shared: SharedLibrary) -> Self {
+        let (folder, is_ours) = (shared.filter().folder(), shared.key().is_some());
+        let shared = Box::new(shared);
+        match folder {
+            None => Self::Filtered(shared),
+            Some(folder) if is_ours => Self::OwnFolder(shared, FolderShare::new(folder)),
+            Some(folder) => Self::JoinedFolder(shared, folder),
+        }
+    }
+}
+
 /// One library: its keys and the index of its records.
 #[derive(Debug)]
 pub struct Library {
     keys: LibraryKeys,
-    /// What makes it more than the mirror.
-    shared: Option<SharedLibrary>,
-    /// Of a folder that we share: what of it belongs.
-    share: Option<FolderShare>,
+    kind: LibraryKind,
     index: Mutex<LibraryIndex>,
     feed: Arc<Feed>,
-}
-
-#[derive(Debug, Default)]
-struct LibraryIndex {
-    tree: ItemTree,
-    /// Records of folders, by what names them; of the mirror, and of a folder that is shared. A tree of their own: a name that both kinds have names two
-    /// things, and machines that know no folders compare the other tree as ever.
-    entries: ItemTree,
-    /// Sizes of contents that are here and their sum; not kept for the mirror, which has the store's own counts.
-    sizes: HashMap<ContentHash, u64>,
-    bytes: u64,
-    /// Live assets whose contents are not here.
-    absent: HashSet<ContentHash>,
-    /// Those of them that are wanted, in an order in which they can be asked for by and by.
-    wanted: BTreeSet<ContentHash>,
-    /// What it has otherwise than the store; never any in the mirror.
-    asides: Asides,
-    /// While what the store held before is read in: what changed meanwhile, and so is newer than what was read. Of a folder that we share,
-    /// these are names of entries.
-    filling: Option<HashSet<ContentHash>>,
-}
-
-impl LibraryIndex {
-    fn take_out(&mut self, hash: &ContentHash) -> bool {
-        self.count(hash, None);
-        self.absent.remove(hash);
-        self.wanted.remove(hash);
-        self.tree.remove(hash).is_some()
-    }
-
-    /// Takes note whether a content is here; whether it has just come, or was here and is missing now.
-    fn note_holding(&mut self, record: &AssetRecord, holding: Holding) -> bool {
-        let hash = record.hash;
-        let is_wanted = holding == Holding::Wanted;
-        if is_wanted {
-            self.wanted.insert(hash);
-        } else {
-            self.wanted.remove(&hash);
-        }
-        if !record.deleted && !holding.is_held() {
-            return self.absent.insert(hash) && is_wanted;
-        }
-        self.absent.remove(&hash) && holding.is_held()
-    }
-
-    fn count(&mut self, hash: &ContentHash, size: Option<u64>) {
-        let before = match size {
-            Some(size) => {
-                self.bytes = self.bytes.saturating_add(size);
-                self.sizes.insert(*hash, size)
-            }
-            None => self.sizes.remove(hash),
-        };
-        self.bytes = self.bytes.saturating_sub(before.unwrap_or_default());
-    }
 }
 
 impl Library {
     #[must_use]
     pub fn new(keys: LibraryKeys) -> Self {
-        Self { keys, shared: None, share: None, index: Mutex::default(), feed: Arc::default() }
+        Self { keys, kind: LibraryKind::Mirror, index: Mutex::default(), feed: Arc::default() }
     }
 
     /// A library beside the mirror, with its asides alone: it is to be filled with what the store holds already.
     fn beside(mirror: &Self, shared: SharedLibrary) -> Self {
         let index = LibraryIndex { filling: Some(HashSet::new()), ..LibraryIndex::default() };
-        let (keys, mut asides) = (shared.keys(), shared.take_asides());
-        let is_ours = shared.key().is_some();
-        let share = shared.filter().folder().filter(|_| is_ours).map(FolderShare::new);
-        if share.is_some() {
-            // What of a folder's files is shared its entries say, and nothing else.
-            asides.clear();
-        }
-        let feed = Arc::clone(&mirror.feed);
-        let library = Self { keys, shared: Some(shared), share, index: Mutex::new(index), feed };
-        {
+        let (keys, asides) = (shared.keys(), shared.take_asides());
+        let (kind, feed) = (LibraryKind::of(shared), Arc::clone(&mirror.feed));
+        let library = Self { keys, kind, index: Mutex::new(index), feed };
+        // What of a folder's files is shared its entries say, and nothing else.
+        if library.share().is_none() {
             let mut index = library.index();
             for aside in asides.into_values() {
                 // Whether the store still holds it, its feed tells.
@@ -185,22 +148,32 @@ impl Library {
     /// The keys that prove membership in a session.
     #[must_use]
     pub fn session_keys(&self) -> SessionKeys {
-        match &self.shared {
+        match self.shared() {
             Some(shared) => shared.session_keys(),
             None => SessionKeys::lasting(self.keys.auth().clone()),
         }
     }
 
+    /// Whether it is the library of the passphrase.
+    fn is_mirror(&self) -> bool {
+        matches!(self.kind, LibraryKind::Mirror)
+    }
+
     /// What makes it more than the mirror; `None` for that.
     #[must_use]
     pub fn shared(&self) -> Option<&SharedLibrary> {
-        self.shared.as_ref()
+        match &self.kind {
+            LibraryKind::Mirror => None,
+            LibraryKind::Filtered(shared)
+            | LibraryKind::OwnFolder(shared, _)
+            | LibraryKind::JoinedFolder(shared, _) => Some(shared),
+        }
     }
 
     /// Its id; `None` for the mirror.
     #[must_use]
     pub fn id(&self) -> Option<LibraryId> {
-        self.shared.as_ref().map(SharedLibrary::id)
+        self.shared().map(SharedLibrary::id)
     }
 
     fn index(&self) -> MutexGuard<'_, LibraryIndex> {
@@ -230,7 +203,7 @@ impl Library {
         entries
             .into_iter()
             .filter(|entry| {
-                if let Some(touched) = index.filling.as_mut().filter(|_| self.share.is_none()) {
+                if let Some(touched) = index.filling.as_mut().filter(|_| self.share().is_none()) {
                     touched.insert(entry.record.hash);
                 }
                 self.follow(&mut index, entry)
@@ -242,7 +215,7 @@ impl Library {
     fn follow(&self, index: &mut LibraryIndex, entry: &FeedEntry) -> bool {
         let FeedEntry { record, holding, formers, .. } = entry;
         let (hash, holding) = (&record.hash, *holding);
-        if self.shared.is_none() {
+        if self.is_mirror() {
             return self.put(index, record, holding);
         }
         let member = self.is_member(record).then(|| self.for_members(record));
@@ -264,7 +237,7 @@ impl Library {
             }
             // What it is by our hand does not belong any more: the others are to hear that, and nothing else. A former life of
             // the process may have ended before it was told. What is no file of a folder any more stays where it is.
-            let moved_out = self.writes() && record.via.is_none() && self.share.is_none();
+            let moved_out = self.writes() && record.via.is_none() && self.share().is_none();
             let was_there = index.tree.get(hash).is_some() || self.had_any(formers, record);
             let gone =
                 || AssetRecord { deleted: true, left: !record.deleted, ..record.clone() }.for_members();
@@ -275,18 +248,22 @@ impl Library {
         if !holding.is_held() {
             index.asides.lose(hash);
         }
+        self.put_aside(index, hash);
+        false
+    }
+
+    /// Has what it has otherwise than the store in its index, unless members forgot that.
+    fn put_aside(&self, index: &mut LibraryIndex, hash: &ContentHash) {
         let aside = index.asides.get(hash).filter(|aside| !aside.is_forgotten).cloned();
-        if let Some(Aside { record, holding: held, .. }) = aside {
-            let holding = if held.is_held() && !holding.is_held() { Holding::Unwanted } else { held };
+        if let Some(Aside { record, holding, .. }) = aside {
             self.put(index, &record, holding);
         }
-        false
     }
 
     /// Whether it is to be told.
     fn put(&self, index: &mut LibraryIndex, record: &AssetRecord, holding: Holding) -> bool {
         let item = self.item(record);
-        if self.shared.is_some() {
+        if !self.is_mirror() {
             index.count(&record.hash, holding.is_held().then_some(record.size));
         }
         let came = index.note_holding(record, holding);
@@ -353,10 +330,7 @@ impl Library {
                 index.take_out(hash);
             } else {
                 index.asides.lose(hash);
-                let aside = index.asides.get(hash).filter(|aside| !aside.is_forgotten).cloned();
-                if let Some(Aside { record, holding, .. }) = aside {
-                    self.put(&mut index, &record, holding);
-                }
+                self.put_aside(&mut index, hash);
             }
         }
     }
@@ -386,7 +360,7 @@ impl Library {
     /// How many live assets are in it, of the mirror whether or not their contents are here.
     #[must_use]
     pub fn live_assets(&self) -> u64 {
-        if self.shared.is_some() {
+        if !self.is_mirror() {
             return self.index().sizes.len() as u64;
         }
         self.feed.store.lock().unwrap_or_else(PoisonError::into_inner).assets
@@ -400,7 +374,7 @@ impl Library {
         };
         let index = self.index();
         let own = (index.sizes.len() as u64, index.bytes);
-        let (assets, bytes) = if self.shared.is_some() { own } else { (assets, bytes) };
+        let (assets, bytes) = if self.is_mirror() { (assets, bytes) } else { own };
         let entries = (self.has_entries() && keeps_entries).then(|| index.entry_summary());
         Summary {
             count: index.tree.len() as u64,

@@ -3,25 +3,11 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::{Library, LibraryIndex};
+use super::{Library, LibraryIndex, LibraryKind};
 use crate::entry::{EntryHash, FolderId, FolderRecord};
-use crate::reconcile::EntrySummary;
 use crate::reconcile::tree::{Item, Snapshot};
 use crate::record::{ContentHash, HLC_AHEAD_MAX_MS, RecordId};
 use crate::store::entries::StoredEntry;
-
-impl LibraryIndex {
-    pub(super) fn entry_summary(&self) -> EntrySummary {
-        EntrySummary { count: self.entries.len() as u64, fingerprint: self.entries.fingerprint() }
-    }
-
-    /// What is read of it from now on is older.
-    fn touch_entry(&mut self, EntryHash(hash): EntryHash) {
-        if let Some(touched) = &mut self.filling {
-            touched.insert(ContentHash(hash));
-        }
-    }
-}
 
 impl Library {
     /// Items carry names of 32 bytes; those of this tree name entries.
@@ -33,20 +19,20 @@ impl Library {
     /// Whether it has records of folders at all.
     #[must_use]
     pub fn has_entries(&self) -> bool {
-        self.shared.is_none() || self.folder().is_some()
+        !matches!(self.kind, LibraryKind::Filtered(_))
     }
 
     /// Whether the records of a folder belong to it: to the mirror those of our own network; to a library those of the folder that it
     /// is, and for one that we joined only where the folder came by it.
     #[must_use]
     pub fn has_folder(&self, folder: FolderId) -> bool {
-        if self.share.is_some() {
-            return self.folder() == Some(folder);
-        }
-        let foreign = self.feed.foreign.read().unwrap_or_else(PoisonError::into_inner).get(&folder).copied();
-        match &self.shared {
-            None => foreign.is_none(),
-            Some(shared) => shared.filter().folder() == Some(folder) && foreign == Some(shared.id()),
+        let foreign =
+            || self.feed.foreign.read().unwrap_or_else(PoisonError::into_inner).get(&folder).copied();
+        match &self.kind {
+            LibraryKind::Mirror => foreign().is_none(),
+            LibraryKind::Filtered(_) => false,
+            LibraryKind::OwnFolder(_, share) => share.folder() == folder,
+            LibraryKind::JoinedFolder(shared, own) => *own == folder && foreign() == Some(shared.id()),
         }
     }
 
@@ -54,7 +40,7 @@ impl Library {
     /// nothing but what went since the library was made, or that they may have seen here. Clocks of our own machines may be apart, so
     /// that what went shortly before is told rather than kept from somebody whose file has to go.
     fn tells(&self, index: &LibraryIndex, record: &FolderRecord) -> bool {
-        let (Some(shared), Some(_)) = (&self.shared, &self.share) else { return true };
+        let LibraryKind::OwnFolder(shared, _) = &self.kind else { return true };
         let is_removal = matches!(record, FolderRecord::Entry(entry) if !entry.is_live());
         let EntryHash(hash) = record.hash();
         let since_ms = shared.created_ms().saturating_sub(HLC_AHEAD_MAX_MS);
@@ -73,7 +59,7 @@ impl Library {
         let mut index = self.index();
         let (mut is_news, mut moves) = (Vec::with_capacity(items.len()), false);
         for (StoredEntry { record, .. }, item) in changed.iter().zip(items) {
-            if let (Some(share), Some(_)) = (&self.share, item) {
+            if let (Some(share), Some(_)) = (self.share(), item) {
                 moves |= share.follow(record);
             }
             index.touch_entry(record.hash());
@@ -96,12 +82,12 @@ impl Library {
                 if self.tells(&index, record) {
                     index.entries.upsert(item);
                 }
-                if let Some(share) = &self.share {
+                if let Some(share) = self.share() {
                     share.follow(record);
                 }
             }
         }
-        if self.share.is_some() {
+        if self.share().is_some() {
             self.feed.shares_changed.notify_one();
         }
     }
@@ -112,7 +98,7 @@ impl Library {
         for hash in hashes {
             index.touch_entry(*hash);
             index.entries.remove(&ContentHash(hash.0));
-            moves |= self.share.as_ref().is_some_and(|share| share.remove(hash));
+            moves |= self.share().is_some_and(|share| share.remove(hash));
         }
         if moves {
             self.feed.shares_changed.notify_one();
@@ -125,7 +111,7 @@ impl Library {
         if !self.has_entries() {
             return None;
         }
-        let index = self.share.is_some().then(|| self.index());
+        let index = self.share().is_some().then(|| self.index());
         let is_told = |record: &FolderRecord| index.as_ref().is_none_or(|index| self.tells(index, record));
         let belongs = |entry: &&StoredEntry| self.has_folder(entry.record.folder()) && is_told(&entry.record);
         let count = changed.iter().filter(belongs).count();

@@ -299,7 +299,7 @@ impl Manager {
             hashes.retain(|hash| !others.iter().any(|other| other.has(hash)));
             gone = self.let_go(&hashes).await?;
         }
-        if let (Some(folder), None) = (library.folder(), library.share()) {
+        if let Some(folder) = library.joined_folder() {
             self.drop_folder(id, folder).await?;
         }
         self.registry(move |registry| registry.forget(id)).await?;

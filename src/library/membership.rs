@@ -1,8 +1,8 @@
 //! Which records are part of a library, and what members see of them.
 
-use super::Library;
 use super::folder_share::FolderShare;
 use super::ticket::Access;
+use super::{Library, LibraryKind};
 use crate::entry::FolderId;
 use crate::record::{AssetMeta, AssetRecord, WriterId};
 
@@ -10,21 +10,31 @@ impl Library {
     /// The folder that it is of; `None` for the mirror and for libraries by other filters.
     #[must_use]
     pub fn folder(&self) -> Option<FolderId> {
-        self.shared.as_ref().and_then(|shared| shared.filter().folder())
+        match &self.kind {
+            LibraryKind::Mirror | LibraryKind::Filtered(_) => None,
+            LibraryKind::OwnFolder(_, share) => Some(share.folder()),
+            LibraryKind::JoinedFolder(_, folder) => Some(*folder),
+        }
     }
 
     /// What belongs to it, if it is a folder and ours.
     #[must_use]
     pub fn share(&self) -> Option<&FolderShare> {
-        self.share.as_ref()
+        if let LibraryKind::OwnFolder(_, share) = &self.kind { Some(share) } else { None }
+    }
+
+    /// The folder that it is of, if that came by ticket.
+    pub(super) fn joined_folder(&self) -> Option<FolderId> {
+        if let LibraryKind::JoinedFolder(_, folder) = &self.kind { Some(*folder) } else { None }
     }
 
     /// Whether a record may be part of it, by its filter. What belongs to a folder its owner says.
     #[must_use]
     pub fn takes(&self, record: &AssetRecord) -> bool {
-        match self.folder() {
-            Some(_) => self.share.is_none(),
-            None => self.shared.as_ref().is_none_or(|shared| shared.filter().matches(record)),
+        match &self.kind {
+            LibraryKind::Mirror | LibraryKind::JoinedFolder(..) => true,
+            LibraryKind::Filtered(shared) => shared.filter().matches(record),
+            LibraryKind::OwnFolder(..) => false,
         }
     }
 
@@ -46,14 +56,14 @@ impl Library {
     /// deleted, a reader hears from the library's members.
     #[must_use]
     pub fn is_member(&self, record: &AssetRecord) -> bool {
-        let Some(shared) = &self.shared else { return true };
-        if shared.filter().folder().is_some() {
-            return !record.deleted
-                && match &self.share {
-                    Some(share) => share.belongs(&record.hash),
-                    None => record.via == Some(shared.id()),
-                };
-        }
+        let shared = match &self.kind {
+            LibraryKind::Mirror => return true,
+            LibraryKind::Filtered(shared) => shared,
+            LibraryKind::OwnFolder(_, share) => return !record.deleted && share.belongs(&record.hash),
+            LibraryKind::JoinedFolder(shared, _) => {
+                return !record.deleted && record.via == Some(shared.id());
+            }
+        };
         let writes = self.writes();
         let of_ours = match record.via {
             None => writes && shared.shares(record),
@@ -65,13 +75,18 @@ impl Library {
     /// Whether our records may be part of it. Into a folder nobody writes but its owner.
     #[must_use]
     pub fn writes(&self) -> bool {
-        let may = self.shared.as_ref().is_none_or(|shared| shared.access() == Access::Write);
-        may && (self.folder().is_none() || self.share.is_some())
+        match &self.kind {
+            LibraryKind::Mirror => true,
+            LibraryKind::Filtered(shared) | LibraryKind::OwnFolder(shared, _) => {
+                shared.access() == Access::Write
+            }
+            LibraryKind::JoinedFolder(..) => false,
+        }
     }
 
     /// Whether one of these versions of our own, or of those that came through it, was part of it when `record` took its place.
     pub(super) fn had_any(&self, formers: &[AssetRecord], record: &AssetRecord) -> bool {
-        let Some(shared) = &self.shared else { return false };
+        let Some(shared) = self.shared() else { return false };
         let at_ms = record.hlc.ms();
         formers.iter().any(|former| self.is_member(former) && shared.shared_at(former, at_ms))
     }

@@ -54,7 +54,7 @@ impl Library {
     /// The same of several contents, of which the store has `stored`.
     #[must_use]
     pub fn versions(&self, hashes: &[ContentHash], stored: Vec<StoredRecord>) -> Vec<StoredRecord> {
-        if self.shared.is_none() {
+        if self.is_mirror() {
             return stored;
         }
         let stored: HashMap<ContentHash, StoredRecord> =
@@ -72,7 +72,7 @@ impl Library {
     /// they hear of that when it changes.
     #[must_use]
     pub fn changes(&self, entries: &Arc<[FeedEntry]>) -> Option<Arc<[FeedEntry]>> {
-        if self.shared.is_none() {
+        if self.is_mirror() {
             return Some(Arc::clone(entries));
         }
         let theirs = |FeedEntry { seq, record, holding, .. }: &FeedEntry| {
@@ -96,7 +96,7 @@ impl Library {
         hash: &ContentHash,
         stored: Option<&StoredRecord>,
     ) -> Option<(StoredRecord, Stands)> {
-        if self.shared.is_none() {
+        if self.is_mirror() {
             return stored.cloned().map(|stored| (stored, Stands::InStore));
         }
         let member = stored

@@ -53,7 +53,7 @@ impl Libraries {
             let shared_by = SharedLibrary::new(kept, asides);
             shared_by.restore(&registry)?;
             let library = Library::beside(&mirror, shared_by);
-            if let (Some(folder), Some(id), None) = (library.folder(), library.id(), library.share()) {
+            if let (Some(folder), Some(id)) = (library.joined_folder(), library.id()) {
                 mirror.feed.foreign.write().unwrap_or_else(PoisonError::into_inner).insert(folder, id);
             }
             // What of a folder that we share belongs, the store's feed does not say.

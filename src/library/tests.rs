@@ -10,6 +10,7 @@ use super::sharing::Sharing;
 use super::ticket::{Access, Subject, Terms, Ticket};
 use super::*;
 use crate::identity::LibraryKeys;
+use crate::reconcile::tree::ItemTree;
 use crate::record::Hlc;
 use crate::store::{Holding, StoredRecord};
 

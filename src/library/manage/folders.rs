@@ -140,7 +140,7 @@ impl Manager {
             };
             share.note_taken(self.taken(folder).await.map_err(failed)?);
         }
-        if let (Some(id), None) = (library.id(), library.share()) {
+        if let (Some(id), Some(_)) = (library.id(), library.joined_folder()) {
             // Also where another store took the place of the one that it was joined with.
             match self.store.claim_folder(folder, id).await {
                 Ok(FolderClaim::Claimed) => self.libraries.set_foreign(folder, Some(id)),
