@@ -40,6 +40,9 @@ pub const TOMBSTONES_KEPT_MS: u64 = 180 * 24 * 3600 * 1000;
 /// A store, shared by all that need it. Outlives any actor.
 pub type StoreRef = Arc<dyn ContentStore>;
 
+/// What a store answers, in time.
+pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
 /// Whether a store has the content of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Holding {

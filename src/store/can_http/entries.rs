@@ -1,18 +1,19 @@
 //! Folders of a CAN Service. One that knows none is told apart, and named in the error.
 
-use bytes::Bytes;
-use reqwest::header::CONTENT_TYPE;
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use std::time::Duration;
 
-use super::answer::{check, fail, timed};
-use super::{CanHttpStore, READ_TIMEOUT, upload};
+use bytes::Bytes;
+use reqwest::{Method, RequestBuilder, Response};
+
+use super::answer::check;
+use super::{CanHttpStore, READ_TIMEOUT, body_of, concat, in_order, is_unknown_path, screened, upload};
 use crate::entry::{EntryHash, FolderId, FolderRecord};
 use crate::record::{ContentHash, LibraryId};
 use crate::store::StoreError;
 use crate::store::entries::{
     EntryOutcome, EntryPage, EntryPut, EntryQuery, FolderClaim, HistoryPlace, PLACES_MAX,
 };
-use crate::store::sync_wire::{BATCH_MAX, NEXT_CURSOR, PROTOBUF, entry_outcome_of, history_cursor, put};
+use crate::store::sync_wire::{BATCH_MAX, NEXT_CURSOR, entry_outcome_of, history_cursor};
 use crate::text::quoted;
 use crate::wire::proto::{EntryResult, ForeignFolder, PutEntry, RecordError, WireEntry};
 
@@ -51,9 +52,7 @@ impl CanHttpStore {
         if hashes.is_empty() {
             return Ok(Vec::new());
         }
-        let body: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
-        let request =
-            self.request(Method::POST, "sync/entries/query").header(CONTENT_TYPE, PROTOBUF).body(body);
+        let request = self.post("sync/entries/query", concat(hashes.iter().map(|hash| &hash.0)));
         let response = self.ask_about_entries(request, READ_TIMEOUT).await?;
         self.entries_in(response, hashes.len()).await
     }
@@ -66,9 +65,7 @@ impl CanHttpStore {
         if contents.is_empty() {
             return Ok(Vec::new());
         }
-        let body: Vec<u8> = contents.iter().flat_map(|hash| hash.0).collect();
-        let request =
-            self.request(Method::POST, "sync/entries/with").header(CONTENT_TYPE, PROTOBUF).body(body);
+        let request = self.post("sync/entries/with", concat(contents.iter().map(|hash| &hash.0)));
         match self.ask_about_entries(request, READ_TIMEOUT).await {
             // An older service does not look by content.
             Err(StoreError::Unsupported { .. }) => Ok(Vec::new()),
@@ -97,12 +94,9 @@ impl CanHttpStore {
             expects: expects.map(|digest| Bytes::copy_from_slice(&digest.0)),
         };
         check_count(puts.len())?;
-        let (puts, rejected) = screened(puts, |put| &put.record);
-        let mut body = Vec::new();
-        for entry in &puts {
-            put(&mut body, &message(entry));
-        }
-        let hashes: Vec<EntryHash> = puts.iter().map(|entry| entry.record.hash()).collect();
+        let (puts, rejected) = screened(puts, |put| broken(&put.record));
+        let hashes: Vec<EntryHash> = puts.iter().map(|put| put.record.hash()).collect();
+        let body = body_of(puts.iter().map(message));
         Ok(in_order(rejected, self.change_entries("sync/entries", body, &hashes).await?))
     }
 
@@ -112,11 +106,8 @@ impl CanHttpStore {
         through: Option<LibraryId>,
     ) -> Result<Vec<EntryOutcome>, StoreError> {
         check_count(records.len())?;
-        let (records, rejected) = screened(records, |record| record);
-        let mut body = Vec::new();
-        for record in &records {
-            put(&mut body, &WireEntry::from(record));
-        }
+        let (records, rejected) = screened(records, broken);
+        let body = body_of(records.iter().map(WireEntry::from));
         let hashes: Vec<EntryHash> = records.iter().map(FolderRecord::hash).collect();
         let through = through.map(|LibraryId(id)| data_encoding::HEXLOWER.encode(&id));
         let path = match &through {
@@ -182,13 +173,9 @@ impl CanHttpStore {
         if hashes.is_empty() {
             return Ok(Vec::new());
         }
-        let request = self.request(Method::POST, path).header(CONTENT_TYPE, PROTOBUF).body(body);
-        let response = self.ask_about_entries(request, upload::COMMIT_TIMEOUT).await?;
-        let results = self.messages::<EntryResult>(response, hashes.len()).await?;
-        let about = |(result, hash): (&EntryResult, &EntryHash)| result.hash[..] == hash.0;
-        if results.len() != hashes.len() || !results.iter().zip(hashes).all(about) {
-            return Err(self.garbled(&"its outcomes are not those of what was sent"));
-        }
+        let response = self.ask_about_entries(self.post(path, body), upload::COMMIT_TIMEOUT).await?;
+        let hashes = hashes.iter().map(|hash| hash.0);
+        let results = self.results(response, hashes, |result: &EntryResult| &result.hash).await?;
         let outcome = |result| entry_outcome_of(result).map_err(|error| self.garbled(&error));
         results.into_iter().map(outcome).collect()
     }
@@ -202,11 +189,10 @@ impl CanHttpStore {
     async fn ask_about_entries(
         &self,
         request: RequestBuilder,
-        limit: std::time::Duration,
+        limit: Duration,
     ) -> Result<Response, StoreError> {
-        let sent = timed(self.url(), limit, request.send()).await?;
-        let response = sent.map_err(|error| fail(self.url(), &error))?;
-        if [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(&response.status()) {
+        let response = self.answer(request, limit).await?;
+        if is_unknown_path(&response) {
             return Err(StoreError::Unsupported { url: self.url().to_owned(), what: "keep folders" });
         }
         check(self.url(), response, None).await
@@ -218,22 +204,9 @@ fn both(FolderId(folder): FolderId, LibraryId(library): LibraryId) -> [(&'static
     [("folder", hex(folder)), ("library", hex(library))]
 }
 
-/// Those of `items` that keep to the rules; and for each item why it is rejected, if it is. A service that cannot even read one refuses
-/// all that came with it.
-fn screened<T>(items: Vec<T>, record: impl Fn(&T) -> &FolderRecord) -> (Vec<T>, Vec<Option<EntryOutcome>>) {
-    let (mut kept, mut rejected) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
-    for item in items {
-        let broken = record(&item).validate().err();
-        rejected.push(broken.as_ref().map(|rule| EntryOutcome::Rejected(rule.to_string())));
-        kept.extend(broken.is_none().then_some(item));
-    }
-    (kept, rejected)
-}
-
-/// The outcomes of all items, given those of the ones that were sent.
-fn in_order(rejected: Vec<Option<EntryOutcome>>, sent: Vec<EntryOutcome>) -> Vec<EntryOutcome> {
-    let mut sent = sent.into_iter();
-    rejected.into_iter().filter_map(|outcome| outcome.or_else(|| sent.next())).collect()
+/// What rule a record breaks.
+fn broken(record: &FolderRecord) -> Option<EntryOutcome> {
+    record.validate().err().map(|rule| EntryOutcome::Rejected(rule.to_string()))
 }
 
 fn check_count(count: usize) -> Result<(), StoreError> {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use rusqlite::params;
@@ -20,7 +19,7 @@ use crate::store::entries::{
 use crate::store::scrub::ScrubFinding;
 use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError,
-    StoreEvent, StoreStatus, StoredRecord,
+    StoreEvent, StoreFuture, StoreStatus, StoredRecord,
 };
 
 /// Most entries on a page of the feed.
@@ -44,7 +43,7 @@ struct Changes {
 }
 
 impl ContentStore for EmbeddedStore {
-    fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {
+    fn status(&self) -> StoreFuture<'_, StoreStatus> {
         async {
             let now_ms = self.0.shared.clock.now_ms();
             let read = move |conn: &rusqlite::Connection| {
@@ -75,26 +74,23 @@ impl ContentStore for EmbeddedStore {
         .boxed()
     }
 
-    fn feed(&self, since: u64, limit: usize) -> BoxFuture<'_, Result<FeedPage, StoreError>> {
+    fn feed(&self, since: u64, limit: usize) -> StoreFuture<'_, FeedPage> {
         self.read_feed(since, limit, false).boxed()
     }
 
-    fn feed_with_entries(&self, since: u64, limit: usize) -> BoxFuture<'_, Result<FeedPage, StoreError>> {
+    fn feed_with_entries(&self, since: u64, limit: usize) -> StoreFuture<'_, FeedPage> {
         self.read_feed(since, limit, true).boxed()
     }
 
-    fn entries(&self, query: EntryQuery) -> BoxFuture<'_, Result<EntryPage, StoreError>> {
+    fn entries(&self, query: EntryQuery) -> StoreFuture<'_, EntryPage> {
         self.list_entries(query).boxed()
     }
 
-    fn entries_named(&self, hashes: Vec<EntryHash>) -> BoxFuture<'_, Result<Vec<FolderRecord>, StoreError>> {
+    fn entries_named(&self, hashes: Vec<EntryHash>) -> StoreFuture<'_, Vec<FolderRecord>> {
         self.find_entries(hashes).boxed()
     }
 
-    fn entries_with(
-        &self,
-        contents: Vec<ContentHash>,
-    ) -> BoxFuture<'_, Result<Vec<FolderRecord>, StoreError>> {
+    fn entries_with(&self, contents: Vec<ContentHash>) -> StoreFuture<'_, Vec<FolderRecord>> {
         self.find_entries_with(contents).boxed()
     }
 
@@ -103,18 +99,15 @@ impl ContentStore for EmbeddedStore {
         folder: FolderId,
         path: String,
         before: Option<HistoryPlace>,
-    ) -> BoxFuture<'_, Result<Vec<FolderRecord>, StoreError>> {
+    ) -> StoreFuture<'_, Vec<FolderRecord>> {
         self.read_entry_history(EntryHash::of_path(folder, &path), before).boxed()
     }
 
-    fn put_entries(&self, puts: Vec<EntryPut>) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
+    fn put_entries(&self, puts: Vec<EntryPut>) -> StoreFuture<'_, Vec<EntryOutcome>> {
         self.put_all_entries(puts).boxed()
     }
 
-    fn take_entries(
-        &self,
-        records: Vec<FolderRecord>,
-    ) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
+    fn take_entries(&self, records: Vec<FolderRecord>) -> StoreFuture<'_, Vec<EntryOutcome>> {
         self.take_all_entries(records, None).boxed()
     }
 
@@ -122,23 +115,19 @@ impl ContentStore for EmbeddedStore {
         &self,
         records: Vec<FolderRecord>,
         library: LibraryId,
-    ) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
+    ) -> StoreFuture<'_, Vec<EntryOutcome>> {
         self.take_all_entries(records, Some(library)).boxed()
     }
 
-    fn foreign_folders(&self) -> BoxFuture<'_, Result<Vec<(FolderId, LibraryId)>, StoreError>> {
+    fn foreign_folders(&self) -> StoreFuture<'_, Vec<(FolderId, LibraryId)>> {
         self.list_foreign_folders().boxed()
     }
 
-    fn claim_folder(
-        &self,
-        folder: FolderId,
-        library: LibraryId,
-    ) -> BoxFuture<'_, Result<FolderClaim, StoreError>> {
+    fn claim_folder(&self, folder: FolderId, library: LibraryId) -> StoreFuture<'_, FolderClaim> {
         self.claim(folder, library).boxed()
     }
 
-    fn drop_folder(&self, folder: FolderId, library: LibraryId) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn drop_folder(&self, folder: FolderId, library: LibraryId) -> StoreFuture<'_, ()> {
         self.drop_foreign(folder, library).boxed()
     }
 
@@ -163,14 +152,11 @@ impl ContentStore for EmbeddedStore {
         first.flatten_stream().boxed()
     }
 
-    fn small_contents(
-        &self,
-        hashes: Vec<ContentHash>,
-    ) -> BoxFuture<'_, Result<Vec<(ContentHash, Bytes)>, StoreError>> {
+    fn small_contents(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<(ContentHash, Bytes)>> {
         self.contents_inline(hashes).boxed()
     }
 
-    fn content_file(&self, hash: ContentHash) -> BoxFuture<'_, Result<Option<std::fs::File>, StoreError>> {
+    fn content_file(&self, hash: ContentHash) -> StoreFuture<'_, Option<std::fs::File>> {
         self.open_unchecked(hash).boxed()
     }
 
@@ -180,7 +166,7 @@ impl ContentStore for EmbeddedStore {
         shared.space.claim(bytes)
     }
 
-    fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<StoredRecord>, StoreError>> {
+    fn records(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<StoredRecord>> {
         async {
             if hashes.len() > HASHES_MAX {
                 return Err(StoreError::Invalid(format!("at most {HASHES_MAX} records can be read at once")));
@@ -202,7 +188,7 @@ impl ContentStore for EmbeddedStore {
         .boxed()
     }
 
-    fn held(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ContentHash>, StoreError>> {
+    fn held(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<ContentHash>> {
         async {
             if hashes.len() > HASHES_MAX {
                 return Err(StoreError::Invalid(format!(
@@ -227,7 +213,7 @@ impl ContentStore for EmbeddedStore {
         .boxed()
     }
 
-    fn look(&self, hash: ContentHash) -> BoxFuture<'_, Result<Option<StoredRecord>, StoreError>> {
+    fn look(&self, hash: ContentHash) -> StoreFuture<'_, Option<StoredRecord>> {
         async move {
             let asset = self.look_at(hash).await?;
             Ok(asset.map(|StoredAsset { record, holding, .. }| StoredRecord { record, holding }))
@@ -235,7 +221,7 @@ impl ContentStore for EmbeddedStore {
         .boxed()
     }
 
-    fn verify(&self, hash: ContentHash) -> BoxFuture<'_, Result<bool, StoreError>> {
+    fn verify(&self, hash: ContentHash) -> StoreFuture<'_, bool> {
         async move {
             let _turn = self.0.shared.sums.turn().await;
             self.examine(hash).await
@@ -243,12 +229,7 @@ impl ContentStore for EmbeddedStore {
         .boxed()
     }
 
-    fn content(
-        &self,
-        hash: ContentHash,
-        offset: u64,
-        length: Option<u64>,
-    ) -> BoxFuture<'_, Result<ContentReader, StoreError>> {
+    fn content(&self, hash: ContentHash, offset: u64, length: Option<u64>) -> StoreFuture<'_, ContentReader> {
         self.read_content(hash, offset, length).boxed()
     }
 
@@ -256,38 +237,35 @@ impl ContentStore for EmbeddedStore {
         &self,
         hash: ContentHash,
         groups: std::ops::Range<u64>,
-    ) -> BoxFuture<'_, Result<Vec<crate::store::groups::GroupSum>, StoreError>> {
+    ) -> StoreFuture<'_, Vec<crate::store::groups::GroupSum>> {
         self.prove(hash, groups).boxed()
     }
 
-    fn damaged(&self, limit: usize) -> BoxFuture<'_, Result<Vec<ScrubFinding>, StoreError>> {
+    fn damaged(&self, limit: usize) -> StoreFuture<'_, Vec<ScrubFinding>> {
         self.damaged_contents(limit).boxed()
     }
 
-    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
+    fn ingest(&self, batch: Vec<IncomingAsset>) -> StoreFuture<'_, Vec<ItemOutcome>> {
         self.ingest_batch(batch).boxed()
     }
 
-    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
+    fn apply(&self, records: Vec<AssetRecord>) -> StoreFuture<'_, Vec<ItemOutcome>> {
         self.apply_batch(records, Absence::Refused).boxed()
     }
 
-    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
+    fn take_absent(&self, records: Vec<AssetRecord>) -> StoreFuture<'_, Vec<ItemOutcome>> {
         self.apply_batch(records, Absence::Taken).boxed()
     }
 
-    fn let_go(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
+    fn let_go(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<ItemOutcome>> {
         self.let_go_batch(hashes).boxed()
     }
 
-    fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
+    fn want(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<ItemOutcome>> {
         self.want_batch(hashes).boxed()
     }
 
-    fn redate(
-        &self,
-        redatings: Vec<Redating>,
-    ) -> BoxFuture<'_, Result<Vec<Option<AssetRecord>>, StoreError>> {
+    fn redate(&self, redatings: Vec<Redating>) -> StoreFuture<'_, Vec<Option<AssetRecord>>> {
         async move {
             if redatings.len() > HASHES_MAX {
                 return Err(StoreError::Invalid(format!(
@@ -303,17 +281,11 @@ impl ContentStore for EmbeddedStore {
         .boxed()
     }
 
-    fn ingest_through(
-        &self,
-        batch: Vec<IncomingAsset>,
-    ) -> BoxFuture<'_, Result<Vec<Option<ItemOutcome>>, StoreError>> {
+    fn ingest_through(&self, batch: Vec<IncomingAsset>) -> StoreFuture<'_, Vec<Option<ItemOutcome>>> {
         self.ingest_admitted(batch).boxed()
     }
 
-    fn replace(
-        &self,
-        records: Vec<(AssetRecord, AssetRecord)>,
-    ) -> BoxFuture<'_, Result<Vec<Option<ItemOutcome>>, StoreError>> {
+    fn replace(&self, records: Vec<(AssetRecord, AssetRecord)>) -> StoreFuture<'_, Vec<Option<ItemOutcome>>> {
         self.replace_batch(records).boxed()
     }
 }
