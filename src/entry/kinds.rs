@@ -103,6 +103,18 @@ impl FolderRecord {
         }
     }
 
+    /// The entry, if it is one.
+    #[must_use]
+    pub fn into_entry(self) -> Option<EntryRecord> {
+        if let Self::Entry(entry) = self { Some(entry) } else { None }
+    }
+
+    /// What the folder is, if it says that.
+    #[must_use]
+    pub fn into_definition(self) -> Option<FolderDefinition> {
+        if let Self::Definition(definition) = self { Some(definition) } else { None }
+    }
+
     /// Digest of every field; the same everywhere.
     #[must_use]
     pub fn digest(&self) -> EntryDigest {

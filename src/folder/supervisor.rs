@@ -26,6 +26,7 @@ use crate::text::quoted;
 mod adding;
 mod binding;
 mod children;
+mod directory;
 mod error;
 mod orders;
 

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::entry::{EntryDigest, FolderId, FolderRecord};
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _};
+
+use crate::entry::{EntryDigest, FolderDefinition, FolderId, FolderRecord};
 use crate::record::{ContentHash, Hlc, LibraryId};
 use crate::store::{StoreError, StoreRef};
 use crate::text::escape;
@@ -89,6 +92,29 @@ impl From<&FolderRecord> for HistoryPlace {
     fn from(record: &FolderRecord) -> Self {
         Self { hlc: record.hlc(), digest: record.digest() }
     }
+}
+
+/// What a folder has, removed files included, or, without one, what all the folders are: page by page.
+pub(crate) fn entry_pages(
+    store: &StoreRef,
+    folder: Option<FolderId>,
+) -> BoxStream<'_, Result<Vec<FolderRecord>, StoreError>> {
+    let pages = stream::try_unfold(Some(None), move |next| async move {
+        let Some(cursor) = next else { return Ok(None) };
+        let query = EntryQuery { folder, prefix: String::new(), cursor, limit: ENTRIES_MAX };
+        let EntryPage { records, next_cursor } = store.entries(query).await?;
+        Ok(Some((records, next_cursor.map(Some))))
+    });
+    pages.boxed()
+}
+
+/// What the store knows of all folders.
+///
+/// # Errors
+/// What the store says.
+pub(crate) async fn definitions(store: &StoreRef) -> Result<Vec<FolderDefinition>, StoreError> {
+    let all: Vec<FolderRecord> = entry_pages(store, None).try_concat().await?;
+    Ok(all.into_iter().filter_map(FolderRecord::into_definition).collect())
 }
 
 /// All former versions of what is at a path, the newest first.

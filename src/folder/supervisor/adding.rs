@@ -5,21 +5,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ractor::ActorRef;
-use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::binding::{STORE_WITHIN, bindings, blocking, definitions, id_of, names, reported, tell};
+use super::binding::{bindings, id_of, names, reported, tell, with_rows, within};
+use super::directory::{mark, marker_at, real_path, suits};
 use super::{FOLDERS_MAX, FolderError, FolderOrder, FolderWishes, FoldersArgs, FoldersMsg, UnboundFolder};
-use crate::disk::free_bytes;
 use crate::entry::{EntryAuthor, FolderAccess, FolderDefinition, FolderId, FolderRecord, composed};
 use crate::folder::FolderMode;
-use crate::folder::files::{FolderDir, FolderMarker, distant_kind, room_needed};
-use crate::folder::report::{FolderReport, FolderRoom, FolderState};
+use crate::folder::files::FolderMarker;
+use crate::folder::report::{FolderReport, FolderState};
 use crate::folder::rows::{FolderBinding, FolderSettings};
 use crate::folder::work::FolderContext;
 use crate::record::Hlc;
-use crate::store::entries::EntryOutcome;
-use crate::text::amounts;
+use crate::store::entries::{EntryOutcome, definitions};
 
 /// Pause after something did not work at the start.
 const BEGIN_RETRY: Duration = Duration::from_secs(2);
@@ -93,7 +91,7 @@ async fn unknown(args: &FoldersArgs) -> Vec<FolderOrder> {
         let name = order.name.as_deref().or(own).unwrap_or_default();
         let is_ours = |folder: &FolderId| args.context.libraries.foreign(*folder).is_none();
         let is_known = known.iter().any(|(folder, known)| {
-            is_called(known, name) && is_ours(folder) || id_of(*folder) == name.to_ascii_lowercase()
+            is_same_name(known, name) && is_ours(folder) || id_of(*folder) == name.to_ascii_lowercase()
         });
         let is_bound = match real_path(&order.path).await {
             Ok(real) => bound.iter().any(|one| one.path == real),
@@ -114,10 +112,9 @@ pub(super) async fn add(
     order: &FolderOrder,
     owner: &ActorRef<FoldersMsg>,
 ) -> Result<FolderReport, FolderError> {
-    let failed = |why: String| FolderError::Failed(why);
     let real = real_path(&order.path).await?;
     let _alone = context.busy.binding.lock().await;
-    let known = definitions(context).await?;
+    let known = within(definitions(&context.store)).await?;
     let before = bindings(context).await?.all;
     let found = marker_at(context, &real).await?;
     // A directory that was several folders is the one whose marker it has.
@@ -133,7 +130,7 @@ pub(super) async fn add(
         }
     }
     if unmarked.is_none() && before.iter().filter(|one| !one.settings.removed).count() >= FOLDERS_MAX {
-        return Err(failed(format!(
+        return Err(FolderError::Failed(format!(
             "there are {FOLDERS_MAX} folders on this machine already: remove one first"
         )));
     }
@@ -193,54 +190,10 @@ pub(super) async fn add(
     Ok(FolderReport { room, configured: order.is_configured, ..reported(&binding, shown) })
 }
 
-/// Where a directory really is.
-async fn real_path(path: &Path) -> Result<PathBuf, FolderError> {
-    if !path.is_absolute() {
-        return Err(FolderError::Invalid("the path of the directory has to be absolute".into()));
-    }
-    let asked = path.to_owned();
-    let real = spawn_blocking(move || std::fs::canonicalize(&asked))
-        .await
-        .map_err(|e| FolderError::Failed(e.to_string()))?;
-    let real = real.map_err(|e| {
-        let shown = path.display();
-        if e.kind() == std::io::ErrorKind::NotFound {
-            FolderError::Invalid(format!(
-                "there is no directory {shown}: make it, or connect the disk that it is on"
-            ))
-        } else {
-            FolderError::Invalid(format!("cannot find {shown}: {e}"))
-        }
-    })?;
-    if real.to_str().is_none() {
-        let shown = real.display();
-        return Err(FolderError::Invalid(format!(
-            "the path {shown} is no UTF-8 text: choose another directory"
-        )));
-    }
-    Ok(real)
-}
-
-/// The marker of a directory, if it has one.
-///
-/// # Errors
-/// No folder may be there at all.
-async fn marker_at(context: &FolderContext, real: &Path) -> Result<Option<FolderMarker>, FolderError> {
-    let (forbidden, real) = (context.forbidden.clone(), real.to_owned());
-    let looked = spawn_blocking(move || {
-        if !real.is_dir() {
-            return Err(format!("{} is not a directory", real.display()));
-        }
-        FolderDir::marker_at(&real, &forbidden).map_err(|error| error.to_string())
-    });
-    looked.await.map_err(|e| FolderError::Failed(e.to_string()))?.map_err(FolderError::Invalid)
-}
-
-/// # Errors
-/// The directory is bound, and to another folder.
+/// Whether a directory that is bound is the folder that is asked for; an error where it is another one.
 fn check_name(order: &FolderOrder, bound: &FolderBinding, name: &str) -> Result<(), FolderError> {
     let id = id_of(bound.marker.folder);
-    let is_it = |asked: &String| is_called(name, asked) || id == asked.to_ascii_lowercase();
+    let is_it = |asked: &String| is_same_name(name, asked) || id == asked.to_ascii_lowercase();
     if !order.is_new && order.name.as_ref().is_none_or(is_it) {
         return Ok(());
     }
@@ -262,11 +215,11 @@ async fn change(
     let changed = FolderBinding { settings, ..bound.clone() };
     if settings != bound.settings {
         suits(context, &bound.path, settings, false).await?;
-        let (rows, marker, wishes) = (context.rows.clone(), bound.marker, order.wishes);
+        let (marker, wishes) = (bound.marker, order.wishes);
         let apply = move |now: &mut FolderSettings| {
             *now = if settings.by_ticket { wishes.over(*now).of_ticket() } else { wishes.over(*now) };
         };
-        blocking(move || rows.change_settings(marker, apply)).await?;
+        with_rows(context, move |rows| rows.change_settings(marker, apply)).await?;
         tell(context, owner).await?;
     }
     Ok(FolderReport { configured: order.is_configured, ..reported(&changed, name) })
@@ -292,77 +245,6 @@ fn settings_of(
     Ok(settings.of_ticket())
 }
 
-/// Whether a directory suits: its file system, and, where `counts`, the room that its files need.
-async fn suits(
-    context: &FolderContext,
-    path: &Path,
-    settings: FolderSettings,
-    counts: bool,
-) -> Result<Option<FolderRoom>, FolderError> {
-    let (path, temporary) = (path.to_owned(), context.temporary.clone());
-    let (store, is_here) = (context.store.clone(), context.is_store_here);
-    let reserve_bytes = context.reserve_bytes;
-    let looked = spawn_blocking(move || {
-        if let Some(kind) = distant_kind(&path).filter(|_| !settings.scan_only) {
-            let shown = path.display();
-            return Err(format!(
-                "{shown} is on a file system of other machines ({kind}), whose changes are not heard of: add it with --scan-only, \
-                 and they are found by looking from time to time"
-            ));
-        }
-        if !counts {
-            return Ok(None);
-        }
-        let needed = room_needed(&path, &temporary);
-        let free = free_bytes(&temporary).filter(|_| is_here);
-        let free = free.map(|free| free.saturating_sub(reserve_bytes));
-        let room = FolderRoom {
-            files: needed.files,
-            bytes: needed.bytes,
-            free_bytes: free,
-            shares_blocks: needed.shares_blocks,
-        };
-        let lacks = free.is_some_and(|free| free < needed.bytes) || store.check_room(needed.bytes).is_err();
-        if lacks && !needed.shares_blocks {
-            let (shown, free) = (path.display(), free.unwrap_or_default());
-            return Err(format!(
-                "what is in {shown} is kept in the store as well, which needs {} ({} bytes), and {} ({free} bytes) are free beside what \
-                 the disk is to keep: make room, or name in .can-syncignore what is to be left out",
-                amounts::bytes(needed.bytes),
-                needed.bytes,
-                amounts::bytes(free),
-            ));
-        }
-        Ok(Some(room))
-    });
-    looked.await.map_err(|e| FolderError::Failed(e.to_string()))?.map_err(FolderError::Invalid)
-}
-
-/// Writes the binding, and then the marker: a crash in between leaves a directory that counts as missing, and can be added again. `left`
-/// is the marker of a folder that the directory was before, `former` the binding that the folder had.
-async fn mark(
-    context: &FolderContext,
-    binding: FolderBinding,
-    left: Option<FolderMarker>,
-    former: Option<FolderBinding>,
-    goes_on: bool,
-) -> Result<(), FolderError> {
-    let (forbidden, rows) = (context.forbidden.clone(), context.rows.clone());
-    let marked = spawn_blocking(move || -> Result<(), String> {
-        rows.bind(&binding, goes_on).map_err(|error| error.to_string())?;
-        let done = left
-            .map_or(Ok(()), |left| FolderDir::leave(&binding.path, left))
-            .and_then(|()| FolderDir::bind(&binding.path, binding.marker, &forbidden));
-        let Err(error) = done else { return Ok(()) };
-        let undone = match former {
-            Some(former) => rows.bind(&former, true),
-            None => rows.unbind(binding.marker),
-        };
-        Err(undone.map_or_else(|also| format!("{error}; {also}"), |()| error.to_string()))
-    });
-    marked.await.map_err(|e| FolderError::Failed(e.to_string()))?.map_err(FolderError::Invalid)
-}
-
 pub(super) fn name_in(known: &[FolderDefinition], folder: FolderId) -> String {
     known.iter().find(|one| one.folder == folder).map_or_else(String::new, |one| one.name.clone())
 }
@@ -375,7 +257,7 @@ fn own_name(path: &Path) -> Result<String, FolderError> {
 }
 
 /// Names are compared as paths are.
-fn is_called(name: &str, asked: &str) -> bool {
+fn is_same_name(name: &str, asked: &str) -> bool {
     composed(name) == composed(asked)
 }
 
@@ -393,7 +275,7 @@ fn pick(
     if let Some(found) = known.iter().find(|one| id_of(one.folder) == name.to_ascii_lowercase()) {
         return Ok(Some(found.clone()));
     }
-    let called = known.iter().filter(|one| is_called(&one.name, name));
+    let called = known.iter().filter(|one| is_same_name(&one.name, name));
     let (ours, foreign): (Vec<_>, Vec<_>) =
         called.partition(|one| context.libraries.foreign(one.folder).is_none());
     let found = match (ours.is_empty(), foreign.is_empty()) {
@@ -426,17 +308,14 @@ fn new_id(context: &FolderContext, order: &FolderOrder, name: &str) -> FolderId 
     FolderId(blake3::derive_key(CONFIGURED_CONTEXT, &[&context.network[..], name.as_bytes()].concat()))
 }
 
-/// What the network is told of a new folder.
+/// What the network is told of a new folder, by this machine.
 async fn definition(
     context: &FolderContext,
     folder: FolderId,
     name: &str,
 ) -> Result<FolderDefinition, FolderError> {
-    let failed = |why: String| FolderError::Failed(why);
-    let status = timeout(STORE_WITHIN, context.store.status()).await.map_err(|e| failed(e.to_string()))?;
-    let status = status.map_err(|error| failed(error.to_string()))?;
-    let (rows, endpoint_id) = (context.rows.clone(), context.endpoint_id);
-    let writer = blocking(move || rows.writer(status.id.as_ref(), endpoint_id)).await?;
+    let (status, endpoint_id) = (within(context.store.status()).await?, context.endpoint_id);
+    let writer = with_rows(context, move |rows| rows.writer(status.id.as_ref(), endpoint_id)).await?;
     let definition = FolderDefinition {
         folder,
         hlc: Hlc::default().next(context.clock.now_ms()),
@@ -451,13 +330,11 @@ async fn definition(
     Ok(definition)
 }
 
-/// Tells it.
+/// Has the store tell the network of a new folder.
 async fn define(context: &FolderContext, definition: FolderDefinition) -> Result<(), FolderError> {
     let failed = |why: String| FolderError::Failed(why);
     let records = vec![FolderRecord::Definition(definition)];
-    let taken = timeout(STORE_WITHIN, context.store.take_entries(records)).await;
-    let taken = taken.map_err(|e| failed(e.to_string()))?.map_err(|error| failed(error.to_string()))?;
-    match taken.into_iter().next() {
+    match within(context.store.take_entries(records)).await?.into_iter().next() {
         Some(EntryOutcome::Stored | EntryOutcome::Unchanged) => Ok(()),
         Some(EntryOutcome::Rejected(why)) => Err(failed(why)),
         Some(EntryOutcome::Changed(_)) | None => Err(failed("the store did not take the folder".into())),

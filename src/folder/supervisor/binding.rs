@@ -4,74 +4,68 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
+use futures::TryStreamExt as _;
 use ractor::ActorRef;
 use ractor::rpc::CallResult;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::{Asked, FolderError, FoldersMsg, REPORT_WITHIN};
-use crate::entry::{EntryHash, EntryPath, FolderDefinition, FolderId, FolderRecord};
+use crate::entry::{EntryHash, EntryPath, EntryRecord, FolderId, FolderRecord};
 use crate::folder::actor::{FolderMsg, first_report};
 use crate::folder::files::FolderMarker;
 use crate::folder::report::{
     FolderConflict, FolderPlace, FolderReport, FolderState, FolderVersion, KnownFolder,
 };
-use crate::folder::rows::{FolderBinding, FolderBindings, RowsError};
+use crate::folder::rows::{FolderBinding, FolderBindings, FolderRows, RowsError};
 use crate::folder::work::FolderContext;
 use crate::record::ContentHash;
 use crate::store::StoreError;
-use crate::store::entries::{ENTRIES_MAX, EntryQuery};
+use crate::store::entries::{definitions, entry_pages};
 
 /// Longest wait for a command that is carried out at once where nothing else is.
 pub(super) const OBEY_WITHIN: Duration = Duration::from_secs(20);
 /// Most copies that are listed.
 const CONFLICTS_MAX: usize = 10_000;
 /// Longest wait for the store.
-pub(super) const STORE_WITHIN: Duration = Duration::from_secs(10);
+const STORE_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) fn id_of(folder: FolderId) -> String {
     HEXLOWER.encode(&folder.0)
 }
 
 pub(super) async fn bindings(context: &FolderContext) -> Result<FolderBindings, FolderError> {
-    let rows = context.rows.clone();
-    blocking(move || rows.bindings()).await
+    with_rows(context, FolderRows::bindings).await
 }
 
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, RowsError> + Send + 'static,
+/// Does what may take its time where nobody waits for it.
+pub(super) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, FolderError> {
-    let failed = |why: String| FolderError::Failed(why);
-    spawn_blocking(work).await.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))
+    spawn_blocking(work).await.map_err(|error| FolderError::Failed(error.to_string()))
 }
 
-/// What the store knows of all folders.
-pub(super) async fn definitions(context: &FolderContext) -> Result<Vec<FolderDefinition>, StoreError> {
-    let (mut all, mut cursor) = (Vec::new(), None);
-    loop {
-        let query = EntryQuery { folder: None, prefix: String::new(), cursor, limit: ENTRIES_MAX };
-        let page = timeout(STORE_WITHIN, context.store.entries(query)).await.map_err(|_| late())??;
-        all.extend(page.records.into_iter().filter_map(|record| match record {
-            FolderRecord::Definition(definition) => Some(definition),
-            FolderRecord::Entry(_) => None,
-        }));
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            return Ok(all);
-        }
-    }
+/// The same of what is kept in `agent.db`.
+pub(super) async fn with_rows<T: Send + 'static>(
+    context: &FolderContext,
+    work: impl FnOnce(&FolderRows) -> Result<T, RowsError> + Send + 'static,
+) -> Result<T, FolderError> {
+    let rows = context.rows.clone();
+    off_thread(move || work(&rows)).await?.map_err(|error| FolderError::Failed(error.to_string()))
 }
 
-fn late() -> StoreError {
-    StoreError::Io {
+/// Waits for the store.
+pub(super) async fn within<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let late = |_| StoreError::Io {
         action: "ask the store about folders".into(),
         reason: "it did not answer in time".into(),
-    }
+    };
+    timeout(STORE_WITHIN, answer).await.map_err(late)?
 }
 
 /// Names of the folders that the store knows; none, where it does not answer.
 pub(super) async fn names(context: &FolderContext) -> BTreeMap<FolderId, String> {
-    let known = definitions(context).await.unwrap_or_default();
+    let known = within(definitions(&context.store)).await.unwrap_or_default();
     known.into_iter().map(|one| (one.folder, one.name)).collect()
 }
 
@@ -79,7 +73,7 @@ pub(super) async fn known(
     context: &FolderContext,
     bound: &[FolderId],
 ) -> Result<Vec<KnownFolder>, FolderError> {
-    let all = definitions(context).await?;
+    let all = within(definitions(&context.store)).await?;
     Ok(all
         .into_iter()
         .map(|one| KnownFolder {
@@ -98,8 +92,7 @@ pub(super) async fn remove(
     marker: FolderMarker,
     owner: &ActorRef<FoldersMsg>,
 ) -> Result<(), FolderError> {
-    let rows = context.rows.clone();
-    blocking(move || rows.change_settings(marker, |settings| settings.removed = true)).await?;
+    with_rows(context, move |rows| rows.change_settings(marker, |settings| settings.removed = true)).await?;
     tell(context, owner).await
 }
 
@@ -146,19 +139,17 @@ pub(super) async fn history(
         // Others may have made any number of versions: the newest are shown.
         Ok::<_, StoreError>((now, context.store.entry_history(folder, path.to_owned(), None).await?))
     };
-    let (now, before) = timeout(STORE_WITHIN, ask).await.map_err(|_| late())??;
-    let version = |record: FolderRecord, current: bool| match record {
-        FolderRecord::Entry(entry) => Some(FolderVersion {
-            at_ms: entry.hlc.ms(),
-            by: entry.by.clone(),
-            hash: entry.target().map(|hash| hash.to_string()),
-            size: entry.file.as_ref().map(|file| file.size),
-            current,
-        }),
-        FolderRecord::Definition(_) => None,
+    let (now, before) = within(ask).await?;
+    let version = |entry: EntryRecord, current: bool| FolderVersion {
+        at_ms: entry.hlc.ms(),
+        by: entry.by.clone(),
+        hash: entry.target().map(|hash| hash.to_string()),
+        size: entry.file.as_ref().map(|file| file.size),
+        current,
     };
-    let now = now.into_iter().filter_map(|record| version(record, true));
-    Ok(now.chain(before.into_iter().filter_map(|record| version(record, false))).collect())
+    let now = now.into_iter().filter_map(FolderRecord::into_entry).map(|entry| version(entry, true));
+    let before = before.into_iter().filter_map(FolderRecord::into_entry).map(|entry| version(entry, false));
+    Ok(now.chain(before).collect())
 }
 
 /// Copies of what was edited apart, in the order of their paths.
@@ -166,29 +157,23 @@ pub(super) async fn conflicts(
     context: &FolderContext,
     folder: FolderId,
 ) -> Result<Vec<FolderConflict>, FolderError> {
-    let (mut all, mut cursor) = (Vec::new(), None);
-    loop {
-        let query = EntryQuery { folder: Some(folder), prefix: String::new(), cursor, limit: ENTRIES_MAX };
-        let page = timeout(STORE_WITHIN, context.store.entries(query)).await;
-        let page = page.map_err(|_| late())??;
-        all.extend(page.records.into_iter().filter_map(|record| match record {
-            FolderRecord::Entry(entry) if entry.is_live() && entry.path.is_conflict() => {
-                Some(FolderConflict {
-                    path: entry.path.as_str().to_owned(),
-                    by: entry.by.clone(),
-                    at_ms: entry.hlc.ms(),
-                    hash: entry.target().map(|hash| hash.to_string()),
-                    size: entry.file.as_ref().map(|file| file.size),
-                })
-            }
-            FolderRecord::Entry(_) | FolderRecord::Definition(_) => None,
-        }));
-        cursor = page.next_cursor.filter(|_| all.len() < CONFLICTS_MAX);
-        if cursor.is_none() {
-            all.truncate(CONFLICTS_MAX);
-            return Ok(all);
-        }
+    let conflict = |entry: EntryRecord| FolderConflict {
+        path: entry.path.as_str().to_owned(),
+        by: entry.by.clone(),
+        at_ms: entry.hlc.ms(),
+        hash: entry.target().map(|hash| hash.to_string()),
+        size: entry.file.as_ref().map(|file| file.size),
+    };
+    let (mut all, mut pages) = (Vec::new(), entry_pages(&context.store, Some(folder)));
+    while all.len() < CONFLICTS_MAX
+        && let Some(page) = within(pages.try_next()).await?
+    {
+        let entries = page.into_iter().filter_map(FolderRecord::into_entry);
+        let copies = entries.filter(|entry| entry.is_live() && entry.path.is_conflict());
+        all.extend(copies.map(conflict));
     }
+    all.truncate(CONFLICTS_MAX);
+    Ok(all)
 }
 
 /// At which paths folders have these contents.
@@ -197,21 +182,17 @@ pub(super) async fn places(
     hashes: Vec<ContentHash>,
     names: &BTreeMap<FolderId, String>,
 ) -> Result<Vec<FolderPlace>, FolderError> {
-    let found = timeout(STORE_WITHIN, context.store.entries_with(hashes)).await;
-    let found = found.map_err(|_| late())??;
-    Ok(found
-        .into_iter()
-        .filter_map(|record| {
-            let FolderRecord::Entry(entry) = record else { return None };
-            let file = entry.file.as_ref()?;
-            Some(FolderPlace {
-                hash: file.target.to_string(),
-                folder: id_of(entry.folder),
-                name: names.get(&entry.folder).cloned().unwrap_or_default(),
-                path: entry.path.as_str().to_owned(),
-                mtime_ms: file.mtime_ms,
-                executable: file.executable,
-            })
+    let found = within(context.store.entries_with(hashes)).await?;
+    let place = |entry: EntryRecord| {
+        let file = entry.file?;
+        Some(FolderPlace {
+            hash: file.target.to_string(),
+            folder: id_of(entry.folder),
+            name: names.get(&entry.folder).cloned().unwrap_or_default(),
+            path: entry.path.as_str().to_owned(),
+            mtime_ms: file.mtime_ms,
+            executable: file.executable,
         })
-        .collect())
+    };
+    Ok(found.into_iter().filter_map(FolderRecord::into_entry).filter_map(place).collect())
 }

@@ -11,7 +11,7 @@ use crate::entry::{EntryHash, EntryPath, EntryRecord, FolderId, FolderRecord};
 use crate::folder::DiskSight;
 use crate::record::ContentHash;
 use crate::store::StoreRef;
-use crate::store::entries::{ENTRIES_MAX, EntryQuery, whole_history};
+use crate::store::entries::{entry_pages, whole_history};
 
 /// Contents that the store is asked for at once.
 const HELD_MAX: usize = 1_000;
@@ -48,20 +48,14 @@ pub(super) struct EntriesReader {
 
 impl EntriesReader {
     pub(super) fn read(&self) -> Result<Vec<EntryRecord>, WorkError> {
-        let (mut all, mut cursor) = (Vec::new(), None);
-        loop {
-            let folder = Some(self.folder);
-            let query = EntryQuery { folder, prefix: String::new(), cursor, limit: ENTRIES_MAX };
-            let page = wait(&self.runtime, self.store.entries(query))?;
-            all.extend(page.records.into_iter().filter_map(entry_of));
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                return Ok(all);
-            }
+        let (mut all, mut pages) = (Vec::new(), entry_pages(&self.store, Some(self.folder)));
+        while let Some(page) = wait(&self.runtime, pages.try_next())? {
+            all.extend(page.into_iter().filter_map(FolderRecord::into_entry));
             if self.stop.is_set() {
                 return Err(WorkError::Stopped);
             }
         }
+        Ok(all)
     }
 }
 
@@ -84,7 +78,7 @@ impl FolderWork {
             asked.filter_map(|hash| Some((*hash, self.observed.get(hash)?.path.clone()))).collect();
         let histories = futures::stream::iter(asked).map(async |(hash, path)| {
             let versions = whole_history(&self.context.store, folder, path.as_str()).await?;
-            Ok((hash, versions.into_iter().filter_map(entry_of).collect()))
+            Ok((hash, versions.into_iter().filter_map(FolderRecord::into_entry).collect()))
         });
         // The limit of a wait is that of one answer.
         let mut histories = Box::pin(histories.buffer_unordered(HISTORIES_AT_ONCE));
@@ -112,7 +106,7 @@ impl FolderWork {
 
     pub(super) fn history(&self, path: &EntryPath) -> Result<Vec<EntryRecord>, WorkError> {
         let versions = whole_history(&self.context.store, self.binding.marker.folder, path.as_str());
-        Ok(self.wait(versions)?.into_iter().filter_map(entry_of).collect())
+        Ok(self.wait(versions)?.into_iter().filter_map(FolderRecord::into_entry).collect())
     }
 
     /// Which of the contents that these paths speak of are here.
@@ -143,12 +137,5 @@ impl FolderWork {
             here.extend(part);
         }
         Ok(here)
-    }
-}
-
-fn entry_of(record: FolderRecord) -> Option<EntryRecord> {
-    match record {
-        FolderRecord::Entry(entry) => Some(entry),
-        FolderRecord::Definition(_) => None,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
@@ -14,7 +15,7 @@ use crate::library::folder_share::WaitingContent;
 use crate::library::report::{Released, UnreleasedReport};
 use crate::library::ticket::{Access, LibraryId, Ticket};
 use crate::record::ContentHash;
-use crate::store::entries::{EntryQuery, FolderClaim};
+use crate::store::entries::{FolderClaim, definitions, entry_pages};
 use crate::store::{FeedEntry, StoreError};
 use crate::text::naming::meant;
 
@@ -48,7 +49,7 @@ impl Manager {
     pub(super) async fn checked(&self, mut spec: FilterSpec) -> Result<Filter, LibraryError> {
         let Some(wanted) = spec.folder.take() else { return Ok(Filter::try_from(spec)?) };
         let id_of = |one: FolderDefinition| (data_encoding::HEXLOWER.encode(&one.folder.0), one);
-        let all = self.folders().await?.into_iter().map(id_of).collect();
+        let all = definitions(&self.store).await?.into_iter().map(id_of).collect();
         let found = meant(&wanted, all, |(id, one)| (id, &one.name));
         let ours = || found.iter().filter(|(_, one)| self.libraries.foreign(one.folder).is_none());
         let (id, folder) = match found.as_slice() {
@@ -69,36 +70,6 @@ impl Manager {
         Ok(Filter::try_from(spec)?)
     }
 
-    /// What the store knows of all folders.
-    async fn folders(&self) -> Result<Vec<FolderDefinition>, StoreError> {
-        let mut all = Vec::new();
-        self.read_entries(None, |records| {
-            all.extend(records.into_iter().filter_map(|record| match record {
-                FolderRecord::Definition(definition) => Some(definition),
-                FolderRecord::Entry(_) => None,
-            }));
-        })
-        .await?;
-        Ok(all)
-    }
-
-    async fn read_entries(
-        &self,
-        folder: Option<FolderId>,
-        mut take: impl FnMut(Vec<FolderRecord>),
-    ) -> Result<(), StoreError> {
-        let mut cursor = None;
-        loop {
-            let query = EntryQuery { folder, prefix: String::new(), cursor, limit: PAGE };
-            let page = self.store.entries(query).await?;
-            take(page.records);
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
     async fn taken(&self, folder: FolderId) -> Result<Vec<ContentHash>, LibraryError> {
         self.ask_taken(move |taken| taken.taken(folder)).await
     }
@@ -116,16 +87,12 @@ impl Manager {
     pub(super) async fn count_folder(&self, folder: FolderId) -> Result<LibrarySize, LibraryError> {
         let taken: HashSet<ContentHash> = self.taken(folder).await?.into_iter().collect();
         let mut sizes: HashMap<ContentHash, u64> = HashMap::new();
-        self.read_entries(Some(folder), |records| {
-            for record in records {
-                if let FolderRecord::Entry(EntryRecord { file: Some(file), .. }) = record
-                    && taken.contains(&file.target)
-                {
-                    sizes.insert(file.target, file.size);
-                }
-            }
-        })
-        .await?;
+        let mut pages = entry_pages(&self.store, Some(folder));
+        while let Some(records) = pages.try_next().await? {
+            let entries = records.into_iter().filter_map(FolderRecord::into_entry);
+            let files = entries.filter_map(|entry| entry.file).filter(|file| taken.contains(&file.target));
+            sizes.extend(files.map(|file| (file.target, file.size)));
+        }
         let bytes = sizes.values().fold(0_u64, |sum, size| sum.saturating_add(*size));
         Ok(LibrarySize { assets: sizes.len() as u64, bytes })
     }
@@ -149,7 +116,11 @@ impl Manager {
                 Err(error) => return Err(error),
             }
         }
-        match self.read_entries(Some(folder), |records| library.fill_entries(&records)).await {
+        let fill = async |records: Vec<_>| {
+            library.fill_entries(&records);
+            Ok(())
+        };
+        match entry_pages(&self.store, Some(folder)).try_for_each(fill).await {
             // Another store than the one that the library was made with: it has nothing of folders.
             Err(error @ (StoreError::NoFolders | StoreError::Unsupported { .. })) => {
                 tracing::warn!(%error, "nothing of a folder is shared");
@@ -199,13 +170,8 @@ impl Manager {
         let waiting = share.waiting(after, limit.min(PAGE));
         let next = waiting.last().map(|last| last.hash).filter(|_| waiting.len() == limit.min(PAGE));
         let named = self.store.entries_named(waiting.iter().map(|one| one.entry).collect()).await?;
-        let named: HashMap<EntryHash, EntryRecord> = named
-            .into_iter()
-            .filter_map(|record| match record {
-                FolderRecord::Entry(entry) => Some((entry.hash(), entry)),
-                FolderRecord::Definition(_) => None,
-            })
-            .collect();
+        let named = named.into_iter().filter_map(FolderRecord::into_entry);
+        let named: HashMap<EntryHash, EntryRecord> = named.map(|entry| (entry.hash(), entry)).collect();
         let held = self.store.held(waiting.iter().map(|one| one.hash).collect()).await?;
         let held: HashSet<ContentHash> = held.into_iter().collect();
         let report = |one: WaitingContent| {
