@@ -262,9 +262,9 @@ impl FolderWork {
         self.tidy()
     }
 
-    /// Whether nothing of this machine is to show elsewhere.
+    /// Whether nothing of this directory becomes an entry: the user wants it so, or the folder is another network's.
     fn is_reader(&self) -> bool {
-        self.binding.settings.rules().mode == FolderMode::ReadOnly
+        self.binding.settings.rules().mode == FolderMode::ReadOnly || self.is_foreign()
     }
 
     /// Whether the folder came by a ticket: nothing of this directory becomes this network's.

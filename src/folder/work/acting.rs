@@ -173,7 +173,7 @@ impl FolderWork {
     /// Merges versions into the store, and writes the rows that go with them.
     pub(super) fn put_all(&mut self, puts: &[EntryPutting]) -> Result<BTreeSet<EntryHash>, WorkError> {
         let mut done = BTreeSet::new();
-        if self.only_reads() {
+        if self.is_reader() {
             return Ok(done);
         }
         for part in puts.chunks(ENTRIES_MAX) {

@@ -63,13 +63,6 @@ impl FolderWork {
             return Ok(());
         }
         let path = &note.entry.path;
-        if self.only_reads() {
-            self.problem(format!(
-                "{path} changed while it was replaced: what it had is in the trash, as {}",
-                note.trash
-            ));
-            return self.change_rows(vec![RowChange::DropNote(note.id)]);
-        }
         self.note_had(&BTreeSet::from([read.hash]), &BTreeSet::new())?;
         let hash = EntryHash::of(self.binding.marker.folder, path);
         self.read_named(&BTreeSet::from([hash]))?;

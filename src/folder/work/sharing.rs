@@ -10,11 +10,6 @@ use crate::library::folder_share::FolderShare;
 use crate::record::ContentHash;
 
 impl FolderWork {
-    /// Whether nothing of this directory becomes an entry: the user wants it so, or the folder is another network's.
-    pub(super) fn only_reads(&self) -> bool {
-        self.is_reader() || self.is_foreign()
-    }
-
     /// Takes note of what the directory has that is about to be put. Without a row, it was not read from there.
     pub(super) fn note_put(&self, puts: &[EntryPutting]) -> Result<(), WorkError> {
         let (mut had, mut adopted) = (BTreeSet::new(), BTreeSet::new());
@@ -56,7 +51,7 @@ impl FolderWork {
     ) -> Result<(), WorkError> {
         let folder = self.binding.marker.folder;
         let mut taken = had | adopted;
-        if taken.is_empty() || self.only_reads() {
+        if taken.is_empty() || self.is_reader() {
             return Ok(());
         }
         let (rows, libraries) = (&self.context.rows, &self.context.libraries);
