@@ -20,8 +20,8 @@ mod keeping;
 mod reading;
 
 pub(super) use self::keeping::{TRASH_IN_FOLDER, is_in_folder, places_of, remove_everywhere};
+use self::reading::{FoundEntry, find, record_of};
 pub(super) use self::reading::{UnreadableEntries, changes};
-use self::reading::{find, record_of};
 
 /// Copies that one version may lead to, each of which loses at its own path in turn. What is beyond stays in the history.
 const COPIES_MAX: usize = 16;
@@ -47,7 +47,10 @@ impl EmbeddedStore {
         check_batch_size(records.len())?;
         let bytes = writer::change_bytes(records.iter().map(FolderRecord::text_bytes));
         self.merge_all(bytes, records, move |tx, record| match record.validate() {
-            Ok(()) => take(tx, record, through),
+            Ok(()) => {
+                let current = find(tx.conn, record.hash())?;
+                take(tx, current, record, through)
+            }
             Err(broken) => Ok(EntryOutcome::Rejected(broken.to_string())),
         })
         .await
@@ -78,30 +81,35 @@ fn put_entry(tx: &mut Tx<'_>, put: EntryPut) -> Result<EntryOutcome, rusqlite::E
     if let Err(broken) = record.validate() {
         return Ok(EntryOutcome::Rejected(broken.to_string()));
     }
-    let found = find(tx.conn, record.hash())?.and_then(|found| found.record);
-    if found.as_ref().map(FolderRecord::digest) != expects {
-        return Ok(EntryOutcome::Changed(found.map(Box::new)));
+    let current = find(tx.conn, record.hash())?;
+    let found = current.as_ref().and_then(|current| current.record.as_ref());
+    if found.map(FolderRecord::digest) != expects {
+        return Ok(EntryOutcome::Changed(current.and_then(|current| current.record).map(Box::new)));
     }
-    if found.as_ref().is_some_and(|found| !record.supersedes(found)) {
+    if found.is_some_and(|found| !record.supersedes(found)) {
         let why = "it is not later than the version that it is to follow";
         return Ok(EntryOutcome::Rejected(why.into()));
     }
-    take(tx, record, None)
+    take(tx, current, record, None)
 }
 
-/// Merges a version that came through this library, and the copies that it leads to.
+/// Merges a version that came through this library into what is at its path, and the copies that it leads to.
 fn take(
     tx: &mut Tx<'_>,
+    current: Option<FoundEntry>,
     record: FolderRecord,
     through: Option<LibraryId>,
 ) -> Result<EntryOutcome, rusqlite::Error> {
     if foreign::library_of(tx.conn, record.folder())? != through {
         return Ok(EntryOutcome::Rejected(OTHER_SOURCE.into()));
     }
-    if let Some(why) = fullness(tx, &record)? {
+    if is_known(current.as_ref(), &record) {
+        return Ok(EntryOutcome::Unchanged);
+    }
+    if let Some(why) = fullness(tx, record.folder(), current.is_none())? {
         return Ok(EntryOutcome::Rejected(why));
     }
-    let (is_stored, mut copy) = merge_one(tx, record)?;
+    let (is_stored, mut copy) = merge_into(tx, current, record)?;
     for _ in 0..COPIES_MAX {
         let Some(next) = copy.take() else { break };
         (_, copy) = merge_one(tx, next)?;
@@ -109,16 +117,26 @@ fn take(
     Ok(if is_stored { EntryOutcome::Stored } else { EntryOutcome::Unchanged })
 }
 
+/// Whether this very version is at its path.
+fn is_known(current: Option<&FoundEntry>, record: &FolderRecord) -> bool {
+    let known = current.and_then(|current| current.record.as_ref());
+    known.is_some_and(|known| known.digest() == record.digest())
+}
+
 /// Merges one version: whether it is what the folder has now, and the copy that is to be merged in turn.
 fn merge_one(tx: &mut Tx<'_>, record: FolderRecord) -> Result<(bool, Option<FolderRecord>), rusqlite::Error> {
-    let hash = record.hash();
-    let current = find(tx.conn, hash)?;
+    let current = find(tx.conn, record.hash())?;
+    if is_known(current.as_ref(), &record) { Ok((false, None)) } else { merge_into(tx, current, record) }
+}
+
+/// The same of one that is not at its path, into what is there.
+fn merge_into(
+    tx: &mut Tx<'_>,
+    current: Option<FoundEntry>,
+    record: FolderRecord,
+) -> Result<(bool, Option<FolderRecord>), rusqlite::Error> {
+    let (hash, digest, folder) = (record.hash(), record.digest(), record.folder());
     let (seq, current) = current.map_or((None, None), |current| (Some(current.seq), current.record));
-    let digest = record.digest();
-    if current.as_ref().is_some_and(|current| current.digest() == digest) {
-        return Ok((false, None));
-    }
-    let folder = record.folder();
     let FolderMerge { winner, history, copy } = entry::merge(current.as_ref(), record);
     if let Some(lost) = history {
         let is_news = keep_history(tx, hash, &lost)?;
@@ -166,9 +184,13 @@ fn count(tx: &Tx<'_>, FolderId(folder): FolderId, entries: u32, history: u32) ->
     Ok(())
 }
 
-/// Why a folder takes no version more, if it is full. A copy goes over the bound: what makes it is in the history by then.
-fn fullness(tx: &Tx<'_>, record: &FolderRecord) -> Result<Option<String>, rusqlite::Error> {
-    let FolderId(folder) = record.folder();
+/// Why a folder takes no version more, of a path that `is_new` or not, if it is full. A copy goes over the bound: what makes it is in the
+/// history by then.
+fn fullness(
+    tx: &Tx<'_>,
+    FolderId(folder): FolderId,
+    is_new: bool,
+) -> Result<Option<String>, rusqlite::Error> {
     let counts = tx
         .conn
         .prepare_cached("SELECT entries, history FROM entry_counts WHERE folder = ?1")?
@@ -182,7 +204,7 @@ fn fullness(tx: &Tx<'_>, record: &FolderRecord) -> Result<Option<String>, rusqli
     if history >= FOLDER_ROWS_MAX {
         return Ok(full("former versions of its files"));
     }
-    if entries >= FOLDER_ROWS_MAX && find(tx.conn, record.hash())?.is_none() {
+    if entries >= FOLDER_ROWS_MAX && is_new {
         return Ok(full("paths, removed ones included"));
     }
     Ok(None)

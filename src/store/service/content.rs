@@ -141,7 +141,7 @@ fn etag(hash: ContentHash) -> String {
     format!("\"{hash}\"")
 }
 
-fn header_value(text: &str) -> ApiResult<HeaderValue> {
+pub(super) fn header_value(text: &str) -> ApiResult<HeaderValue> {
     HeaderValue::from_str(text).map_err(|_| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         ApiError::new(status, "internal", "a header of the answer could not be written", "report this")

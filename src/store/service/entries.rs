@@ -1,13 +1,13 @@
 //! Folders: what an agent asks of an external CAN Service about their records.
 
 use axum::extract::{Request, State};
-use axum::http::HeaderValue;
 use axum::http::header::HeaderName;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::ServiceState;
+use super::content::header_value;
 use super::model::Binary;
 use super::sync::{STALL, body_error, hash_bodies, malformed, protobuf, protobuf_body};
 use crate::entry::{EntryDigest, EntryHash, FolderId, FolderRecord};
@@ -81,8 +81,8 @@ pub(super) async fn list(State(service): ServiceState, params: Params) -> ApiRes
     };
     let page = service.store.entries(query).await?;
     let mut response = protobuf(page.records.iter().map(WireEntry::from));
-    if let Some(cursor) = page.next_cursor.and_then(|cursor| HeaderValue::from_str(&cursor).ok()) {
-        response.headers_mut().insert(HeaderName::from_static(NEXT_CURSOR), cursor);
+    if let Some(cursor) = page.next_cursor {
+        response.headers_mut().insert(HeaderName::from_static(NEXT_CURSOR), header_value(&cursor)?);
     }
     Ok(response)
 }
