@@ -114,7 +114,6 @@ pub struct Library {
 }
 
 impl Library {
-    #[must_use]
     pub fn new(keys: LibraryKeys) -> Self {
         Self { keys, kind: LibraryKind::Mirror, index: Mutex::default(), feed: Arc::default() }
     }
@@ -140,13 +139,11 @@ impl Library {
         library
     }
 
-    #[must_use]
     pub fn keys(&self) -> &LibraryKeys {
         &self.keys
     }
 
     /// The keys that prove membership in a session.
-    #[must_use]
     pub fn session_keys(&self) -> SessionKeys {
         match self.shared() {
             Some(shared) => shared.session_keys(),
@@ -160,7 +157,6 @@ impl Library {
     }
 
     /// What makes it more than the mirror; `None` for that.
-    #[must_use]
     pub fn shared(&self) -> Option<&SharedLibrary> {
         match &self.kind {
             LibraryKind::Mirror => None,
@@ -171,7 +167,6 @@ impl Library {
     }
 
     /// Its id; `None` for the mirror.
-    #[must_use]
     pub fn id(&self) -> Option<LibraryId> {
         self.shared().map(SharedLibrary::id)
     }
@@ -185,13 +180,11 @@ impl Library {
     }
 
     /// Whether the index has a record of this content.
-    #[must_use]
     pub fn has(&self, hash: &ContentHash) -> bool {
         self.index().tree.get(hash).is_some()
     }
 
     /// Whether it has a live record of this content, which is not here.
-    #[must_use]
     pub fn lacks(&self, hash: &ContentHash) -> bool {
         self.index().absent.contains(hash)
     }
@@ -282,21 +275,18 @@ impl Library {
     }
 
     /// Up to `limit` contents that are wanted and not here, in the order of their hashes, from behind `after`.
-    #[must_use]
     pub fn wanted(&self, after: Option<ContentHash>, limit: usize) -> Vec<ContentHash> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.index().wanted.range((from, Bound::Unbounded)).take(limit).copied().collect()
     }
 
     /// Contents that are not here and not wanted.
-    #[must_use]
     pub fn unwanted(&self) -> Vec<ContentHash> {
         let index = self.index();
         index.absent.iter().filter(|hash| !index.wanted.contains(*hash)).copied().collect()
     }
 
     /// How many live assets are in it whose contents are not here, and how many of those are wanted.
-    #[must_use]
     pub fn absent(&self) -> (u64, u64) {
         let index = self.index();
         (index.absent.len() as u64, index.wanted.len() as u64)
@@ -317,7 +307,6 @@ impl Library {
     }
 
     /// Whether what the store held is still being read in.
-    #[must_use]
     pub fn is_filling(&self) -> bool {
         self.index().filling.is_some()
     }
@@ -341,7 +330,6 @@ impl Library {
     }
 
     /// Up to where the feed was followed; changes as it goes on.
-    #[must_use]
     pub fn cursor(&self) -> watch::Receiver<Option<u64>> {
         self.feed.cursor.subscribe()
     }
@@ -352,13 +340,11 @@ impl Library {
     }
 
     /// An unchanging view for a reconciliation. Cheap; later changes do not wait for it.
-    #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.index().tree.snapshot()
     }
 
     /// How many live assets are in it, of the mirror whether or not their contents are here.
-    #[must_use]
     pub fn live_assets(&self) -> u64 {
         if !self.is_mirror() {
             return self.index().sizes.len() as u64;
@@ -366,7 +352,6 @@ impl Library {
         self.feed.store.lock().unwrap_or_else(PoisonError::into_inner).assets
     }
 
-    #[must_use]
     pub fn summary(&self) -> Summary {
         let (assets, bytes, keeps_entries) = {
             let store = self.feed.store.lock().unwrap_or_else(PoisonError::into_inner);
@@ -386,7 +371,6 @@ impl Library {
     }
 
     /// The contents whose records have these ids, with the ids, and the ids that no record has any more.
-    #[must_use]
     pub fn resolve(&self, rids: &[RecordId]) -> (Vec<(RecordId, ContentHash)>, Vec<RecordId>) {
         let index = self.index();
         let mut found = Vec::with_capacity(rids.len());
@@ -401,7 +385,6 @@ impl Library {
     }
 
     /// Which contents the index knows.
-    #[must_use]
     pub fn hashes(&self) -> Vec<ContentHash> {
         self.snapshot().items().map(|item| item.hash).collect()
     }

@@ -38,9 +38,6 @@ pub(super) trait Setting: Sized {
     fn shown(&self) -> Value;
 
     /// Reads what stands in a file: a value, or a clause that says what is wrong with it.
-    ///
-    /// # Errors
-    /// What cannot even be read, with its place.
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Result<Self, String>, D::Error> {
         // Asked for a string, the YAML reader hands out any scalar as it was typed: `name: 007` stays `007`.
         let visitor = GivenVisitor(PhantomData);

@@ -31,7 +31,6 @@ impl fmt::Debug for PageBuffer {
 
 impl PageBuffer {
     /// An empty one for so many bytes.
-    #[must_use]
     pub fn new(length: usize) -> Self {
         let bytes = vec![0; length + ALIGNMENT];
         let start = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
@@ -39,7 +38,6 @@ impl PageBuffer {
     }
 
     /// The bytes that it was filled with, from the start of a page.
-    #[must_use]
     pub fn filled(&self) -> &[u8] {
         &self.bytes[self.start..self.start + self.filled]
     }
@@ -50,7 +48,6 @@ impl PageBuffer {
     }
 
     /// Whether nothing more goes in.
-    #[must_use]
     pub fn is_full(&self) -> bool {
         self.filled == self.length
     }
@@ -85,13 +82,11 @@ pub struct DirectWriter {
 
 impl DirectWriter {
     /// Writes nothing past memory.
-    #[must_use]
     pub fn none() -> Self {
         Self { direct: None, refused: AtomicBool::new(false) }
     }
 
     /// For the file at `path`, where its file system can do that.
-    #[must_use]
     pub fn of(path: &Path) -> Self {
         Self { direct: open(path), ..Self::none() }
     }

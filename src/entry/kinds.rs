@@ -41,7 +41,6 @@ pub struct FolderMerge {
 
 impl FolderRecord {
     /// The folder that it is of.
-    #[must_use]
     pub fn folder(&self) -> FolderId {
         match self {
             Self::Entry(entry) => entry.folder,
@@ -50,7 +49,6 @@ impl FolderRecord {
     }
 
     /// The path as it was written; empty for what the folder is.
-    #[must_use]
     pub fn path(&self) -> &str {
         match self {
             Self::Entry(entry) => entry.path.as_str(),
@@ -59,7 +57,6 @@ impl FolderRecord {
     }
 
     /// What all versions of it share.
-    #[must_use]
     pub fn hash(&self) -> EntryHash {
         match self {
             Self::Entry(entry) => entry.hash(),
@@ -68,7 +65,6 @@ impl FolderRecord {
     }
 
     /// When it was written.
-    #[must_use]
     pub fn hlc(&self) -> Hlc {
         match self {
             Self::Entry(entry) => entry.hlc,
@@ -77,7 +73,6 @@ impl FolderRecord {
     }
 
     /// Who wrote it.
-    #[must_use]
     pub fn writer(&self) -> WriterId {
         match self {
             Self::Entry(entry) => entry.writer,
@@ -86,7 +81,6 @@ impl FolderRecord {
     }
 
     /// The content that it names, if it names one.
-    #[must_use]
     pub fn target(&self) -> Option<ContentHash> {
         match self {
             Self::Entry(entry) => entry.target(),
@@ -95,7 +89,6 @@ impl FolderRecord {
     }
 
     /// Length of that content, in bytes.
-    #[must_use]
     pub fn size(&self) -> u64 {
         match self {
             Self::Entry(EntryRecord { file: Some(file), .. }) => file.size,
@@ -104,19 +97,16 @@ impl FolderRecord {
     }
 
     /// The entry, if it is one.
-    #[must_use]
     pub fn into_entry(self) -> Option<EntryRecord> {
         if let Self::Entry(entry) = self { Some(entry) } else { None }
     }
 
     /// What the folder is, if it says that.
-    #[must_use]
     pub fn into_definition(self) -> Option<FolderDefinition> {
         if let Self::Definition(definition) = self { Some(definition) } else { None }
     }
 
     /// Digest of every field; the same everywhere.
-    #[must_use]
     pub fn digest(&self) -> EntryDigest {
         EntryDigest(match self {
             Self::Entry(entry) => entry.digest(),
@@ -125,7 +115,6 @@ impl FolderRecord {
     }
 
     /// The id of this version where records have ids by `key`.
-    #[must_use]
     pub fn id(&self, key: &[u8; 32]) -> RecordId {
         match self {
             Self::Entry(entry) => entry.id(key),
@@ -134,7 +123,6 @@ impl FolderRecord {
     }
 
     /// Bytes of what differs in length from record to record.
-    #[must_use]
     pub fn text_bytes(&self) -> usize {
         match self {
             Self::Entry(entry) => entry.path.as_str().len() + entry.by.len() + 48 * entry.seen.len(),
@@ -143,9 +131,6 @@ impl FolderRecord {
     }
 
     /// Checks what comes from outside.
-    ///
-    /// # Errors
-    /// The first rule that is broken.
     pub fn validate(&self) -> Result<(), EntryError> {
         match self {
             Self::Entry(entry) => entry.validate(),
@@ -154,7 +139,6 @@ impl FolderRecord {
     }
 
     /// Whether this version wins over `other` of the same path. Total, so any two agents pick the same one.
-    #[must_use]
     pub fn supersedes(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Entry(one), Self::Entry(other)) => one.supersedes(other),
@@ -166,7 +150,6 @@ impl FolderRecord {
 }
 
 /// Merges `incoming` into what a store has at the same path.
-#[must_use]
 pub fn merge(current: Option<&FolderRecord>, incoming: FolderRecord) -> FolderMerge {
     let Some(current) = current else { return FolderMerge { winner: incoming, history: None, copy: None } };
     match (current, incoming) {

@@ -20,7 +20,6 @@ pub struct EntryMerge {
 ///
 /// The winner by the record's rule has the path. Where it did not see the other and has another content, that content gets a copy. It is
 /// the same to the bit whoever makes it, so that a removal of the copy beats whoever makes it later.
-#[must_use]
 pub fn merge(current: Option<&EntryRecord>, incoming: EntryRecord) -> EntryMerge {
     let Some(current) = current else {
         return EntryMerge { winner: incoming, history: None, copy: None };

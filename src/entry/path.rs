@@ -68,9 +68,6 @@ impl fmt::Display for EntryPath {
 
 impl EntryPath {
     /// Checks every rule.
-    ///
-    /// # Errors
-    /// The first rule that is broken.
     pub fn parse(text: &str) -> Result<Self, PathError> {
         if text.is_empty() {
             return Err(PathError::Empty);
@@ -96,25 +93,21 @@ impl EntryPath {
     }
 
     /// As it was written.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// What paths are compared by.
-    #[must_use]
     pub fn composed(&self) -> Cow<'_, str> {
         composed(&self.0)
     }
 
     /// Whether both are one path.
-    #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         self.0 == other.0 || self.composed() == other.composed()
     }
 
     /// Whether this lies below `directory`.
-    #[must_use]
     pub fn is_below(&self, directory: &Self) -> bool {
         let below = |path: &str, directory: &str| {
             path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
@@ -139,7 +132,6 @@ impl EntryPath {
     }
 
     /// Whether it has a name that [`EntryPath::conflict`] makes.
-    #[must_use]
     pub fn is_conflict(&self) -> bool {
         let (stem, _) = split_name(self.split().1);
         without_conflict_suffix(stem) != stem
@@ -187,7 +179,6 @@ impl EntryPath {
 }
 
 /// What paths and their beginnings are compared by.
-#[must_use]
 pub fn composed(path: &str) -> Cow<'_, str> {
     if path.is_ascii() { Cow::Borrowed(path) } else { Cow::Owned(path.nfc().collect()) }
 }

@@ -53,19 +53,16 @@ impl fmt::Debug for EntryHash {
 
 impl EntryHash {
     /// Of a path; the same for every way to write it.
-    #[must_use]
     pub fn of(folder: FolderId, path: &EntryPath) -> Self {
         Self::of_text(folder, &path.composed())
     }
 
     /// Of a path that may be none, and then has no entry; the empty one is the folder's definition.
-    #[must_use]
     pub fn of_path(folder: FolderId, path: &str) -> Self {
         Self::of_text(folder, &super::path::composed(path))
     }
 
     /// Of the folder's definition, which has the empty path.
-    #[must_use]
     pub fn of_definition(folder: FolderId) -> Self {
         Self::of_text(folder, "")
     }
@@ -93,7 +90,6 @@ pub struct EntryFile {
 
 impl EntryFile {
     /// Whether a disk that shows one shows the other: times do not count.
-    #[must_use]
     pub fn is_alike(&self, other: &Self) -> bool {
         (self.target, self.executable) == (other.target, other.executable)
     }
@@ -142,7 +138,6 @@ pub struct EntryAuthor {
 
 impl EntryAuthor {
     /// A machine's name as entries have it: cut, and without what does not show.
-    #[must_use]
     pub fn name_from(text: &str) -> String {
         text.trim().chars().filter(|c| !is_hazard(*c)).take(BY_CHARS_MAX).collect()
     }
@@ -185,7 +180,6 @@ pub enum EntryError {
 impl EntryRecord {
     /// The version that `author` writes after `before`, the one that the disk showed last, if any. It is later than that one, than what
     /// that one saw, and than `floor`, which it did not see.
-    #[must_use]
     pub fn after(
         before: Option<&Self>,
         (folder, path): (FolderId, &EntryPath),
@@ -223,25 +217,21 @@ impl EntryRecord {
     }
 
     /// Names the entry.
-    #[must_use]
     pub fn hash(&self) -> EntryHash {
         EntryHash::of(self.folder, &self.path)
     }
 
     /// The content, unless it was removed.
-    #[must_use]
     pub fn target(&self) -> Option<ContentHash> {
         self.file.as_ref().map(|file| file.target)
     }
 
     /// Whether the folder has a file at the path.
-    #[must_use]
     pub fn is_live(&self) -> bool {
         self.file.is_some()
     }
 
     /// Whether this version wins over `other` of the same entry: the greater `(hlc, writer, digest)`, as among assets.
-    #[must_use]
     pub fn supersedes(&self, other: &Self) -> bool {
         (self.hlc, self.writer)
             .cmp(&(other.hlc, other.writer))
@@ -252,7 +242,6 @@ impl EntryRecord {
     }
 
     /// Whether this version was written by somebody whose disk had shown `other`, or a later one of the same writer.
-    #[must_use]
     pub fn descends_from(&self, other: &Self) -> bool {
         let seen = self.seen.binary_search_by_key(&other.writer, |version| version.writer);
         seen.is_ok_and(|at| self.seen[at].hlc >= other.hlc)
@@ -261,9 +250,6 @@ impl EntryRecord {
     /// Checks what comes from outside, by the record alone, so that all stores take the same ones. The path was checked as it was read
     /// ([`EntryPath::parse`]); whether the date is acceptable is for the receiver's clock to say, as for assets; whether the size is that
     /// of the content, for whoever has the content and puts it on a disk.
-    ///
-    /// # Errors
-    /// The first rule that is broken.
     pub fn validate(&self) -> Result<(), EntryError> {
         check_by(&self.by)?;
         if self.seen.len() > SEEN_MAX {
@@ -286,7 +272,6 @@ impl EntryRecord {
     }
 
     /// Digest of every field; the same in every library.
-    #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key(DIGEST_CONTEXT);
         hasher.update(&KIND_ENTRY).update(&self.folder.0);
@@ -313,7 +298,6 @@ impl EntryRecord {
     }
 
     /// The record's id in the library whose record key is `key`.
-    #[must_use]
     pub fn id(&self, key: &[u8; 32]) -> RecordId {
         id_of(KIND_ENTRY, self.digest(), key)
     }
@@ -347,9 +331,6 @@ pub struct FolderDefinition {
 
 impl FolderDefinition {
     /// Checks what comes from outside.
-    ///
-    /// # Errors
-    /// The first rule that is broken.
     pub fn validate(&self) -> Result<(), EntryError> {
         check_by(&self.by)?;
         let chars = self.name.chars().count();
@@ -360,13 +341,11 @@ impl FolderDefinition {
     }
 
     /// Whether this version wins over `other`, as among entries. The one that loses goes to history; it has no content to copy.
-    #[must_use]
     pub fn supersedes(&self, other: &Self) -> bool {
         (self.hlc, self.writer, self.digest()) > (other.hlc, other.writer, other.digest())
     }
 
     /// Digest of every field.
-    #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key(DIGEST_CONTEXT);
         hasher.update(&KIND_DEFINITION).update(&self.folder.0);
@@ -378,7 +357,6 @@ impl FolderDefinition {
     }
 
     /// The record's id in the library whose record key is `key`.
-    #[must_use]
     pub fn id(&self, key: &[u8; 32]) -> RecordId {
         id_of(KIND_DEFINITION, self.digest(), key)
     }

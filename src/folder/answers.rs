@@ -5,14 +5,12 @@ use super::sight::{AgreedRow, DiskSight, FolderMode, PathSight, ReadFile, SeenFi
 use crate::entry::EntryRecord;
 
 /// The user's answer to [`FolderAction::Ask`]: the file belongs to the folder again. `None` unless that was the question.
-#[must_use]
 pub(crate) fn keep(sight: &PathSight<'_>) -> Option<FolderAction> {
     let (file, read, removal) = asked(sight)?;
     Some(keep_version(sight, removal, file, read))
 }
 
 /// The other answer: the file goes. `None` unless that was the question.
-#[must_use]
 pub(crate) fn trash(sight: &PathSight<'_>) -> Option<FolderAction> {
     let (file, read, removal) = asked(sight)?;
     let over = own_version(sight, file, read);
@@ -28,13 +26,11 @@ fn asked<'a>(sight: &PathSight<'a>) -> Option<(&'a SeenFile, ReadFile, &'a Entry
 /// For a content that was taken out of the folder by mistake and cannot be put back, since the path has another file by now; or that a
 /// program wrote to a file which had made way. After the copy is in the store: merge this version into it, and it has the path or a
 /// copy. The row stays.
-#[must_use]
 pub(crate) fn salvage(sight: &PathSight<'_>, file: &SeenFile, read: ReadFile) -> EntryRecord {
     own_version(sight, file, read).entry
 }
 
 /// What undoes a loss that the brake holds: one of this disk is written again, one of others' is overruled.
-#[must_use]
 pub(crate) fn revert(sight: &PathSight<'_>) -> FolderAction {
     let action = plan(sight);
     let (Some(agreed), Some(entry)) = (sight.agreed, sight.store.entry) else { return action };

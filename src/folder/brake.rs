@@ -113,7 +113,6 @@ impl FolderBrake {
     }
 
     /// The user does not: the paths to [`revert`](super::revert). They stay held until that is done.
-    #[must_use]
     pub(crate) fn to_revert(&self) -> Vec<EntryHash> {
         self.held.iter().copied().collect()
     }

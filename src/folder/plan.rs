@@ -71,7 +71,6 @@ pub(crate) enum FolderAction {
 impl FolderAction {
     /// Actions of lower phases go first: what is added is in the store before anything is removed, so that a rename moves a file
     /// instead of losing it for a while.
-    #[must_use]
     pub(crate) fn phase(&self) -> u8 {
         match self {
             Self::Nothing | Self::Ask => 0,
@@ -87,7 +86,6 @@ impl FolderAction {
 
     /// The content that the path has no more after this, for the [`FolderBrake`](super::FolderBrake): removals here and elsewhere, and
     /// replacing by nothing.
-    #[must_use]
     pub(crate) fn loses(&self, agreed: Option<&AgreedRow>) -> Option<ContentHash> {
         let before = agreed?.entry.file.as_ref()?;
         let after = match self {
@@ -110,7 +108,6 @@ impl FolderAction {
 }
 
 /// What to do about a path.
-#[must_use]
 pub(crate) fn plan(sight: &PathSight<'_>) -> FolderAction {
     let action = match (sight.disk, sight.agreed) {
         (DiskSight::Unknown | DiskSight::Foreign, _) | (DiskSight::Ignored, None) => FolderAction::Nothing,

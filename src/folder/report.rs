@@ -28,7 +28,6 @@ pub enum FolderState {
 
 impl FolderState {
     /// As in its JSON.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",

@@ -122,9 +122,6 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl FolderRows {
     /// Opens the file; its schema is brought up to date by who opens it first, the address book.
-    ///
-    /// # Errors
-    /// If it is no database.
     pub(crate) fn open(path: &Path) -> Result<Self, RowsError> {
         let open = || -> Result<Connection, Failure> {
             let connection = Connection::open(path)?;

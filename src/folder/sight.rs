@@ -29,14 +29,12 @@ pub(crate) struct FileStat {
 
 impl FileStat {
     /// Whether nobody wrote to the file between the two: a rename changes the change time, and nothing else.
-    #[must_use]
     pub(crate) fn is_same_but_renamed(&self, other: &Self) -> bool {
         Self { ctime_ns: 0, ..*self } == Self { ctime_ns: 0, ..*other }
     }
 
     /// Whether a write after `at_ms` would show: in the time of the last write, unless that was set to one that is still to come; or in
     /// that of the last change, which nobody sets.
-    #[must_use]
     pub(crate) fn is_settled(&self, at_ms: u64) -> bool {
         let until_ms = i64::try_from(at_ms.saturating_sub(SETTLED_AFTER_MS)).unwrap_or(i64::MAX);
         let latest_ns = until_ms.saturating_mul(1_000_000);
@@ -116,14 +114,12 @@ pub(crate) struct AgreedRow {
 
 impl AgreedRow {
     /// Of a removal that the disk shows.
-    #[must_use]
     pub(crate) fn removed(entry: EntryRecord) -> Self {
         debug_assert!(!entry.is_live());
         Self { entry, disk: None }
     }
 
     /// Of a file that was read: `entry` has its content.
-    #[must_use]
     pub(crate) fn read(entry: EntryRecord, file: &SeenFile, read: ReadFile) -> Self {
         debug_assert_eq!(entry.target(), Some(read.hash));
         let SeenFile { stat, ref mount, is_aside, .. } = *file;
@@ -134,7 +130,6 @@ impl AgreedRow {
     /// Of a file that was written. `planned` is what the temporary file was once its content was hashed and its times were set, `placed`
     /// what the same descriptor says after the rename: nothing but the change time is taken from that one, for a program may have saved
     /// something since.
-    #[must_use]
     pub(crate) fn written(
         entry: EntryRecord,
         planned: FileStat,
@@ -148,7 +143,6 @@ impl AgreedRow {
 
     /// Whether what an exchange or a rename to the trash brought out is what this row says; a hash is needed where its looks prove
     /// nothing.
-    #[must_use]
     pub(crate) fn came_out(&self, out: FileStat, hash: Option<ContentHash>) -> CameOut {
         let looks_same = |disk: &OnDisk| disk.is_settled && disk.stat.is_same_but_renamed(&out);
         match (hash, &self.disk) {

@@ -145,9 +145,6 @@ pub const TIME_HINT: &str =
     "give a time such as 2026-11-20T12:00:00Z, a date such as 2026-11-20, or milliseconds since 1970";
 
 /// A point in time as [`Params::time_ms`] takes it.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn parse_time_ms(text: &str, edge: DayEdge) -> Result<u64, &'static str> {
     let text = text.trim();
     if let Ok(ms) = text.parse::<u64>() {

@@ -145,17 +145,11 @@ impl SharedListener {
     }
 
     /// The address in use, with the port that was taken.
-    ///
-    /// # Errors
-    /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
     /// The URL under which it is reached from this machine.
-    ///
-    /// # Errors
-    /// What the system says.
     pub fn local_url(&self) -> io::Result<String> {
         let mut addr = self.local_addr()?;
         if addr.ip().is_unspecified() {

@@ -53,7 +53,6 @@ impl ServerTask {
     }
 
     /// The address in use.
-    #[must_use]
     pub fn bound(&self) -> SocketAddr {
         self.bound
     }

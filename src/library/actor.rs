@@ -349,7 +349,6 @@ async fn keep_shares(manager: Manager) {
 }
 
 /// All that this node has at `now_ms`, for the API: needs no actor.
-#[must_use]
 pub fn reports(libraries: &Libraries, now_ms: u64) -> Vec<LibraryReport> {
     libraries.shared().iter().filter_map(|library| LibraryReport::new(library, now_ms)).collect()
 }

@@ -261,7 +261,6 @@ impl Library {
     }
 
     /// What it has otherwise than the store.
-    #[must_use]
     pub fn asides(&self) -> HashMap<ContentHash, Aside> {
         self.index().asides.all()
     }
@@ -284,7 +283,6 @@ impl Library {
     }
 
     /// Deletions among the asides `noted`, as far as they were dated before this time and are written down.
-    #[must_use]
     pub fn old_asides(&self, noted: Vec<ContentHash>, until_ms: u64) -> Vec<ContentHash> {
         self.index().asides.old(noted, until_ms)
     }

@@ -17,14 +17,12 @@ impl Library {
     }
 
     /// Whether it has records of folders at all.
-    #[must_use]
     pub fn has_entries(&self) -> bool {
         !matches!(self.kind, LibraryKind::Filtered(_))
     }
 
     /// Whether the records of a folder belong to it: to the mirror those of our own network; to a library those of the folder that it
     /// is, and for one that we joined only where the folder came by it.
-    #[must_use]
     pub fn has_folder(&self, folder: FolderId) -> bool {
         let foreign =
             || self.feed.foreign.read().unwrap_or_else(PoisonError::into_inner).get(&folder).copied();
@@ -106,7 +104,6 @@ impl Library {
     }
 
     /// Those of the changes that members are to hear of.
-    #[must_use]
     pub fn entry_changes(&self, changed: &Arc<[StoredEntry]>) -> Option<Arc<[StoredEntry]>> {
         if !self.has_entries() {
             return None;
@@ -123,13 +120,11 @@ impl Library {
     }
 
     /// An unchanging view for a reconciliation of the records of folders.
-    #[must_use]
     pub fn entries_snapshot(&self) -> Snapshot {
         self.index().entries.snapshot()
     }
 
     /// The names of the records of folders that have these ids, with the ids, and all other ids.
-    #[must_use]
     pub fn resolve_entries(&self, rids: &[RecordId]) -> (Vec<(RecordId, EntryHash)>, Vec<RecordId>) {
         let index = self.index();
         let (mut found, mut others) = (Vec::new(), Vec::new());
@@ -143,7 +138,6 @@ impl Library {
     }
 
     /// Which records of folders the index knows.
-    #[must_use]
     pub fn entry_hashes(&self) -> Vec<EntryHash> {
         self.entries_snapshot().items().map(|item| EntryHash(item.hash.0)).collect()
     }

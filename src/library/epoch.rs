@@ -44,13 +44,11 @@ pub struct SessionKeys {
 
 impl SessionKeys {
     /// One that never changes.
-    #[must_use]
     pub fn lasting(key: Key) -> Self {
         Self { epoch: 0, current: key, former: Vec::new() }
     }
 
     /// What the holder of a ticket knows, with the newest list of revocations that it has.
-    #[must_use]
     pub fn of(ticket: &Ticket, list: Option<&Revocations>) -> Self {
         let claims = ticket.claims();
         let own = Self { epoch: claims.epoch, current: ticket.session_key(), former: Vec::new() };
@@ -85,7 +83,6 @@ pub struct Epoch {
 impl Epoch {
     /// Begins the epoch `number` with the key `next` after `before`; `survivors` are the tickets that still hold, by number, with
     /// what seals for their holders. `random` fills bytes by chance.
-    #[must_use]
     pub fn begin(
         library: LibraryId,
         before: &SessionKeys,

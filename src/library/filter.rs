@@ -201,20 +201,17 @@ impl From<&Filter> for FilterSpec {
 
 impl Filter {
     /// Whether it asks for nothing, and so takes in everything.
-    #[must_use]
     pub fn is_everything(&self) -> bool {
         *self == Self::default()
     }
 
     /// The folder whose files belong, if that is what the library is.
-    #[must_use]
     pub fn folder(&self) -> Option<FolderId> {
         self.folder
     }
 
     /// Whether the asset belongs, as its record is now. A tombstone belongs where the asset did. Of a folder no record tells: what
     /// belongs to one is for [`FolderShare`](super::folder_share::FolderShare) to say.
-    #[must_use]
     pub fn matches(&self, record: &AssetRecord) -> bool {
         let meta = &record.meta;
         let same = |asked: &Option<String>, has: &Option<String>| {

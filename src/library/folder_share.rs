@@ -104,13 +104,11 @@ impl FolderShare {
     }
 
     /// Which folder.
-    #[must_use]
     pub fn folder(&self) -> FolderId {
         self.folder
     }
 
     /// Whether members may have the content.
-    #[must_use]
     pub fn belongs(&self, hash: &ContentHash) -> bool {
         self.state().belongs(hash)
     }
@@ -159,7 +157,6 @@ impl FolderShare {
 
     /// Up to so many contents whose records are to be looked at, since they may belong now and did not, or the other way round, each with
     /// the number of the change. They are given again until [`FolderShare::looked_at`] names them.
-    #[must_use]
     pub fn changed(&self, limit: usize) -> Vec<(ContentHash, u64)> {
         self.state().changed.iter().take(limit).map(|(hash, change)| (*hash, *change)).collect()
     }
@@ -176,7 +173,6 @@ impl FolderShare {
 
     /// Up to so many contents that live entries name and that this node did not take from its own directory, in the order of their
     /// hashes, those behind `after`: members hear of them, and cannot have them.
-    #[must_use]
     pub fn waiting(&self, after: Option<ContentHash>, limit: usize) -> Vec<WaitingContent> {
         let state = self.state();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -185,7 +181,6 @@ impl FolderShare {
     }
 
     /// Those of these contents that wait so.
-    #[must_use]
     pub fn waiting_among(&self, hashes: &[ContentHash]) -> Vec<ContentHash> {
         let state = self.state();
         let among: BTreeSet<ContentHash> = hashes.iter().copied().collect();
@@ -193,7 +188,6 @@ impl FolderShare {
     }
 
     /// How many wait so.
-    #[must_use]
     pub fn not_shared(&self) -> u64 {
         self.state().waiting.len() as u64
     }

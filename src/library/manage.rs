@@ -254,9 +254,6 @@ impl Manager {
     }
 
     /// All that is known of each.
-    ///
-    /// # Errors
-    /// A registry that does not work.
     pub async fn list(&self) -> Result<Vec<LibraryDetail>, LibraryError> {
         let mut all = Vec::new();
         for id in self.libraries.shared().iter().filter_map(|library| library.id()) {
@@ -271,9 +268,6 @@ impl Manager {
     }
 
     /// All that is known of one.
-    ///
-    /// # Errors
-    /// An unknown library, a registry that does not work.
     pub async fn show(&self, id: LibraryId) -> Result<LibraryDetail, LibraryError> {
         self.write_news().await?;
         let library = self.find(id)?;
@@ -347,9 +341,6 @@ impl Manager {
     }
 
     /// Decides about an endpoint.
-    ///
-    /// # Errors
-    /// A registry that does not work.
     pub async fn decide(&self, id: EndpointId, standing: DeviceStanding) -> Result<(), LibraryError> {
         let device = Device { endpoint_id: id.to_string(), name: String::new(), standing, at_ms: now_ms() };
         self.registry(move |registry| registry.set_device(&device)).await?;
@@ -359,9 +350,6 @@ impl Manager {
     }
 
     /// Every endpoint that was decided about, or waits.
-    ///
-    /// # Errors
-    /// A registry that does not work.
     pub async fn devices(&self) -> Result<Vec<DeviceReport>, LibraryError> {
         let devices = self.registry(Registry::devices).await?;
         Ok(devices.into_iter().map(DeviceReport::from).collect())
@@ -401,9 +389,6 @@ impl Manager {
 
     /// Brings what runs in line with the registry, after an incarnation that ended in the middle of something; gives
     /// the libraries that are still to be filled.
-    ///
-    /// # Errors
-    /// A registry that does not work.
     pub async fn restore(&self) -> Result<Vec<Arc<Library>>, LibraryError> {
         let _one = self.busy.lock().await;
         if self.libraries.registry().is_none() {

@@ -8,7 +8,6 @@ use crate::record::{AssetMeta, AssetRecord, WriterId};
 
 impl Library {
     /// The folder that it is of; `None` for the mirror and for libraries by other filters.
-    #[must_use]
     pub fn folder(&self) -> Option<FolderId> {
         match &self.kind {
             LibraryKind::Mirror | LibraryKind::Filtered(_) => None,
@@ -18,7 +17,6 @@ impl Library {
     }
 
     /// What belongs to it, if it is a folder and ours.
-    #[must_use]
     pub fn share(&self) -> Option<&FolderShare> {
         if let LibraryKind::OwnFolder(_, share) = &self.kind { Some(share) } else { None }
     }
@@ -29,7 +27,6 @@ impl Library {
     }
 
     /// Whether a record may be part of it, by its filter. What belongs to a folder its owner says.
-    #[must_use]
     pub fn takes(&self, record: &AssetRecord) -> bool {
         match &self.kind {
             LibraryKind::Mirror | LibraryKind::JoinedFolder(..) => true,
@@ -54,7 +51,6 @@ impl Library {
     /// Whether a record of our store is part of it, unless the library has the content otherwise: for members that may write,
     /// what matches, was written late enough ([`SharedLibrary::shares`](super::SharedLibrary::shares)) and did not come through another library; for a reader, what came through this one. That it was
     /// deleted, a reader hears from the library's members.
-    #[must_use]
     pub fn is_member(&self, record: &AssetRecord) -> bool {
         let shared = match &self.kind {
             LibraryKind::Mirror => return true,
@@ -73,7 +69,6 @@ impl Library {
     }
 
     /// Whether our records may be part of it. Into a folder nobody writes but its owner.
-    #[must_use]
     pub fn writes(&self) -> bool {
         match &self.kind {
             LibraryKind::Mirror => true,

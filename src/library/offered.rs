@@ -46,13 +46,11 @@ enum Stands {
 
 impl Library {
     /// The library's version of a content of which the store has `stored`, as its members know it.
-    #[must_use]
     pub fn version(&self, hash: &ContentHash, stored: Option<&StoredRecord>) -> Option<StoredRecord> {
         self.version_and_place(hash, stored).map(|(version, _)| version)
     }
 
     /// The same of several contents, of which the store has `stored`.
-    #[must_use]
     pub fn versions(&self, hashes: &[ContentHash], stored: Vec<StoredRecord>) -> Vec<StoredRecord> {
         if self.is_mirror() {
             return stored;
@@ -63,14 +61,12 @@ impl Library {
     }
 
     /// Whether members may have the content of which the store has `stored`.
-    #[must_use]
     pub fn serves(&self, stored: &StoredRecord) -> bool {
         self.version(&stored.record.hash, Some(stored)).is_some_and(|version| version.holding.is_held())
     }
 
     /// Those of the store's changes that members are to hear of, as they see them. Where the library has something else,
     /// they hear of that when it changes.
-    #[must_use]
     pub fn changes(&self, entries: &Arc<[FeedEntry]>) -> Option<Arc<[FeedEntry]>> {
         if self.is_mirror() {
             return Some(Arc::clone(entries));
@@ -195,7 +191,6 @@ impl Library {
     }
 
     /// Whether what the store has is live, and the library's.
-    #[must_use]
     pub fn is_here(&self, stored: &StoredRecord) -> bool {
         !stored.record.deleted && self.is_member(&stored.record)
     }
@@ -240,7 +235,6 @@ impl Library {
 
     /// The version that is to be in the store once the content of `record` has come, where it has `stored` by now: the newer
     /// one that was claimed and lacked just that content, if there is one; says whether there is.
-    #[must_use]
     pub fn version_filled_by(
         &self,
         record: &AssetRecord,
@@ -258,7 +252,6 @@ impl Library {
     }
 
     /// What is written into the store for a record that replaces `over` there.
-    #[must_use]
     pub fn for_store(&self, record: &AssetRecord, over: &AssetRecord) -> AssetRecord {
         let via = self.id();
         if record.deleted {

@@ -22,7 +22,6 @@ impl Private {
 
     /// Whether a record says what was private already. That a private asset was deleted is so, too, whatever became of it
     /// before.
-    #[must_use]
     pub fn has(&self, record: &AssetRecord) -> bool {
         let edit = self.0.get(&of_hash(&record.hash));
         edit.is_some_and(|edit| record.deleted || *edit == of_edit(record.edit()))

@@ -196,7 +196,6 @@ pub struct LibraryReport {
 
 impl LibraryReport {
     /// Of one that is shared by ticket, at `now_ms`.
-    #[must_use]
     pub fn new(library: &Library, now_ms: u64) -> Option<Self> {
         let shared = library.shared()?;
         let freshness = shared.freshness(now_ms);

@@ -86,7 +86,6 @@ pub struct Freshness {
 impl Freshness {
     /// Of the list that is known since the moments in `dates`, where a ticket sets a limit, too (0 for none): the shorter one
     /// counts.
-    #[must_use]
     pub fn of(list: Option<&Revocations>, dates: ListDates, by_ticket_ms: u64, now_ms: u64) -> Self {
         let limits = [list.map_or(0, |list| list.fresh_within_ms), by_ticket_ms];
         let limit_ms = limits.into_iter().filter(|limit_ms| *limit_ms > 0).min().unwrap_or_default();
@@ -95,7 +94,6 @@ impl Freshness {
     }
 
     /// Whether it is older than it may be, or is missing.
-    #[must_use]
     pub fn is_stale(&self) -> bool {
         self.limit_ms > 0 && self.age_ms.is_none_or(|age_ms| age_ms > self.limit_ms)
     }
@@ -103,7 +101,6 @@ impl Freshness {
 
 impl Revocations {
     /// Whether its owner has to sign it anew at `now_ms`, long before members think it too old.
-    #[must_use]
     pub fn is_due(&self, now_ms: u64) -> bool {
         let due_after = SIGNED_ANEW_MS.min(self.fresh_within_ms / 2);
         let of_wrong_clock = self.signed_ms > now_ms.saturating_add(AHEAD_MAX_MS);
@@ -142,14 +139,12 @@ impl Revocations {
 
 impl SignedRevocations {
     /// Signs a list with the library's key.
-    #[must_use]
     pub fn sign(key: &SigningKey, list: Revocations) -> Self {
         let signature = key.sign(&[SIGNED, &list.encode()].concat()).to_bytes();
         Self { list, signature }
     }
 
     /// The bytes for the wire and the disk.
-    #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = self.list.encode();
         bytes.extend_from_slice(&self.signature);

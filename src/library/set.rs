@@ -29,7 +29,6 @@ pub struct Libraries {
 }
 
 impl Libraries {
-    #[must_use]
     pub fn of(mirror: Arc<Library>) -> Self {
         Self {
             mirror,
@@ -43,9 +42,6 @@ impl Libraries {
 
     /// The mirror, and what the registry holds. Blocks. Nothing was read from the store yet, so its feed fills the
     /// libraries. With `approval`, new devices wait for somebody to approve them.
-    ///
-    /// # Errors
-    /// What the registry says.
     pub fn load(mirror: Arc<Library>, registry: Registry, approval: bool) -> Result<Self, RegistryError> {
         let mut shared = Vec::new();
         for kept in registry.libraries()? {
@@ -75,24 +71,20 @@ impl Libraries {
     }
 
     /// The library of the passphrase.
-    #[must_use]
     pub fn mirror(&self) -> &Arc<Library> {
         &self.mirror
     }
 
     /// What outlives the process; `None` where only the mirror is.
-    #[must_use]
     pub fn registry(&self) -> Option<&Registry> {
         self.registry.as_ref()
     }
 
     /// Those that are shared by ticket, the oldest first.
-    #[must_use]
     pub fn shared(&self) -> Vec<Arc<Library>> {
         self.shared.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    #[must_use]
     pub fn get(&self, id: LibraryId) -> Option<Arc<Library>> {
         self.shared().into_iter().find(|library| library.id() == Some(id))
     }
@@ -109,19 +101,16 @@ impl Libraries {
     }
 
     /// Grows with each library that comes: sessions then look whether they share it.
-    #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
     }
 
     /// Whether a library is shared with this endpoint as far as is known, so that there is something to offer to it.
-    #[must_use]
     pub fn lead_to(&self, id: &EndpointId) -> bool {
         self.shared().iter().any(|library| library.shared().is_some_and(|shared| shared.leads_to(id)))
     }
 
     /// The ticket by which this endpoint was let into a library before.
-    #[must_use]
     pub fn ticket_of(&self, id: &EndpointId) -> Option<TicketSerial> {
         let of = |library: &Arc<Library>| {
             let shared = library.shared()?;
@@ -170,7 +159,6 @@ impl Libraries {
     }
 
     /// Every record of a folder that some index knows.
-    #[must_use]
     pub fn entry_hashes(&self) -> Vec<EntryHash> {
         let mut all = self.mirror.entry_hashes();
         // Those of our own folders are in the mirror, too.
@@ -180,7 +168,6 @@ impl Libraries {
     }
 
     /// The library by which a folder came that is not our network's own.
-    #[must_use]
     pub fn foreign(&self, folder: FolderId) -> Option<LibraryId> {
         self.mirror.feed.foreign.read().unwrap_or_else(PoisonError::into_inner).get(&folder).copied()
     }
@@ -201,7 +188,6 @@ impl Libraries {
     }
 
     /// All folders that came by a library, as far as is known.
-    #[must_use]
     pub fn foreign_folders(&self) -> HashMap<FolderId, LibraryId> {
         self.mirror.feed.foreign.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -249,7 +235,6 @@ impl Libraries {
     }
 
     /// As [`Library::cursor`].
-    #[must_use]
     pub fn cursor(&self) -> watch::Receiver<Option<u64>> {
         self.mirror.cursor()
     }
@@ -260,7 +245,6 @@ impl Libraries {
     }
 
     /// Whether this is not the store any more that the feed was read of: the cursor means nothing to it.
-    #[must_use]
     pub fn is_other_source(&self, store: Option<StoreId>) -> bool {
         let source = *self.mirror.feed.source.lock().unwrap_or_else(PoisonError::into_inner);
         source.zip(store).is_some_and(|(source, store)| source != store)
@@ -272,7 +256,6 @@ impl Libraries {
     }
 
     /// How an endpoint stands with the network of the passphrase, by what somebody decided.
-    #[must_use]
     pub fn standing(&self, id: &EndpointId) -> DeviceStanding {
         let known = self.devices.read().unwrap_or_else(PoisonError::into_inner).get(id).copied();
         match known {

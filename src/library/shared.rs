@@ -76,7 +76,6 @@ impl SharedState {
 
 impl SharedLibrary {
     /// As it was kept, with its asides.
-    #[must_use]
     pub fn new(kept: Kept, asides: HashMap<ContentHash, Aside>) -> Self {
         let Kept { key, ticket, created_ms, revocations, sharing } = kept;
         let claims = ticket.claims();
@@ -97,9 +96,6 @@ impl SharedLibrary {
     }
 
     /// Takes note of what was written down besides. Blocks.
-    ///
-    /// # Errors
-    /// What the registry says.
     pub fn restore(&self, registry: &Registry) -> Result<(), RegistryError> {
         let (dates, private) = (registry.list_dates(self.id)?, registry.private(self.id)?);
         self.state().dates = dates;
@@ -138,38 +134,32 @@ impl SharedLibrary {
     }
 
     /// What was here already when we joined, and is not shared.
-    #[must_use]
     pub fn private(&self) -> Arc<Private> {
         Arc::clone(&self.state().private)
     }
 
     /// Its name for machines.
-    #[must_use]
     pub fn id(&self) -> LibraryId {
         self.id
     }
 
     /// Its key, if it is ours.
-    #[must_use]
     pub fn key(&self) -> Option<&SigningKey> {
         self.key.as_ref()
     }
 
     /// When it was created or joined here, in milliseconds since the Unix epoch.
-    #[must_use]
     pub fn created_ms(&self) -> u64 {
         self.created_ms
     }
 
     /// Which versions of our own belong to it, where we may write at all.
-    #[must_use]
     pub fn sharing(&self) -> Option<Sharing> {
         (self.access == Access::Write).then_some(self.sharing)
     }
 
     /// Whether a version of our own belongs to it, as far as that depends on when it was written: what was here before we joined
     /// does not, unless a user agreed. Dates alone do not tell, for clocks are wrong at times, and a version may be dated anew.
-    #[must_use]
     pub fn shares(&self, record: &AssetRecord) -> bool {
         if self.state().private.has(record) {
             return false;
@@ -184,26 +174,22 @@ impl SharedLibrary {
     }
 
     /// Whether a live version that belongs to it did so by the terms of a moment, too.
-    #[must_use]
     pub fn shared_at(&self, record: &AssetRecord, at_ms: u64) -> bool {
         let written_ms = record.meta.created_at_ms.max(record.hlc.ms());
         let since_ms = self.sharing.since_at(at_ms);
         since_ms.is_some_and(|since_ms| record.via.is_some() || written_ms >= since_ms)
     }
 
-    #[must_use]
     pub fn ticket(&self) -> Ticket {
         self.ticket.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What belongs to it.
-    #[must_use]
     pub fn filter(&self) -> &Filter {
         &self.filter
     }
 
     /// What we may do.
-    #[must_use]
     pub fn access(&self) -> Access {
         self.access
     }
@@ -223,7 +209,6 @@ impl SharedLibrary {
     }
 
     /// The keys that prove membership in a session, as far as our ticket and the newest list of revocations tell them.
-    #[must_use]
     pub fn session_keys(&self) -> SessionKeys {
         let ticket = self.ticket.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.state();
@@ -239,19 +224,16 @@ impl SharedLibrary {
     }
 
     /// What its owner took back, as far as we know.
-    #[must_use]
     pub fn revocations(&self) -> Revocations {
         self.state().revocations.as_ref().map(|signed| signed.list.clone()).unwrap_or_default()
     }
 
     /// The same as it is passed on.
-    #[must_use]
     pub fn signed_revocations(&self) -> Option<SignedRevocations> {
         self.state().revocations.clone()
     }
 
     /// How old the newest list is that we know, and how old it may be.
-    #[must_use]
     pub fn freshness(&self, now_ms: u64) -> Freshness {
         let by_ticket = self.ticket.lock().unwrap_or_else(PoisonError::into_inner).claims().fresh_within_ms;
         let state = self.state();
@@ -276,7 +258,6 @@ impl SharedLibrary {
     }
 
     /// The newest list that we know, and what is known of its age.
-    #[must_use]
     pub fn dated_revocations(&self) -> Option<(SignedRevocations, ListDates)> {
         let state = self.state();
         Some((state.revocations.clone()?, state.dates))
@@ -284,7 +265,6 @@ impl SharedLibrary {
 
     /// Whether the newest list that we know is older at `now_ms` than the owner allows, or we know none where it wants one, so
     /// that records of other members have to wait. The owner knows what it took back.
-    #[must_use]
     pub fn is_stale(&self, now_ms: u64) -> bool {
         self.key.is_none() && self.freshness(now_ms).is_stale()
     }
@@ -295,9 +275,6 @@ impl SharedLibrary {
     }
 
     /// Whether our own ticket still holds at `now_ms`, as far as we can tell.
-    ///
-    /// # Errors
-    /// The rule that it breaks.
     pub fn check_own(&self, own_id: EndpointId, now_ms: u64) -> Result<(), TicketError> {
         let ticket = self.ticket();
         ticket.claims().check(self.id, own_id, &self.revocations(), now_ms)
@@ -321,7 +298,6 @@ impl SharedLibrary {
     }
 
     /// The number of the ticket by which this endpoint took part, unless it was revoked.
-    #[must_use]
     pub fn serial_of(&self, id: &EndpointId) -> Option<u64> {
         let state = self.state();
         let revoked =
@@ -330,13 +306,11 @@ impl SharedLibrary {
     }
 
     /// Who took part, with the numbers of their tickets.
-    #[must_use]
     pub fn members(&self) -> HashMap<EndpointId, u64> {
         self.state().members.clone()
     }
 
     /// Whether this endpoint is known to take part: our ticket names it, or its own ticket held and was not revoked.
-    #[must_use]
     pub fn leads_to(&self, id: &EndpointId) -> bool {
         if self.ticket.lock().unwrap_or_else(PoisonError::into_inner).addrs.iter().any(|addr| addr.id == *id)
         {
@@ -346,7 +320,6 @@ impl SharedLibrary {
     }
 
     /// Members that were in sync since the last call.
-    #[must_use]
     pub fn take_news(&self) -> Vec<Member> {
         std::mem::take(&mut self.state().news).into_values().collect()
     }
@@ -361,13 +334,11 @@ impl SharedLibrary {
     }
 
     /// Members that are connected.
-    #[must_use]
     pub fn connected(&self) -> Vec<EndpointId> {
         self.state().standings.keys().copied().collect()
     }
 
     /// Whether any member is connected.
-    #[must_use]
     pub fn is_connected(&self) -> bool {
         !self.state().standings.is_empty()
     }
@@ -403,7 +374,6 @@ impl SharedLibrary {
     }
 
     /// Why members do not let us in.
-    #[must_use]
     pub fn refused(&self) -> Option<String> {
         self.state().refused.clone()
     }

@@ -21,7 +21,6 @@ pub struct FormerSharing {
 
 impl Sharing {
     /// Terms that hold from `now_ms` on, and none before.
-    #[must_use]
     pub fn agreed(since_ms: u64, now_ms: u64) -> Self {
         Self { since_ms, agreed_ms: now_ms, former: None }
     }
@@ -37,7 +36,6 @@ impl Sharing {
     }
 
     /// Since when versions belonged by the terms of a moment; `None` if none did yet.
-    #[must_use]
     pub fn since_at(&self, at_ms: u64) -> Option<u64> {
         if at_ms >= self.agreed_ms {
             return Some(self.since_ms);

@@ -121,9 +121,6 @@ impl Ticket {
     }
 
     /// As [`Ticket::issue`], in an epoch that has a session key of its own.
-    ///
-    /// # Errors
-    /// As there.
     pub fn issue_with(
         key: &SigningKey,
         terms: Terms,
@@ -171,31 +168,26 @@ impl Ticket {
     }
 
     /// Proves to have the whole ticket where it is shown: `binding` names the peer that shows it, the one that it is shown to, and the one stream.
-    #[must_use]
     pub fn prove(&self, binding: &[u8]) -> [u8; 64] {
         let signed = [HELD, &self.signed.digest(), binding].concat();
         SigningKey::from_bytes(&self.holder).sign(&signed).to_bytes()
     }
 
     /// The key that proves membership in a session, in the epoch of the claims.
-    #[must_use]
     pub fn session_key(&self) -> Key {
         self.session.clone().unwrap_or_else(|| LibraryKeys::of_read_secret(&self.secret).auth().clone())
     }
 
     /// What seals for the ticket's holder; the library's owner keeps it.
-    #[must_use]
     pub fn sealing_key(&self) -> Key {
         Key::of_bytes(blake3::derive_key(SEALING_CONTEXT, self.holder.as_slice()))
     }
 
-    #[must_use]
     pub fn claims(&self) -> &Claims {
         &self.signed.claims
     }
 
     /// The text: a secret.
-    #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
         let rest = rest(&self.holder, (&self.secret, self.session.as_ref()), &self.filter, &self.addrs);
         let mut out = Zeroizing::new(Vec::with_capacity(rest.len() + CLAIMS_BYTES_MAX));
@@ -214,9 +206,6 @@ impl Ticket {
     }
 
     /// Reads a text and checks its signature; what depends on time, owner and place is for the caller to check.
-    ///
-    /// # Errors
-    /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, TicketError> {
         let text = text.trim();
         if text.len() > TEXT_BYTES_MAX {

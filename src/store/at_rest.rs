@@ -11,9 +11,6 @@ use rusqlite::{Connection, OpenFlags};
 const READ_WITHIN: Duration = Duration::from_secs(2);
 
 /// Opens a database for reading. One that no process has open is read as it lies there, and nothing is made beside it.
-///
-/// # Errors
-/// The database cannot be read or written.
 pub(crate) fn open_at_rest(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut log = path.as_os_str().to_owned();

@@ -109,18 +109,12 @@ pub(crate) fn entry_pages(
 }
 
 /// What the store knows of all folders.
-///
-/// # Errors
-/// What the store says.
 pub(crate) async fn definitions(store: &StoreRef) -> Result<Vec<FolderDefinition>, StoreError> {
     let all: Vec<FolderRecord> = entry_pages(store, None).try_concat().await?;
     Ok(all.into_iter().filter_map(FolderRecord::into_definition).collect())
 }
 
 /// All former versions of what is at a path, the newest first.
-///
-/// # Errors
-/// What the store says.
 pub(crate) async fn whole_history(
     store: &StoreRef,
     folder: FolderId,

@@ -51,7 +51,6 @@ impl GroupHasher {
     }
 
     /// BLAKE3 of all that came, and the sum of each group. One group alone has no sum: its hash is that of the whole.
-    #[must_use]
     pub fn finish(&self) -> ([u8; 32], Vec<GroupSum>) {
         if self.done.is_empty() {
             return (*self.group.finalize().as_bytes(), Vec::new());
@@ -70,13 +69,11 @@ fn hasher(group: usize) -> Hasher {
 }
 
 /// How many groups content of this size has.
-#[must_use]
 pub fn group_count(size: u64) -> u64 {
     size.div_ceil(GROUP_BYTES as u64).max(1)
 }
 
 /// What a group of content hashes to that has several.
-#[must_use]
 pub fn group_sum(group: usize, bytes: &[u8]) -> GroupSum {
     hasher(group).update(bytes).finalize_non_root()
 }
@@ -87,13 +84,11 @@ pub const PROOF_GROUPS_MAX: u64 = 128;
 pub const PROOF_NODES_MAX: usize = 128 + 2 * 64;
 
 /// The groups that a range of bytes touches.
-#[must_use]
 pub fn groups_of(range: &Range<u64>) -> Range<u64> {
     range.start / GROUP_BYTES as u64..range.end.div_ceil(GROUP_BYTES as u64)
 }
 
 /// The bytes of a group.
-#[must_use]
 pub fn group_range(group: u64, size: u64) -> Range<u64> {
     let start = group * GROUP_BYTES as u64;
     start..(start + GROUP_BYTES as u64).min(size)
@@ -101,7 +96,6 @@ pub fn group_range(group: u64, size: u64) -> Range<u64> {
 
 /// The subtrees, as ranges of groups, whose hashes prove `wanted` in content of `count` groups: each wanted group by itself,
 /// and as few as possible beside them. Empty where that is no range of several groups' content, or too long for one proof.
-#[must_use]
 pub fn proof_nodes(count: u64, wanted: &Range<u64>) -> Vec<Range<u64>> {
     let mut nodes = Vec::new();
     if is_provable(count, wanted) {
@@ -131,7 +125,6 @@ fn is_leaf(node: &Range<u64>, wanted: &Range<u64>) -> bool {
 }
 
 /// The sums of the groups `wanted`, if `proof` has what [`proof_nodes`] says and folds to `root`.
-#[must_use]
 pub fn check_proof(
     root: &GroupSum,
     count: u64,
@@ -171,14 +164,12 @@ impl Folding<'_> {
 }
 
 /// BLAKE3 of the whole, from two sums or more: of all groups, or of all subtrees of so many groups each, a power of two.
-#[must_use]
 pub fn root(sums: &[GroupSum]) -> GroupSum {
     let (left, right) = split(sums);
     *merge_subtrees_root(&subtree(left), &subtree(right), Mode::Hash).as_bytes()
 }
 
 /// What a subtree hashes to that is not all of it, from the sums of its groups, or of subtrees as for [`root`].
-#[must_use]
 pub fn subtree(sums: &[GroupSum]) -> GroupSum {
     if let [sum] = sums {
         return *sum;

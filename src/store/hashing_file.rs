@@ -94,9 +94,6 @@ impl Pen {
 
 impl HashingFile {
     /// A new file of a name of its own in `dir`, readable by its owner alone. Blocks for a moment.
-    ///
-    /// # Errors
-    /// What the file system says.
     pub fn create(dir: &Path) -> io::Result<Self> {
         let (file, path) = NamedTempFile::new_in(dir)?.into_parts();
         let ends = Idle {

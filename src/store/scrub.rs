@@ -30,7 +30,6 @@ pub struct ScrubSettings {
 
 impl ScrubSettings {
     /// Every so many days, none for 0.
-    #[must_use]
     pub fn every(days: u32, bytes_per_sec: u64, is_busy: BusyProbe) -> Self {
         let interval = Duration::from_hours(24 * u64::from(days));
         Self { interval, bytes_per_sec, settle: Duration::from_mins(10), is_busy }

@@ -89,9 +89,6 @@ where
     }
 
     /// The next message, or `None` at the end of the body.
-    ///
-    /// # Errors
-    /// Every [`BodyError`].
     pub async fn message<M: Inbound>(&mut self) -> Result<Option<M>, BodyError> {
         loop {
             if let Some((prefix, length)) = self.message_length()? {
@@ -110,9 +107,6 @@ where
     }
 
     /// The next bytes of content of which `left` are still to come; never empty, never more than that.
-    ///
-    /// # Errors
-    /// Every [`BodyError`] that concerns reading.
     pub async fn content(&mut self, left: u64) -> Result<Bytes, BodyError> {
         let at_most = |length: usize| usize::try_from(left).unwrap_or(length).min(length);
         if !self.buffer.is_empty() {
@@ -197,9 +191,6 @@ pub fn entry_result_of(hash: EntryHash, outcome: EntryOutcome) -> EntryResult {
 }
 
 /// What became of an entry, as it was received.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn entry_outcome_of(result: EntryResult) -> Result<EntryOutcome, String> {
     match WireEntryOutcome::try_from(result.outcome) {
         Ok(WireEntryOutcome::Stored) => Ok(EntryOutcome::Stored),

@@ -60,8 +60,5 @@ pub(crate) trait FolderJournal {
     fn forget(&self, ids: &[NoteId]) -> io::Result<()>;
 
     /// Every note.
-    ///
-    /// # Errors
-    /// They cannot be read.
     fn all(&self) -> io::Result<Vec<JournalNote>>;
 }

@@ -25,9 +25,6 @@ pub(crate) enum Recovered {
 impl FolderDir {
     /// Looks at what the journal has, but for the files that are watched. `is_kept` says whether a content is in the store. To be called
     /// with the marker checked and the mounts [known](Self::know_mounts), before a look, and whenever an action failed.
-    ///
-    /// # Errors
-    /// The journal's.
     pub(crate) fn recover(
         &self,
         journal: &dyn FolderJournal,

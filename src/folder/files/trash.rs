@@ -126,9 +126,6 @@ impl FolderDir {
     }
 
     /// The hash of a file in the trash and its looks; `None` where it is none, or somebody writes to it.
-    ///
-    /// # Errors
-    /// What the system says.
     pub(crate) fn hash_trashed(&self, path: &OwnPath) -> io::Result<Option<(FileStat, ContentHash)>> {
         let Some(place) = self.place_of(path)? else { return Ok(None) };
         let Some(stat) = place.dir.stat(&place.name)? else { return Ok(None) };

@@ -37,9 +37,6 @@ impl Manager {
 
     /// Forgets what was deleted long ago and stands beside the store, after the node has run for so long since this was
     /// asked last. As for tombstones of the store, one look is not enough.
-    ///
-    /// # Errors
-    /// A registry or store that does not work.
     pub async fn purge_asides(&self, ran: Duration) -> Result<(), LibraryError> {
         let now_ms = self.clock.reading().earlier_ms();
         let ran_ms = u64::try_from(ran.as_millis()).unwrap_or(u64::MAX);

@@ -26,21 +26,12 @@ const FILLED_LOOK: Duration = Duration::from_millis(50);
 /// What is kept of the contents that directories had which were bound to a folder here. Blocks.
 pub trait TakenContents: Send + Sync {
     /// All of them, whether or not a directory is bound to the folder now.
-    ///
-    /// # Errors
-    /// Why they cannot be read.
     fn taken(&self, folder: FolderId) -> Result<Vec<ContentHash>, String>;
 
     /// Whether a directory is bound to the folder.
-    ///
-    /// # Errors
-    /// Why that cannot be read.
     fn is_bound(&self, folder: FolderId) -> Result<bool, String>;
 
     /// Counts these among them, because a user says so.
-    ///
-    /// # Errors
-    /// Why that cannot be written.
     fn take(&self, folder: FolderId, contents: &[ContentHash]) -> Result<(), String>;
 }
 

@@ -71,9 +71,6 @@ impl Manager {
 
     /// Has what is put now belong to libraries that were joined while our clock was ahead; what was here before stays what it
     /// was. Gives those that are to be filled once more.
-    ///
-    /// # Errors
-    /// A registry that does not work.
     pub async fn mend_dates(&self) -> Result<Vec<Arc<Library>>, LibraryError> {
         let reading = self.clock.reading();
         // Where it is our clock that may be behind, nothing tells that it was ahead.

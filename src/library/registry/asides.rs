@@ -19,9 +19,6 @@ const LOOKS_APART_MS: u64 = 24 * 3600 * 1000;
 
 impl Registry {
     /// Writes asides of a library down, as they are at `now_ms` or that they are there no more.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn set_asides(
         &self,
         library: LibraryId,
@@ -54,9 +51,6 @@ impl Registry {
     }
 
     /// Asides of a library. What cannot be read is left out: members offer it once more.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn asides(&self, library: LibraryId) -> Result<HashMap<ContentHash, Aside>, RegistryError> {
         let rows: Vec<(Vec<u8>, i64, Option<i64>, bool)> = self.with("read", |db| {
             db.prepare("SELECT record, holding, serial, forgotten FROM asides WHERE library = ?1")?
@@ -74,9 +68,6 @@ impl Registry {
     }
 
     /// Asides of a library that were written down before this time, and not again since.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn asides_noted(&self, library: LibraryId, until_ms: u64) -> Result<Vec<ContentHash>, RegistryError> {
         self.with("read", |db| {
             db.prepare("SELECT hash FROM asides WHERE library = ?1 AND noted_ms < ?2")?
@@ -88,9 +79,6 @@ impl Registry {
     /// Somebody looks for what is old enough to be purged, at `now_ms`, after the node has run for `ran_ms` since it was
     /// asked last. What was old enough before the moment that this gives is old enough, by this look and the one
     /// before it, which was long enough ago.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn look(&self, now_ms: u64, ran_ms: u64) -> Result<Option<u64>, RegistryError> {
         self.with("write", |db| {
             let row: Option<(i64, i64, i64)> = db

@@ -16,25 +16,21 @@ pub struct Deleter {
 
 impl Deleter {
     /// A machine in the network of the passphrase.
-    #[must_use]
     pub fn of_device(id: &str) -> Self {
         Self { library: String::new(), source: format!("device {id}") }
     }
 
     /// The holder of a library's ticket.
-    #[must_use]
     pub fn of_ticket(library: String, serial: u64) -> Self {
         Self { library, source: format!("ticket {serial}") }
     }
 
     /// Endpoint id of the machine, if it is one.
-    #[must_use]
     pub fn device(&self) -> Option<&str> {
         self.source.strip_prefix("device ")
     }
 
     /// Number of the ticket, if it is one.
-    #[must_use]
     pub fn ticket(&self) -> Option<u64> {
         self.source.strip_prefix("ticket ")?.parse().ok()
     }
@@ -51,7 +47,6 @@ pub struct Deletion {
 
 impl Deletion {
     /// That of a tombstone.
-    #[must_use]
     pub fn of(record: &AssetRecord) -> Self {
         Self { hash: record.hash, digest: record.digest(), hlc: record.hlc }
     }
@@ -146,17 +141,11 @@ pub(super) const SIZES_SCHEMA: &str = "CREATE TABLE deletions_sizes (
 
 impl Registry {
     /// Writes changes down, in order: all of them or none.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn change_deletions(&self, changes: &[DeletionChange]) -> Result<(), RegistryError> {
         self.with("write", |db| changes.iter().try_for_each(|change| write(db, change)))
     }
 
     /// What was written down.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn deletions(&self) -> Result<KeptDeletions, RegistryError> {
         self.with("read", |db| {
             let deleter = |row: &rusqlite::Row<'_>| -> rusqlite::Result<Deleter> {

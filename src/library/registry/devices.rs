@@ -29,7 +29,6 @@ pub enum DeviceStanding {
 
 impl DeviceStanding {
     /// The word for it.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Approved => "approved",
@@ -61,9 +60,6 @@ pub struct Device {
 
 impl Registry {
     /// Decides about an endpoint, or has it wait if there is room on the list of those.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn set_device(&self, device: &Device) -> Result<(), RegistryError> {
         let Device { endpoint_id, name, standing, at_ms } = device;
         let (standing, at_ms) = (standing.as_str(), signed(*at_ms));
@@ -78,9 +74,6 @@ impl Registry {
     }
 
     /// Every endpoint that somebody decided about, or has to.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn devices(&self) -> Result<Vec<Device>, RegistryError> {
         self.with("read", |db| {
             db.prepare("SELECT endpoint_id, name, standing, at_ms FROM devices ORDER BY at_ms DESC")?

@@ -28,9 +28,6 @@ pub struct Kept {
 
 impl Registry {
     /// Every library, the oldest first. One whose ticket cannot be read any more is left out, and logged.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn libraries(&self) -> Result<Vec<Kept>, RegistryError> {
         type Row = (Option<Vec<u8>>, String, i64, Option<Vec<u8>>, Sharing);
         let rows = self.with("read", |db| {
@@ -62,9 +59,6 @@ impl Registry {
     /// Keeps a library that was created or joined here, a new one with its first list of revocations; whether there was room for
     /// it. With a newer ticket of a library that is there already, the ticket is replaced, and which versions of our own
     /// belong. `private`, where it is given, takes the place of what was.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn keep(
         &self,
         key: Option<&SigningKey>,
@@ -112,9 +106,6 @@ impl Registry {
     }
 
     /// What was here already when a user joined, and is not shared.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn private(&self, library: LibraryId) -> Result<Private, RegistryError> {
         self.with("read", |db| {
             db.prepare("SELECT hash, edit FROM private WHERE library = ?1")?
@@ -124,9 +115,6 @@ impl Registry {
     }
 
     /// Forgets a library with all that belongs to it; whether there was one.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn forget(&self, library: LibraryId) -> Result<bool, RegistryError> {
         let id = library.to_string();
         self.with("write", |db| Ok(db.execute("DELETE FROM libraries WHERE id = ?1", [id])? > 0))
@@ -134,18 +122,12 @@ impl Registry {
 
     /// Keeps a list of revocations, unless a newer one is kept: lists that came from several members at once may be
     /// written in any order.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn set_revocations(&self, library: LibraryId, list: &SignedRevocations) -> Result<(), RegistryError> {
         self.with("write", |db| write_revocations(db, library, list))
     }
 
     /// Keeps the list that `known` names, and what is known of its age: both, or none where a newer list is kept. What is known
     /// is asked for when it is written, so that of several writings under way the last one writes the newest.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn set_dated_revocations(
         &self,
         library: LibraryId,
@@ -163,9 +145,6 @@ impl Registry {
     }
 
     /// What [`Registry::set_dated_revocations`] kept.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn list_dates(&self, library: LibraryId) -> Result<ListDates, RegistryError> {
         let sql = "SELECT list_received_ms, list_told_ms FROM libraries WHERE id = ?1";
         let read = |row: &rusqlite::Row<'_>| {
@@ -176,9 +155,6 @@ impl Registry {
     }
 
     /// Keeps a list of revocations of a library that is ours, and our own ticket where it changes with it: both or none.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn begin_epoch(
         &self,
         library: LibraryId,

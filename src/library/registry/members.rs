@@ -23,9 +23,6 @@ pub struct Member {
 
 impl Registry {
     /// Takes note of a member that is in sync.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn remember(&self, library: LibraryId, member: &Member) -> Result<(), RegistryError> {
         let library = library.to_string();
         self.with("write", |db| {
@@ -54,9 +51,6 @@ impl Registry {
     }
 
     /// The members of a library, the last seen first.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn members(&self, library: LibraryId) -> Result<Vec<Member>, RegistryError> {
         self.with("read", |db| {
             db.prepare(

@@ -55,9 +55,6 @@ impl Registry {
     }
 
     /// Takes note of a ticket before it is handed out.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn issued(&self, ticket: &Ticket, now_ms: u64) -> Result<(), RegistryError> {
         let claims = ticket.claims();
         let subject = match claims.subject {
@@ -93,9 +90,6 @@ impl Registry {
     }
 
     /// What seals for the holders of the tickets of a library that have not expired at `now_ms`.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn sealing_keys(&self, library: LibraryId, now_ms: u64) -> Result<Vec<SealingKey>, RegistryError> {
         self.with("read", |db| {
             db.prepare(
@@ -115,18 +109,12 @@ impl Registry {
     }
 
     /// Whether a ticket of this number was issued for a library.
-    ///
-    /// # Errors
-    /// The database cannot be read.
     pub fn has_issued(&self, library: LibraryId, serial: u64) -> Result<bool, RegistryError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM issued WHERE library = ?1 AND serial = ?2)";
         self.with("read", |db| db.query_row(sql, (library.to_string(), signed(serial)), |row| row.get(0)))
     }
 
     /// The tickets that were issued for a library, the newest first, at most 1,000.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn tickets(&self, library: LibraryId) -> Result<Vec<Issued>, RegistryError> {
         self.with("read", |db| {
             db.prepare(
@@ -154,9 +142,6 @@ impl Registry {
 
     /// Counts one endpoint's use of a ticket that `uses` endpoints may use. An endpoint counts once, however often it
     /// comes. Whether it may: of two that race for the last use, one may not.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn redeem(
         &self,
         library: LibraryId,

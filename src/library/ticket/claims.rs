@@ -30,7 +30,6 @@ pub enum Access {
 
 impl Access {
     /// The word for it.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -176,9 +175,6 @@ impl Claims {
     }
 
     /// Checks whether `id` may use it.
-    ///
-    /// # Errors
-    /// [`TicketError::Subject`].
     pub fn check_subject(&self, id: EndpointId) -> Result<(), TicketError> {
         match self.subject {
             Subject::Endpoint(subject) if subject != id => Err(TicketError::Subject(subject)),
@@ -202,9 +198,6 @@ impl Claims {
 
     /// Everything that can be checked of claims that `id` shows, except how often they were used. The library's owner
     /// needs no leave to its own library, but its claims must be its own as well.
-    ///
-    /// # Errors
-    /// The first rule that is broken.
     pub fn check(
         &self,
         library: LibraryId,
@@ -231,7 +224,6 @@ pub struct SignedClaims {
 
 impl SignedClaims {
     /// The bytes for the wire.
-    #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = self.claims.encode();
         bytes.extend_from_slice(&self.signature);
@@ -263,9 +255,6 @@ impl SignedClaims {
 
     /// Checks that the peer that shows the claims has the whole ticket: `proof` is what
     /// [`Ticket::prove`](super::Ticket::prove) made of the same `binding`.
-    ///
-    /// # Errors
-    /// [`TicketError::NotHeld`].
     pub fn check_held(&self, binding: &[u8], proof: &[u8]) -> Result<(), TicketError> {
         let proof = proof.try_into().map_err(|_| TicketError::NotHeld)?;
         let signed = [&self.digest(), binding].concat();

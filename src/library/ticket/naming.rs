@@ -34,9 +34,6 @@ pub enum NameError {
 }
 
 /// Checks a library's name.
-///
-/// # Errors
-/// The rule that it breaks.
 pub fn check_name(name: &str) -> Result<(), NameError> {
     let chars = name.chars().count();
     if name.trim().is_empty() {

@@ -292,18 +292,12 @@ impl ContentStore for EmbeddedStore {
 
 impl EmbeddedStore {
     /// As [`ContentStore::feed`], but the assets as this store holds them; `None` stands for a reset.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
     pub async fn changes(&self, since: u64, limit: usize) -> Result<Option<Vec<StoredAsset>>, StoreError> {
         let changes = self.changes_with_formers(since, limit, false).await?;
         Ok(changes.map(|changes| changes.assets.into_iter().map(|(asset, _)| asset).collect()))
     }
 
     /// The same with the records of folders.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
     pub async fn all_changes(&self, since: u64, limit: usize) -> Result<Option<StoreChanges>, StoreError> {
         let changes = self.changes_with_formers(since, limit, true).await?;
         Ok(changes.map(|Changes { assets, entries, .. }| StoreChanges {

@@ -44,8 +44,6 @@ impl CopiedDatabase {
         open_at_rest(path).map(Self).map_err(|error| error.to_string())
     }
 
-    /// # Errors
-    /// What SQLite says.
     pub fn figures(&self) -> Result<CopiedFigures, rusqlite::Error> {
         let id = self.0.query_row("SELECT store_id FROM state", [], |row| row.get(0)).map(StoreId).ok();
         self.0.query_row("SELECT last_seq, assets FROM state", [], |row| {
@@ -70,9 +68,6 @@ impl CopiedDatabase {
     }
 
     /// Contents that lie in files, deleted ones in the trash among them, by hash.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn contents_in_files(&self) -> Result<Vec<CopiedContent>, rusqlite::Error> {
         self.0
             .prepare(
@@ -85,9 +80,6 @@ impl CopiedDatabase {
     }
 
     /// Contents that are not there, and wanted.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn wanted_contents(&self) -> Result<Vec<CopiedContent>, rusqlite::Error> {
         self.0
             .prepare(
@@ -109,9 +101,6 @@ impl CopiedDatabase {
     }
 
     /// Contents that were found damaged, and are not here.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn contents_aside(&self) -> Result<Vec<CopiedContent>, rusqlite::Error> {
         self.0
             .prepare(
@@ -130,9 +119,6 @@ impl CopiedDatabase {
     }
 
     /// Contents in the database itself whose bytes are not those that they are named by. Reads all of them.
-    ///
-    /// # Errors
-    /// What SQLite says.
     pub fn damaged_inside(&self) -> Result<Vec<CopiedContent>, rusqlite::Error> {
         let mut statement =
             self.0.prepare("SELECT hash, size, filename, content FROM records WHERE content > 0")?;
@@ -179,9 +165,6 @@ impl EmbeddedStore {
     }
 
     /// Makes the directories of a store in which there is nothing yet.
-    ///
-    /// # Errors
-    /// What the system says.
     pub fn make_dirs(dir: &Path) -> std::io::Result<()> {
         Layout { dir: dir.to_owned() }.create()
     }
@@ -203,9 +186,6 @@ impl EmbeddedStore {
 
     /// Makes the store of a directory that nobody has open another one than the one that it is a copy of: for a node beside
     /// that.
-    ///
-    /// # Errors
-    /// The database cannot be opened, migrated or written.
     pub fn make_another(dir: &Path) -> Result<(), String> {
         let conn =
             schema::open_for_writing(&Self::database_file(dir)).map_err(|error| format!("{error:?}"))?;

@@ -155,9 +155,6 @@ impl EmbeddedStore {
     }
 
     /// The asset, if there is one. That its content is here was seen on the disk.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
     pub async fn look_at(&self, hash: ContentHash) -> Result<Option<StoredAsset>, StoreError> {
         let Some(mut asset) = self.asset(hash).await? else { return Ok(None) };
         if !asset.holding.is_held() {

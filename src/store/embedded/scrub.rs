@@ -176,9 +176,6 @@ impl EmbeddedStore {
     }
 
     /// How scrubbing stands.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
     pub async fn scrub_report(&self) -> Result<ScrubReport, StoreError> {
         let read = |conn: &Connection| {
             let totals = super::tx::Totals::read(conn)?;
@@ -224,9 +221,6 @@ impl EmbeddedStore {
     }
 
     /// Damaged contents that were found since the pass began that is under way, or was the last, in the order of their hashes.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
     pub async fn scrub_findings(
         &self,
         after: Option<ContentHash>,
@@ -237,9 +231,6 @@ impl EmbeddedStore {
     }
 
     /// Contents that are damaged here, and did not come again yet, the latest first.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
     pub async fn damaged_contents(&self, limit: usize) -> Result<Vec<ScrubFinding>, StoreError> {
         let read = move |conn: &Connection| state::damaged(conn, limit);
         self.0.shared.readers.run("list what is damaged", read).await

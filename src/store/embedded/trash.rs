@@ -34,9 +34,6 @@ pub struct TrashPage {
 impl EmbeddedStore {
     /// What lies in the trash, after the entry `after` (its time and hash), of which `prefix` is the beginning of the hash; at
     /// most `limit`, which is brought into 1..=1000.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
     pub async fn trash(
         &self,
         prefix: Option<HashPrefix>,

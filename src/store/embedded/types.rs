@@ -62,7 +62,6 @@ pub struct StoredAsset {
 
 impl StoredAsset {
     /// Names this version of what is known of the asset: an entity tag, quotes included.
-    #[must_use]
     pub fn version_tag(&self) -> String {
         // A store that was set back counts once more, at another time.
         format!("\"{}-{}\"", self.seq, self.updated_at_ms)
@@ -98,7 +97,6 @@ impl HashPrefix {
     pub const DIGITS_MIN: usize = crate::text::naming::DIGITS_MIN;
 
     /// From 4 to 64 lower-case hexadecimal digits; `None` for any other text.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let digits = Self::DIGITS_MIN..=64;
         let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
@@ -113,7 +111,6 @@ impl HashPrefix {
     }
 
     /// The first and the last hash that begin so.
-    #[must_use]
     pub fn range(&self) -> ([u8; 32], [u8; 32]) {
         (self.first, self.last)
     }

@@ -33,9 +33,6 @@ fn because(fault: Option<TextFault>) -> String {
 }
 
 /// Checks that `text` can be a key; `origin` names where it came from in the error.
-///
-/// # Errors
-/// [`KeyError::Malformed`].
 pub fn parse(text: &str, origin: &str) -> Result<SecretString, KeyError> {
     let malformed = |fault| KeyError::Malformed { place: origin.to_owned(), fault };
     let key = identity::normal(identity::secret_in(text).map_err(|fault| malformed(Some(fault)))?);
