@@ -59,8 +59,8 @@ pub(crate) use recovery::Recovered;
 pub(crate) use removing::RemoveOrder;
 pub(crate) use stat::FileKind;
 pub(crate) use suiting::{distant_kind, room_needed};
-pub(crate) use trash::{OldSight, PutBack, Trashed};
-pub(crate) use writing::{ContentSource, WriteError, WriteOrder};
+pub(crate) use trash::{OldSight, PutBack, TrashedFile};
+pub(crate) use writing::{NewContent, WriteError, WriteOrder};
 
 use super::MountPoint;
 use held::HeldDir;
@@ -88,7 +88,7 @@ impl Default for Abilities {
 
 /// Moments at which tests do something to the directory, or fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Moment {
+enum HookPoint {
     Descending,
     Listing,
     Reading,
@@ -106,7 +106,7 @@ enum Moment {
 }
 
 #[cfg(test)]
-type Hook = Box<dyn FnMut(Moment) -> io::Result<()> + Send>;
+type Hook = Box<dyn FnMut(HookPoint) -> io::Result<()> + Send>;
 
 /// The directory of a folder, held open.
 pub(crate) struct FolderDir {
@@ -177,12 +177,12 @@ impl FolderDir {
 
     #[cfg(not(test))]
     #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests act here")]
-    fn at(&self, _: Moment) -> io::Result<()> {
+    fn at(&self, _: HookPoint) -> io::Result<()> {
         Ok(())
     }
 
     #[cfg(test)]
-    fn at(&self, moment: Moment) -> io::Result<()> {
+    fn at(&self, moment: HookPoint) -> io::Result<()> {
         // What the test does may come here again.
         let hook = self.hook.lock().unwrap().take();
         let Some(mut hook) = hook else { return Ok(()) };
@@ -227,7 +227,7 @@ impl FolderDir {
         }
         // A link never replaces. Where our own name cannot be removed, the file has two.
         rustix::fs::linkat(own_dir, own, dir, name, AtFlags::empty())?;
-        self.at(Moment::Linked)?;
+        self.at(HookPoint::Linked)?;
         rustix::fs::unlinkat(own_dir, own, AtFlags::empty()).ok();
         Ok(())
     }

@@ -118,12 +118,12 @@ pub(crate) struct FolderRows {
     told: Arc<Mutex<BTreeSet<NoteId>>>,
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type RowsFailure = Box<dyn std::error::Error + Send + Sync>;
 
 impl FolderRows {
     /// Opens the file; its schema is brought up to date by who opens it first, the address book.
     pub(crate) fn open(path: &Path) -> Result<Self, RowsError> {
-        let open = || -> Result<Connection, Failure> {
+        let open = || -> Result<Connection, RowsFailure> {
             let connection = Connection::open(path)?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "FULL")?;
@@ -143,7 +143,7 @@ impl FolderRows {
     fn with<T>(
         &self,
         action: &'static str,
-        ask: impl FnOnce(&mut Connection) -> Result<T, Failure>,
+        ask: impl FnOnce(&mut Connection) -> Result<T, RowsFailure>,
     ) -> Result<T, RowsError> {
         let mut connection: MutexGuard<'_, Connection> =
             self.connection.lock().unwrap_or_else(PoisonError::into_inner);
@@ -318,7 +318,7 @@ impl FolderRows {
 fn settings_of(
     connection: &Connection,
     FolderMarker { folder, binding }: FolderMarker,
-) -> Result<Option<FolderSettings>, Failure> {
+) -> Result<Option<FolderSettings>, RowsFailure> {
     let sql = "SELECT settings FROM folder_bindings WHERE folder = ?1 AND binding = ?2";
     let found: Option<String> =
         connection.query_row(sql, params![folder.0, binding], |row| row.get(0)).optional()?;
@@ -327,11 +327,11 @@ fn settings_of(
 
 /// # Errors
 /// The folder has another binding: nothing that this one learns is worth anything.
-fn check_bound(connection: &Connection, marker: FolderMarker) -> Result<(), Failure> {
+fn check_bound(connection: &Connection, marker: FolderMarker) -> Result<(), RowsFailure> {
     let is_bound = settings_of(connection, marker)?.is_some();
     if is_bound { Ok(()) } else { Err("the folder was bound to a directory anew".into()) }
 }
 
-fn agreed_of(record: &[u8], disk: Option<&str>) -> Result<AgreedRow, Failure> {
+fn agreed_of(record: &[u8], disk: Option<&str>) -> Result<AgreedRow, RowsFailure> {
     Ok(AgreedRow { entry: record_of(record)?, disk: disk.map(disk_of).transpose()? })
 }

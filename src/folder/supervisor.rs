@@ -87,7 +87,7 @@ pub struct FoldersArgs {
 }
 
 /// A bound folder.
-struct Bound {
+struct BoundFolder {
     binding: FolderBinding,
     actor: Option<ActorRef<FolderMsg>>,
     history: History,
@@ -98,7 +98,7 @@ struct Bound {
 pub struct FoldersState {
     args: FoldersArgs,
     tasks: Tasks<FoldersMsg>,
-    folders: BTreeMap<FolderId, Bound>,
+    folders: BTreeMap<FolderId, BoundFolder>,
     /// How late it was read which they are.
     bound_at: Option<u64>,
     names: BTreeMap<FolderId, String>,
@@ -238,7 +238,7 @@ impl Actor for FoldersActor {
 }
 
 /// A FolderActor, and what is known of its folder where there is none.
-struct Asked {
+struct ReportSource {
     binding: FolderBinding,
     name: String,
     is_configured: bool,
@@ -275,9 +275,9 @@ impl FoldersState {
         self.unbound.iter().filter(move |one| !is_bound(&one.order.path))
     }
 
-    fn actor_of(&self, folder: FolderId) -> Option<Asked> {
+    fn actor_of(&self, folder: FolderId) -> Option<ReportSource> {
         let bound = self.folders.get(&folder)?;
-        Some(Asked {
+        Some(ReportSource {
             binding: bound.binding.clone(),
             name: self.names.get(&folder).cloned().unwrap_or_default(),
             is_configured: self.configured.contains(&binding::id_of(folder)),
@@ -286,7 +286,7 @@ impl FoldersState {
         })
     }
 
-    fn actors(&self) -> Vec<Asked> {
+    fn actors(&self) -> Vec<ReportSource> {
         self.folders.keys().filter_map(|folder| self.actor_of(*folder)).collect()
     }
 

@@ -47,14 +47,14 @@ pub struct HashingFile {
 }
 
 enum Ends {
-    Idle(Box<Idle>),
-    Busy(JoinHandle<io::Result<Idle>>),
+    Idle(Box<IdleEnds>),
+    Busy(JoinHandle<io::Result<IdleEnds>>),
     /// An earlier block could not be written.
     Failed,
 }
 
 /// What waits for the next block.
-struct Idle {
+struct IdleEnds {
     pen: Pen,
     sha256: Sha256,
     /// The block before, to be filled again.
@@ -96,7 +96,7 @@ impl HashingFile {
     /// A new file of a name of its own in `dir`, readable by its owner alone. Blocks for a moment.
     pub fn create(dir: &Path) -> io::Result<Self> {
         let (file, path) = NamedTempFile::new_in(dir)?.into_parts();
-        let ends = Idle {
+        let ends = IdleEnds {
             pen: Pen { file, path: path.to_path_buf(), direct: None, at: 0, blake3: GroupHasher::default() },
             sha256: Sha256::new(),
             spare: PageBuffer::default(),
@@ -156,7 +156,7 @@ impl HashingFile {
     /// Writes what is left and makes it durable.
     pub(crate) async fn complete(&mut self) -> io::Result<Hashes> {
         self.send_block().await?;
-        let Idle { pen, sha256, .. } = self.take_idle().await?;
+        let IdleEnds { pen, sha256, .. } = self.take_idle().await?;
         self.take_synced().await?;
         let file = pen.file;
         tokio::task::spawn_blocking(move || file.sync_all()).await.map_err(io::Error::other)??;
@@ -176,7 +176,7 @@ impl HashingFile {
 
     /// Hands the block to the threads, once they are done with the one before.
     async fn send_block(&mut self) -> io::Result<()> {
-        let Idle { mut pen, mut sha256, spare } = self.take_idle().await?;
+        let IdleEnds { mut pen, mut sha256, spare } = self.take_idle().await?;
         if self.unsynced >= SYNC_BYTES && self.syncing.as_ref().is_none_or(JoinHandle::is_finished) {
             self.take_synced().await?;
             let file = pen.file.try_clone()?;
@@ -202,7 +202,7 @@ impl HashingFile {
             let spare = Arc::into_inner(block).filter(|block| block.filled().len() == BLOCK_BYTES);
             let mut spare = spare.unwrap_or_default();
             spare.truncate(0);
-            Ok(Idle { pen, sha256, spare })
+            Ok(IdleEnds { pen, sha256, spare })
         };
         self.ends = Ends::Busy(tokio::spawn(both));
         Ok(())
@@ -217,7 +217,7 @@ impl HashingFile {
     }
 
     /// Waits until the last block is written. Nothing is lost if the wait is given up.
-    async fn take_idle(&mut self) -> io::Result<Idle> {
+    async fn take_idle(&mut self) -> io::Result<IdleEnds> {
         if let Ends::Busy(work) = &mut self.ends {
             let done = work.await;
             self.ends = Ends::Failed;

@@ -12,7 +12,7 @@ use super::held::{Descent, HeldDir, split};
 use super::opened::open_file;
 use super::own::OwnPath;
 use super::stat::RawStat;
-use super::{FolderDir, Moment};
+use super::{FolderDir, HookPoint};
 use crate::disk::NotAFile;
 use crate::entry::EntryPath;
 use crate::record::ContentHash;
@@ -123,8 +123,8 @@ impl FolderDir {
 
     fn hash_into(&self, mut from: impl io::Read, bytes: &mut Vec<u8>) -> io::Result<ContentHash> {
         from.read_to_end(bytes)?;
-        self.at(Moment::Reading)?;
-        self.at(Moment::Copied)?;
+        self.at(HookPoint::Reading)?;
+        self.at(HookPoint::Copied)?;
         Ok(ContentHash(Sha256::digest(&bytes).into()))
     }
 
@@ -147,7 +147,7 @@ impl FolderDir {
         let mut copy =
             options.read(true).write(true).create_new(true).mode(0o600).open(into).map_err(failed)?;
         let copied = self.fill(&mut from, before.size, &mut copy).and_then(|(hash, bytes, is_clone)| {
-            self.at(Moment::Copied)?;
+            self.at(HookPoint::Copied)?;
             copy.rewind()?;
             Ok((hash, bytes, is_clone))
         });

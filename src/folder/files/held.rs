@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::super::MountPoint;
 use super::stat::{DeviceKey, FileKind, FsTraits, RawStat};
-use super::{FolderDir, Moment};
+use super::{FolderDir, HookPoint};
 use crate::entry::composed;
 
 /// Most names of one directory: about 100 MB while it is looked at.
@@ -131,7 +131,7 @@ impl FolderDir {
 
     /// Opens a directory by its path from the root.
     pub(super) fn descend(&self, path: &str) -> io::Result<Descent> {
-        self.at(Moment::Descending)?;
+        self.at(HookPoint::Descending)?;
         if path.is_empty() {
             return Ok(Descent::Open(self.held_root()?));
         }

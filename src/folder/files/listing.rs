@@ -7,7 +7,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use super::held::HeldDir;
 use super::stat::RawStat;
-use super::{FolderDir, Moment};
+use super::{FolderDir, HookPoint};
 use crate::text::folded;
 
 /// Most names that are kept, about 200 bytes each.
@@ -18,7 +18,7 @@ type Folded = HashMap<String, Vec<Box<str>>>;
 
 /// A directory that was listed to the end.
 #[derive(Debug)]
-struct Listing {
+struct DirListing {
     folded: Folded,
     /// In which look it was made, or found to hold still.
     look: u64,
@@ -29,7 +29,7 @@ struct Listing {
 /// Directories that were listed to the end.
 #[derive(Debug, Default)]
 pub(super) struct Listings {
-    by_directory: HashMap<String, Listing>,
+    by_directory: HashMap<String, DirListing>,
     names: usize,
     look: u64,
     began_ms: u64,
@@ -54,7 +54,7 @@ impl FolderDir {
     }
 
     fn list_again(&self, dir: &HeldDir) -> io::Result<()> {
-        self.at(Moment::Listing)?;
+        self.at(HookPoint::Listing)?;
         let before = RawStat::of(dir)?;
         let (mut folded_names, mut count) = (Folded::new(), 0);
         for listed in dir.list()? {
@@ -71,7 +71,7 @@ impl FolderDir {
         // Elsewhere the times of directories are what somebody remembers of them.
         let is_settled = dir.traits.has_inodes && before.seen(dir.traits, None).is_settled(listings.began_ms);
         let (look, before) = (listings.look, is_settled.then_some(before));
-        let listing = Listing { folded: folded_names, look, before };
+        let listing = DirListing { folded: folded_names, look, before };
         let former = listings.by_directory.insert(dir.path.clone(), listing);
         let former: usize = former.map_or(0, |former| former.folded.values().map(Vec::len).sum());
         listings.names = listings.names.saturating_sub(former);

@@ -13,7 +13,7 @@ use super::ignoring::IgnoreRules;
 use super::marker::{FolderGone, MARKER};
 use super::own::OwnPath;
 use super::stat::{FileKind, RawStat};
-use super::{FolderDir, Moment};
+use super::{FolderDir, HookPoint};
 use crate::entry::EntryPath;
 use crate::entry::path::is_own;
 use crate::text::{escaped_name, folded};
@@ -129,7 +129,7 @@ pub(crate) struct LookRules<'a> {
 type Each<'a> = &'a mut dyn FnMut(Sighted) -> ControlFlow<()>;
 
 /// A file or a directory that may have twins.
-struct Candidate {
+struct NameCandidate {
     name: String,
     path: EntryPath,
     stat: RawStat,
@@ -182,7 +182,7 @@ impl FolderDir {
                 return Err(io::Error::other(format!("nothing is mounted on {mount:?}, but something was")));
             }
         };
-        self.at(Moment::Listing)?;
+        self.at(HookPoint::Listing)?;
         let mut names = dir.list()?;
         names.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         if !directory.is_empty() && names.iter().any(|listed| *listed.name == *MARKER.as_bytes()) {
@@ -202,7 +202,7 @@ impl FolderDir {
         }
         let twins = twins_of(&candidates, rules.knows);
         let first = open.len();
-        for (at, Candidate { name: _, path, stat }) in candidates.into_iter().enumerate() {
+        for (at, NameCandidate { name: _, path, stat }) in candidates.into_iter().enumerate() {
             let sighted = if twins[at] {
                 let (name, path) = (path.as_str().to_owned(), Some(path));
                 Sighted::PassedOver { name, path, why: PassedOver::Twin }
@@ -241,7 +241,7 @@ impl FolderDir {
         dir: &HeldDir,
         listed: &ListedName,
         rules: LookRules<'_>,
-        candidates: &mut Vec<Candidate>,
+        candidates: &mut Vec<NameCandidate>,
     ) -> Option<Sighted> {
         let passed = |path: Option<EntryPath>, name: &str, why| {
             Some(Sighted::PassedOver { name: below(&dir.path, name), path, why })
@@ -263,7 +263,7 @@ impl FolderDir {
         let unknown = |error: &io::Error| {
             Some(Sighted::Unknown { name: below(&dir.path, name), why: error.to_string() })
         };
-        match self.at(Moment::Looking).and_then(|()| dir.stat(name)) {
+        match self.at(HookPoint::Looking).and_then(|()| dir.stat(name)) {
             Err(error) => unknown(&error),
             // Whoever misses it asks for it by its path.
             Ok(None) => None,
@@ -272,7 +272,7 @@ impl FolderDir {
             }
             Ok(Some(stat)) => match stat.kind {
                 FileKind::File | FileKind::Directory => {
-                    candidates.push(Candidate { name: name.to_owned(), path, stat });
+                    candidates.push(NameCandidate { name: name.to_owned(), path, stat });
                     None
                 }
                 kind @ (FileKind::Symlink | FileKind::Fifo | FileKind::Socket | FileKind::Device) => {
@@ -284,7 +284,7 @@ impl FolderDir {
 }
 
 /// Which of them have to stay behind another of the same name.
-fn twins_of(candidates: &[Candidate], knows: &dyn Fn(&EntryPath, bool) -> bool) -> Vec<bool> {
+fn twins_of(candidates: &[NameCandidate], knows: &dyn Fn(&EntryPath, bool) -> bool) -> Vec<bool> {
     let mut kept: HashMap<String, usize> = HashMap::with_capacity(candidates.len());
     let mut is_twin = vec![false; candidates.len()];
     for (at, candidate) in candidates.iter().enumerate() {
@@ -294,7 +294,7 @@ fn twins_of(candidates: &[Candidate], knows: &dyn Fn(&EntryPath, bool) -> bool) 
             continue;
         };
         let is_known = |at: usize| {
-            let Candidate { path, stat, .. } = &candidates[at];
+            let NameCandidate { path, stat, .. } = &candidates[at];
             knows(path, stat.kind == FileKind::Directory)
         };
         let loser = if is_known(at) && !is_known(first) { first } else { at };

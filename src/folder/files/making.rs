@@ -13,8 +13,8 @@ use super::own::{NoteId, OwnPath};
 use super::stat::RawStat;
 #[cfg(target_os = "linux")]
 use super::writing::SYNC_EACH_MAX;
-use super::writing::{ContentSource, WriteError, WriteOrder};
-use super::{FolderDir, Moment};
+use super::writing::{NewContent, WriteError, WriteOrder};
+use super::{FolderDir, HookPoint};
 use crate::entry::EntryFile;
 
 /// A file that is made but not in its place.
@@ -132,7 +132,7 @@ impl FolderDir {
             let name = order.name.clone();
             if is_full { WriteError::NoRoom(name) } else { WriteError::Failed(name, error) }
         };
-        self.at(Moment::Making).map_err(failed)?;
+        self.at(HookPoint::Making).map_err(failed)?;
         let flags = OFlags::RDWR.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
         // Who may read the old file may read the new one, and nobody else at any time.
         let mode = match (making.old, making.file.executable) {
@@ -154,37 +154,37 @@ impl FolderDir {
         }
         let stat = Self::dress(&file, making).map_err(failed)?;
         making.made = Some((file, stat));
-        self.at(Moment::Made).map_err(failed)
+        self.at(HookPoint::Made).map_err(failed)
     }
 
     /// Writes the content; `None` where it would go into the reserve.
     fn fill_made(
         &self,
-        content: ContentSource<'_>,
+        content: NewContent<'_>,
         file: &mut File,
         making: &MadeFile<'_>,
         reserve_bytes: u64,
     ) -> io::Result<Option<Poured>> {
-        if let ContentSource::File(source) = content
+        if let NewContent::File(source) = content
             && self.clone_file(source, file)
         {
             return Ok(Some(self.hash_rest(file)?));
         }
         let free = crate::disk::free_of(&rustix::fs::fstatvfs(&making.dir)?).unwrap_or(u64::MAX);
         let size = match content {
-            ContentSource::File(source) => source.metadata()?.len(),
-            ContentSource::Bytes(bytes) => bytes.len() as u64,
+            NewContent::File(source) => source.metadata()?.len(),
+            NewContent::Bytes(bytes) => bytes.len() as u64,
         };
         if free < size.saturating_add(reserve_bytes) {
             return Ok(None);
         }
         let poured = match content {
-            ContentSource::File(source) => {
+            NewContent::File(source) => {
                 let mut source = source.try_clone()?;
                 source.rewind()?;
                 self.pour(&mut source, file)?
             }
-            ContentSource::Bytes(mut bytes) => self.pour(&mut bytes, file)?,
+            NewContent::Bytes(mut bytes) => self.pour(&mut bytes, file)?,
         };
         Ok(Some(poured))
     }

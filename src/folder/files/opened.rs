@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::held::HeldDir;
 use super::stat::{FileKind, RawStat};
-use super::{FolderDir, Moment};
+use super::{FolderDir, HookPoint};
 use crate::disk::NotAFile;
 use crate::record::ContentHash;
 
@@ -94,7 +94,7 @@ impl FolderDir {
                 return Ok(Poured { hash: ContentHash(hasher.finalize().into()), bytes });
             }
             self.check_stop()?;
-            self.at(Moment::Reading)?;
+            self.at(HookPoint::Reading)?;
             hasher.update(&chunk[..filled]);
             each(&chunk[..filled])?;
             bytes += filled as u64;

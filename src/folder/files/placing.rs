@@ -12,7 +12,7 @@ use super::journal::{FolderJournal, JournalNote};
 use super::own::{NoteId, OwnPath, TRASH};
 use super::stat::{FileKind, RawStat};
 use super::writing::sync_dirs;
-use super::{FolderDir, Moment};
+use super::{FolderDir, HookPoint};
 
 /// What came of an action.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,7 +43,7 @@ pub(crate) enum AfterAct {
 
 /// What a file that was taken out is, beside what it was to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Judgement {
+pub(super) enum DiskJudgement {
     Agreed,
     Changed,
     Missing,
@@ -89,10 +89,15 @@ impl FolderDir {
     }
 
     /// Looks at a file that was taken out. An error says nothing about it.
-    pub(super) fn judge(&self, dir: &HeldDir, name: &str, over: Option<&AgreedRow>) -> io::Result<Judgement> {
-        self.at(Moment::Looking)?;
-        let Some(stat) = dir.stat(name)? else { return Ok(Judgement::Missing) };
-        let (FileKind::File, Some(over)) = (stat.kind, over) else { return Ok(Judgement::Changed) };
+    pub(super) fn judge(
+        &self,
+        dir: &HeldDir,
+        name: &str,
+        over: Option<&AgreedRow>,
+    ) -> io::Result<DiskJudgement> {
+        self.at(HookPoint::Looking)?;
+        let Some(stat) = dir.stat(name)? else { return Ok(DiskJudgement::Missing) };
+        let (FileKind::File, Some(over)) = (stat.kind, over) else { return Ok(DiskJudgement::Changed) };
         let agreed = over.disk.as_ref().map(|disk| disk.stat.executable);
         let seen = stat.seen(dir.traits, agreed);
         let judged = match over.came_out(seen, None) {
@@ -102,7 +107,7 @@ impl FolderDir {
             },
             known @ (CameOut::Agreed | CameOut::Changed) => known,
         };
-        Ok(if judged == CameOut::Agreed { Judgement::Agreed } else { Judgement::Changed })
+        Ok(if judged == CameOut::Agreed { DiskJudgement::Agreed } else { DiskJudgement::Changed })
     }
 
     /// Whether a file that is in its place may be what was agreed: it is not read.
@@ -117,10 +122,10 @@ impl FolderDir {
     /// Moves something from a directory into the trash, under the name that is noted. Durable after [`sync_out`](Self::sync_out); a
     /// name that comes back after a power cut is in the journal, or in the way of nobody.
     pub(super) fn move_to_trash(&self, dir: &HeldDir, name: &str, trash: &OwnPath) -> io::Result<()> {
-        self.at(Moment::Trashing)?;
+        self.at(HookPoint::Trashing)?;
         let Some(place) = self.place_of(trash)? else { return Err(io::ErrorKind::NotFound.into()) };
         self.take((dir, name), (&place.dir, &place.name))?;
-        self.at(Moment::Trashed)
+        self.at(HookPoint::Trashed)
     }
 
     /// Makes durable what went from these directories into the trash.

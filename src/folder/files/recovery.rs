@@ -4,7 +4,7 @@ use std::io;
 
 use super::held::{Descent, HeldDir, split};
 use super::journal::{FolderJournal, JournalNote, NoteStep};
-use super::placing::{ActEnd, Judgement};
+use super::placing::{ActEnd, DiskJudgement};
 use super::stat::FileKind;
 use super::{FolderDir, exchange};
 use crate::record::ContentHash;
@@ -97,7 +97,7 @@ impl FolderDir {
             return Ok(None);
         }
         // Before it is taken for ours, whose content may be the same: somebody may have the old one open.
-        if self.judge(dir, name, note.over.as_ref())? == Judgement::Agreed {
+        if self.judge(dir, name, note.over.as_ref())? == DiskJudgement::Agreed {
             self.open_trash(&dir.mount)?;
             self.move_to_trash(dir, name, &note.trash)?;
             return Ok(Some(Recovered::Watched(note.clone().into_old())));
@@ -171,7 +171,7 @@ impl FolderDir {
         };
         let judged = self.judge(&place.dir, &place.name, note.over.as_ref())?;
         let is_replaced = note.step == NoteStep::Write && (!is_free || dir.is_none());
-        if judged == Judgement::Agreed && (is_replaced || note.step == NoteStep::Remove) {
+        if judged == DiskJudgement::Agreed && (is_replaced || note.step == NoteStep::Remove) {
             return Ok(Recovered::Watched(note.clone().into_old()));
         }
         if let Some(dir) = dir.filter(|_| is_free)

@@ -9,10 +9,10 @@ use super::super::{AgreedRow, MountPoint};
 use super::held::{Descent, HeldDir, split};
 use super::journal::{FolderJournal, JournalNote, NoteStep};
 use super::own::{NoteId, OwnPath};
-use super::placing::{ActEnd, AfterAct, Judgement};
+use super::placing::{ActEnd, AfterAct, DiskJudgement};
 use super::stat::FileKind;
 use super::writing::{batch_size, said_again};
-use super::{FolderDir, Moment};
+use super::{FolderDir, HookPoint};
 use crate::entry::{EntryPath, EntryRecord};
 
 /// A file that is to be taken out.
@@ -69,7 +69,7 @@ impl FolderDir {
             }
         }
         let notes: Vec<JournalNote> = taking.iter().map(|(_, taking)| taking.note.clone()).collect();
-        if let Err(error) = journal.note(&notes).and_then(|()| self.at(Moment::Noted)) {
+        if let Err(error) = journal.note(&notes).and_then(|()| self.at(HookPoint::Noted)) {
             for (at, _) in taking.drain(..) {
                 ends[at] = Some(Err(said_again(&error)));
             }
@@ -143,7 +143,7 @@ impl FolderDir {
 
     fn take_out(&self, taking: &TakenOut<'_>, journal: &dyn FolderJournal) -> io::Result<ActEnd> {
         let TakenOut { order, note, dir, name } = taking;
-        self.at(Moment::Placing)?;
+        self.at(HookPoint::Placing)?;
         match self.move_to_trash(dir, name, &note.trash) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ActEnd::LookAgain),
             Err(error) => {
@@ -159,17 +159,17 @@ impl FolderDir {
         let Some(trash) = self.place_of(&note.trash)? else {
             return Err(io::Error::other(format!("it went to {}, which is gone", note.trash)));
         };
-        match self.judge(&trash.dir, &trash.name, Some(order.over)).unwrap_or(Judgement::Changed) {
-            Judgement::Agreed => {
+        match self.judge(&trash.dir, &trash.name, Some(order.over)).unwrap_or(DiskJudgement::Changed) {
+            DiskJudgement::Agreed => {
                 let row = Box::new(AgreedRow { entry: order.entry.clone(), disk: None });
                 Ok(ActEnd::Done { row, after: AfterAct::Watch(Box::new(note.clone().into_old())) })
             }
-            Judgement::Missing => {
+            DiskJudgement::Missing => {
                 let row = Box::new(AgreedRow { entry: order.entry.clone(), disk: None });
                 Ok(ActEnd::Done { row, after: AfterAct::Forget(note.id) })
             }
-            Judgement::Changed => {
-                self.at(Moment::PuttingBack)?;
+            DiskJudgement::Changed => {
+                self.at(HookPoint::PuttingBack)?;
                 match self.give((&trash.dir, &trash.name), (dir, name)) {
                     Ok(()) => Ok(ActEnd::LookAgain),
                     Err(_) => Ok(ActEnd::Salvage(Box::new(note.clone()))),
@@ -192,7 +192,7 @@ impl FolderDir {
         let (directory, new_name) = split(to.as_str());
         let (descent, made_dirs) = self.descend_written(directory, true)?;
         let Descent::Open(new_dir) = descent else { return Ok(false) };
-        self.at(Moment::Placing)?;
+        self.at(HookPoint::Placing)?;
         let renamed = if self.find(&new_dir, new_name)?.is_some() {
             Err(io::Error::from(io::ErrorKind::AlreadyExists))
         } else {

@@ -7,9 +7,9 @@ use super::held::Descent;
 use super::journal::{FolderJournal, JournalNote};
 use super::making::MadeFile;
 use super::own::{NoteId, OwnPath};
-use super::placing::{ActEnd, AfterAct, Judgement};
+use super::placing::{ActEnd, AfterAct, DiskJudgement};
 use super::stat::RawStat;
-use super::{FolderDir, Moment, exchange};
+use super::{FolderDir, HookPoint, exchange};
 
 impl FolderDir {
     /// From the temporary name to the place.
@@ -31,7 +31,7 @@ impl FolderDir {
             }
             Descent::Missing { .. } | Descent::Blocked { .. } | Descent::Unmounted(_) => false,
         };
-        self.at(Moment::Placing)?;
+        self.at(HookPoint::Placing)?;
         if !still {
             return dropped(&making);
         }
@@ -55,7 +55,7 @@ impl FolderDir {
                 }
             }
         };
-        self.at(Moment::Placed)?;
+        self.at(HookPoint::Placed)?;
         let placed = RawStat::of(&file)?;
         let executable = Some(made.file.executable);
         let (planned, placed) =
@@ -106,9 +106,9 @@ impl FolderDir {
                 return Err(error);
             }
         }
-        let judged = self.judge(dir, ready, Some(over)).unwrap_or(Judgement::Changed);
+        let judged = self.judge(dir, ready, Some(over)).unwrap_or(DiskJudgement::Changed);
         match judged {
-            Judgement::Agreed => {
+            DiskJudgement::Agreed => {
                 if self.move_to_trash(dir, ready, &made.note.trash).is_err() {
                     let note = made.note.clone().into_old();
                     let note = JournalNote { trash: made.temporary.clone(), ..note };
@@ -117,9 +117,9 @@ impl FolderDir {
                 Ok(Ok(watch()))
             }
             // Somebody tidied up.
-            Judgement::Missing => Ok(Ok(AfterAct::Forget(made.note.id))),
-            Judgement::Changed => {
-                self.at(Moment::PuttingBack)?;
+            DiskJudgement::Missing => Ok(Ok(AfterAct::Forget(made.note.id))),
+            DiskJudgement::Changed => {
+                self.at(HookPoint::PuttingBack)?;
                 let end = match exchange(self.abilities, dir, ready, name) {
                     Ok(true) => self.retire(made, planned, journal)?,
                     Ok(false) | Err(_) if self.give((dir, ready), (dir, name)).is_ok() => ActEnd::LookAgain,
@@ -177,22 +177,22 @@ impl FolderDir {
             }
             done => done?,
         }
-        self.at(Moment::Trashed)?;
-        let judged = self.judge(out.0, out.1, Some(over)).unwrap_or(Judgement::Changed);
-        if judged == Judgement::Agreed {
+        self.at(HookPoint::Trashed)?;
+        let judged = self.judge(out.0, out.1, Some(over)).unwrap_or(DiskJudgement::Changed);
+        if judged == DiskJudgement::Agreed {
             let placed = self.give((dir, ready), (dir, name));
             if placed.is_ok() {
                 return Ok(Ok(AfterAct::Watch(Box::new(made.note.clone().into_old()))));
             }
         }
-        self.at(Moment::PuttingBack)?;
+        self.at(HookPoint::PuttingBack)?;
         let is_back = self.give(out, (dir, name)).is_ok();
         Self::drop_made(dir, ready, planned)?;
         if is_back || trash.dir.stat(&trash.name)?.is_none() {
             return Ok(Err(ActEnd::LookAgain));
         }
         // Somebody has put another file there.
-        if judged == Judgement::Agreed {
+        if judged == DiskJudgement::Agreed {
             let old = JournalNote { id: NoteId::random(), ..made.note.clone().into_old() };
             journal.note(&[old])?;
             return Ok(Err(ActEnd::LookAgain));

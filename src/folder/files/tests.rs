@@ -127,12 +127,12 @@ impl Desk {
         fs::read_to_string(self.at(name)).ok()
     }
 
-    fn hook(&self, hook: impl FnMut(Moment) -> io::Result<()> + Send + 'static) {
+    fn hook(&self, hook: impl FnMut(HookPoint) -> io::Result<()> + Send + 'static) {
         *self.dir.hook.lock().unwrap() = Some(Box::new(hook));
     }
 
     /// Does something once, at the first moment of this kind.
-    fn once(&self, when: Moment, act: impl FnOnce() + Send + 'static) {
+    fn once(&self, when: HookPoint, act: impl FnOnce() + Send + 'static) {
         let mut act = Some(act);
         self.hook(move |moment| {
             if moment == when
@@ -180,7 +180,7 @@ impl Desk {
             over,
             is_aside: false,
             name: &name,
-            content: ContentSource::Bytes(content),
+            content: NewContent::Bytes(content),
         };
         let mut ends = self.dir.write(&[order], &self.journal, (NOW_MS, 0));
         assert_eq!(ends.len(), 1);

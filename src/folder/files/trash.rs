@@ -11,7 +11,7 @@ use super::FolderDir;
 use super::held::{Descent, below, split};
 use super::journal::JournalNote;
 use super::own::{NoteId, OwnPath, TRASH};
-use super::placing::Judgement;
+use super::placing::DiskJudgement;
 use super::stat::FileKind;
 use crate::entry::EntryPath;
 use crate::record::ContentHash;
@@ -29,7 +29,7 @@ pub(crate) enum OldSight {
 
 /// A file in the trash.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Trashed {
+pub(crate) struct TrashedFile {
     /// Where.
     pub(crate) path: OwnPath,
     /// What its name was, cut if it was long.
@@ -61,9 +61,9 @@ impl FolderDir {
     pub(crate) fn old_file(&self, note: &JournalNote) -> io::Result<OldSight> {
         let Some(place) = self.place_of(&note.trash)? else { return Ok(OldSight::Gone) };
         Ok(match self.judge(&place.dir, &place.name, note.over.as_ref())? {
-            Judgement::Agreed => OldSight::Agreed,
-            Judgement::Changed => OldSight::Changed,
-            Judgement::Missing => OldSight::Gone,
+            DiskJudgement::Agreed => OldSight::Agreed,
+            DiskJudgement::Changed => OldSight::Changed,
+            DiskJudgement::Missing => OldSight::Gone,
         })
     }
 
@@ -76,7 +76,7 @@ impl FolderDir {
         &self,
         mounts: &BTreeSet<MountPoint>,
         (after, until_ms): (Option<&OwnPath>, u64),
-        each: &mut dyn FnMut(Trashed) -> ControlFlow<()>,
+        each: &mut dyn FnMut(TrashedFile) -> ControlFlow<()>,
     ) -> io::Result<()> {
         let root = MountPoint::new();
         let mounts = std::iter::once(&root).chain(mounts.iter().filter(|mount| !mount.is_empty()));
@@ -102,7 +102,7 @@ impl FolderDir {
                 let Some(path) = OwnPath::parse(&below(&dir.path, &name)) else { continue };
                 let (old_name, kind) = (old_name.to_owned(), stat.kind);
                 let stat = stat.seen(dir.traits, None);
-                if each(Trashed { path, name: old_name, at_ms, kind, stat }).is_break() {
+                if each(TrashedFile { path, name: old_name, at_ms, kind, stat }).is_break() {
                     return Ok(());
                 }
             }

@@ -15,7 +15,7 @@ use super::super::AgreedRow;
 use super::held::HeldDir;
 use super::journal::{FolderJournal, JournalNote};
 use super::placing::ActEnd;
-use super::{FolderDir, Moment};
+use super::{FolderDir, HookPoint};
 use crate::entry::{EntryPath, EntryRecord};
 
 /// Files that are acted on at a time, where the process may open enough: each takes two descriptors. What a batch costs is the disk's
@@ -29,7 +29,7 @@ pub(super) const SYNC_EACH_MAX: usize = 8;
 
 /// Where a content comes from.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum ContentSource<'a> {
+pub(crate) enum NewContent<'a> {
     /// A file of the store's, from its beginning. Blocks are shared where they can be; it is never linked.
     File(&'a File),
     /// Small ones.
@@ -47,7 +47,7 @@ pub(crate) struct WriteOrder<'a> {
     pub(crate) is_aside: bool,
     /// The name on the disk: as a look said, else that of the entry.
     pub(crate) name: &'a EntryPath,
-    pub(crate) content: ContentSource<'a>,
+    pub(crate) content: NewContent<'a>,
 }
 
 /// Why a version is not in its place. The disk is as it was.
@@ -105,7 +105,7 @@ impl FolderDir {
             }
         }
         let notes: Vec<JournalNote> = found.iter().map(|(_, place)| place.note.clone()).collect();
-        let written = journal.note(&notes).and_then(|()| self.at(Moment::Noted));
+        let written = journal.note(&notes).and_then(|()| self.at(HookPoint::Noted));
         if let Err(error) = written {
             for (at, place) in found.drain(..) {
                 self.undo_dirs(&place);

@@ -4,7 +4,7 @@ use data_encoding::HEXLOWER;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
-use super::Failure;
+use super::RowsFailure;
 use crate::entry::{EntryHash, EntryPath, EntryRecord, FolderRecord};
 use crate::folder::files::{JournalNote, NoteId, NoteStep, OwnPath};
 use crate::folder::{AgreedRow, FileStat, FolderBrake, OnDisk};
@@ -52,7 +52,7 @@ pub(super) fn record_bytes(entry: &EntryRecord) -> Vec<u8> {
     WireEntry::from(&FolderRecord::Entry(entry.clone())).encode_to_vec()
 }
 
-pub(super) fn record_of(bytes: &[u8]) -> Result<EntryRecord, Failure> {
+pub(super) fn record_of(bytes: &[u8]) -> Result<EntryRecord, RowsFailure> {
     let wire: WireEntry = decode(bytes.to_vec().into())?;
     match FolderRecord::try_from(wire)? {
         FolderRecord::Entry(entry) => Ok(entry),
@@ -89,7 +89,7 @@ pub(super) fn disk_text(disk: &OnDisk) -> String {
     text_of(&disk_fields(disk))
 }
 
-pub(super) fn disk_of(text: &str) -> Result<OnDisk, Failure> {
+pub(super) fn disk_of(text: &str) -> Result<OnDisk, RowsFailure> {
     Ok(disk_from(serde_json::from_str(text)?))
 }
 
@@ -114,11 +114,11 @@ pub(super) fn note_text(note: &JournalNote) -> String {
     text_of(&text)
 }
 
-pub(super) fn note_of(id: NoteId, text: &str) -> Result<JournalNote, Failure> {
+pub(super) fn note_of(id: NoteId, text: &str) -> Result<JournalNote, RowsFailure> {
     let text: NoteText = serde_json::from_str(text)?;
     let record = |hex: &str| record_of(&HEXLOWER.decode(hex.as_bytes())?);
     let own = |path: &str| OwnPath::parse(path).ok_or("the journal names a file that is none of ours");
-    let row = |row: RowText| -> Result<AgreedRow, Failure> {
+    let row = |row: RowText| -> Result<AgreedRow, RowsFailure> {
         Ok(AgreedRow { entry: record(&row.record)?, disk: row.disk.map(disk_from) })
     };
     Ok(JournalNote {
@@ -148,9 +148,9 @@ pub(super) fn brake_text(brake: &FolderBrake) -> String {
     serde_json::json!(text).to_string()
 }
 
-pub(super) fn brake_of(text: &str) -> Result<FolderBrake, Failure> {
+pub(super) fn brake_of(text: &str) -> Result<FolderBrake, RowsFailure> {
     let text: BrakeText = serde_json::from_str(text)?;
-    let hash = |hex: &String| -> Result<EntryHash, Failure> {
+    let hash = |hex: &String| -> Result<EntryHash, RowsFailure> {
         let bytes = HEXLOWER.decode(hex.as_bytes())?;
         Ok(EntryHash(bytes.try_into().map_err(|_| "the brake names what is no entry")?))
     };

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Transaction, params};
 
-use super::{Failure, FolderRows, RowsError};
+use super::{FolderRows, RowsError, RowsFailure};
 use crate::entry::FolderId;
 use crate::library::manage::TakenContents;
 use crate::record::ContentHash;
@@ -121,7 +121,7 @@ pub(super) fn note_placed(
     tx: &Transaction<'_>,
     folder: FolderId,
     contents: impl Iterator<Item = ContentHash>,
-) -> Result<(), Failure> {
+) -> Result<(), RowsFailure> {
     add(tx, folder, contents, PLACED)
 }
 
@@ -130,7 +130,7 @@ fn add(
     folder: FolderId,
     contents: impl Iterator<Item = ContentHash>,
     origin: i64,
-) -> Result<(), Failure> {
+) -> Result<(), RowsFailure> {
     let mut statement = tx.prepare_cached(
         "INSERT INTO folder_contents VALUES (?1, ?2, ?3) \
          ON CONFLICT (folder, content) DO UPDATE SET origin = origin | ?3 WHERE origin & ?3 = 0",

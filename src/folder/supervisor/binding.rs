@@ -10,7 +10,7 @@ use ractor::rpc::CallResult;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::{Asked, FolderError, FoldersMsg, REPORT_WITHIN};
+use super::{FolderError, FoldersMsg, REPORT_WITHIN, ReportSource};
 use crate::entry::{EntryHash, EntryPath, EntryRecord, FolderId, FolderRecord};
 use crate::folder::actor::{FolderMsg, first_report};
 use crate::folder::files::FolderMarker;
@@ -108,13 +108,13 @@ pub(super) fn reported(binding: &FolderBinding, name: String) -> FolderReport {
     FolderReport { name, ..first_report(binding) }
 }
 
-pub(super) async fn reports(asked: Vec<Asked>) -> Vec<FolderReport> {
+pub(super) async fn reports(asked: Vec<ReportSource>) -> Vec<FolderReport> {
     futures::future::join_all(asked.into_iter().map(|one| report(Some(one)))).await
 }
 
 /// What a FolderActor says, or what is known where there is none.
-pub(super) async fn report(asked: Option<Asked>) -> FolderReport {
-    let Some(Asked { binding, name, is_configured: configured, actor, last_error }) = asked else {
+pub(super) async fn report(asked: Option<ReportSource>) -> FolderReport {
+    let Some(ReportSource { binding, name, is_configured: configured, actor, last_error }) = asked else {
         return FolderReport::default();
     };
     if let Some(actor) = actor

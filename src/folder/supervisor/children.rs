@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ractor::{Actor, ActorId, ActorRef, RpcReplyPort};
 
-use super::{Bound, FoldersMsg, FoldersState, binding};
+use super::{BoundFolder, FoldersMsg, FoldersState, binding};
 use crate::actor::policy::{ChildKind, policy};
 use crate::actor::restart::{ExitKind, History, RestartDecision, decide};
 use crate::actor::status::{ASK_GRANDCHILD_LIMIT, ActorDetail, ActorState, ActorStatus, ask};
@@ -34,13 +34,13 @@ impl FoldersState {
             .filter(|binding| !binding.settings.removed)
             .map(|binding| (binding.marker.folder, binding))
             .collect();
-        let is_wanted = |folder: &FolderId, bound: &Bound| {
+        let is_wanted = |folder: &FolderId, bound: &BoundFolder| {
             wanted.get(folder).is_some_and(|binding| is_bound_so(binding, &bound.binding))
         };
         let gone = self.folders.iter().filter(|(folder, bound)| !is_wanted(folder, bound));
         let gone: Vec<FolderId> = gone.map(|(folder, _)| *folder).collect();
         for folder in gone {
-            if let Some(Bound { actor: Some(actor), .. }) = self.folders.remove(&folder) {
+            if let Some(BoundFolder { actor: Some(actor), .. }) = self.folders.remove(&folder) {
                 actor.stop(Some("the folder was removed".into()));
             }
         }
@@ -50,7 +50,7 @@ impl FoldersState {
                 continue;
             }
             let history = History::default();
-            let bound = Bound { binding, actor: None, history, generation: 0, degraded: false };
+            let bound = BoundFolder { binding, actor: None, history, generation: 0, degraded: false };
             self.folders.insert(folder, bound);
             self.start(myself, folder).await;
         }
@@ -76,7 +76,7 @@ impl FoldersState {
     }
 
     pub(super) fn on_exit(&mut self, myself: &ActorRef<FoldersMsg>, who: ActorId, exit: &ExitKind) {
-        let is_it = |bound: &Bound| bound.actor.as_ref().is_some_and(|actor| actor.get_id() == who);
+        let is_it = |bound: &BoundFolder| bound.actor.as_ref().is_some_and(|actor| actor.get_id() == who);
         let folder = self.folders.iter().find(|(_, bound)| is_it(bound)).map(|(folder, _)| *folder);
         if let Some(folder) = folder {
             self.failed(myself, folder, exit);

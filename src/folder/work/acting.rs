@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::contents::TempContent;
 use super::{FolderWork, Observed, WorkError};
 use crate::entry::{EntryHash, EntryPath, EntryRecord, FolderRecord};
-use crate::folder::files::{ActEnd, AfterAct, ContentSource, RemoveOrder, WriteError, WriteOrder};
+use crate::folder::files::{ActEnd, AfterAct, NewContent, RemoveOrder, WriteError, WriteOrder};
 use crate::folder::rows::RowChange;
 use crate::folder::{AgreedRow, DiskSight, FolderAction};
 use crate::record::ContentHash;
@@ -308,8 +308,8 @@ impl FolderWork {
                 is_aside: writing.is_aside,
                 name,
                 content: match content {
-                    TempContent::Small(bytes) => ContentSource::Bytes(bytes),
-                    TempContent::Stored(file) | TempContent::Large(file) => ContentSource::File(file),
+                    TempContent::Small(bytes) => NewContent::Bytes(bytes),
+                    TempContent::Stored(file) | TempContent::Large(file) => NewContent::File(file),
                 },
             })
             .collect();

@@ -7,7 +7,7 @@ use super::contents::io_error;
 use super::{FolderWork, WorkError};
 use crate::entry::EntryHash;
 use crate::folder::files::{
-    FolderJournal as _, JournalNote, NoteStep, OldSight, OwnPath, PutBack, Recovered, Trashed,
+    FolderJournal as _, JournalNote, NoteStep, OldSight, OwnPath, PutBack, Recovered, TrashedFile,
 };
 use crate::folder::rows::RowChange;
 use crate::folder::{DiskSight, MountPoint, PathSight, ReadFile, SeenFile, StoreSight, salvage};
@@ -144,7 +144,7 @@ impl FolderWork {
         }
         let mounts: BTreeSet<MountPoint> =
             self.agreed.values().filter_map(|row| Some(row.disk.as_ref()?.mount.clone())).collect();
-        let mut old: Vec<Trashed> = Vec::new();
+        let mut old: Vec<TrashedFile> = Vec::new();
         let span = (self.purge_after.as_ref(), now_ms.saturating_sub(TRASH_KEPT_MS));
         let listed = self.held()?.trash(&mounts, span, &mut |trashed| {
             old.push(trashed);

@@ -7,7 +7,7 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use bytes::Bytes;
 use futures::StreamExt as _;
 
-use super::reading::{Copied, CopyPlace, READS_MAX};
+use super::reading::{CopyPlace, FileCopy, READS_MAX};
 use super::{FolderWork, WorkError};
 use crate::entry::EntryFile;
 use crate::record::{AssetMeta, AssetRecord, ContentHash};
@@ -33,7 +33,7 @@ pub(super) fn io_error(action: &str) -> impl Fn(io::Error) -> WorkError {
 
 impl FolderWork {
     /// Takes copies into the store; which contents it has then.
-    pub(super) fn ingest(&mut self, copies: Vec<Copied>) -> Result<BTreeSet<ContentHash>, WorkError> {
+    pub(super) fn ingest(&mut self, copies: Vec<FileCopy>) -> Result<BTreeSet<ContentHash>, WorkError> {
         let hashes: BTreeSet<ContentHash> = copies.iter().map(|copied| copied.hash).collect();
         let mut known = HashMap::new();
         for part in hashes.iter().copied().collect::<Vec<_>>().chunks(READS_MAX) {
@@ -77,7 +77,7 @@ impl FolderWork {
     }
 
     /// What the asset of a content is: what is known of it, revived where it was deleted; else new.
-    fn asset_record(&self, known: Option<&AssetRecord>, copied: &Copied) -> AssetRecord {
+    fn asset_record(&self, known: Option<&AssetRecord>, copied: &FileCopy) -> AssetRecord {
         let now_ms = self.context.clock.now_ms();
         match known {
             Some(known) if !known.deleted => known.clone(),
@@ -161,8 +161,8 @@ impl FolderWork {
 }
 
 /// A copy as the store takes it: small ones from memory, others as a durable file.
-fn incoming(copied: Copied) -> io::Result<IncomingContent> {
-    let Copied { copy, hash, bytes: size, .. } = copied;
+fn incoming(copied: FileCopy) -> io::Result<IncomingContent> {
+    let FileCopy { copy, hash, bytes: size, .. } = copied;
     let (mut file, path) = match copy {
         CopyPlace::Memory(bytes) => return Ok(IncomingContent::Bytes(bytes.into())),
         CopyPlace::Beside(file, path) => (file, path),

@@ -8,10 +8,10 @@ use crate::folder::report::FolderProgress;
 
 /// Files that are read or written now, and contents that come.
 #[derive(Debug, Default)]
-pub(crate) struct WorkMeter(Mutex<Measured>);
+pub(crate) struct WorkMeter(Mutex<MeterState>);
 
 #[derive(Debug, Default)]
-struct Measured {
+struct MeterState {
     /// What is done now, and since when.
     now: Option<(FolderProgress, Instant)>,
     /// Since when contents come, and the most that was missing since.
@@ -20,7 +20,7 @@ struct Measured {
 }
 
 impl WorkMeter {
-    fn with<T>(&self, change: impl FnOnce(&mut Measured) -> T) -> T {
+    fn with<T>(&self, change: impl FnOnce(&mut MeterState) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

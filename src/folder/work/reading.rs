@@ -22,7 +22,7 @@ const READ_BYTES_MAX: u64 = 256 << 20;
 /// Threads that read and hash. More than that many disks do not feed.
 const READERS_MAX: usize = 4;
 /// A file that was copied.
-pub(super) struct Copied {
+pub(super) struct FileCopy {
     pub(super) stat: FileStat,
     pub(super) hash: ContentHash,
     pub(super) bytes: u64,
@@ -50,19 +50,19 @@ struct CopyOrder {
 }
 
 impl CopyOrder {
-    fn carry_out(&self, dir: &FolderDir) -> Result<Copied, CopyError> {
+    fn carry_out(&self, dir: &FolderDir) -> Result<FileCopy, CopyError> {
         let (executable, filename) = (Some(self.executable), file_name(&self.name));
         if self.size > SMALL_BYTES_MAX {
             let copied = dir.copy(&self.name, &self.into, executable)?;
-            return Copied::beside(copied, &self.into, self.at_ms, filename);
+            return FileCopy::beside(copied, &self.into, self.at_ms, filename);
         }
         let WholeFile { bytes, stat, hash } = dir.read_whole(&self.name, SMALL_BYTES_MAX, executable)?;
         let (length, copy) = (bytes.len() as u64, CopyPlace::Memory(bytes));
-        Ok(Copied { stat, hash, bytes: length, copy, at_ms: self.at_ms, filename })
+        Ok(FileCopy { stat, hash, bytes: length, copy, at_ms: self.at_ms, filename })
     }
 }
 
-impl Copied {
+impl FileCopy {
     fn beside(copied: CopiedFile, into: &Path, at_ms: u64, filename: String) -> Result<Self, CopyError> {
         let CopiedFile { file, stat, hash, bytes, .. } = copied;
         let path = TempPath::try_from_path(into)
@@ -212,10 +212,10 @@ impl FolderWork {
         &mut self,
         trash: &OwnPath,
         name: &EntryPath,
-    ) -> Result<Option<Copied>, WorkError> {
+    ) -> Result<Option<FileCopy>, WorkError> {
         let (into, at_ms) = (self.temporary_path(), self.now_ms());
         let copied = self.held()?.copy_trashed(trash, &into);
-        match copied.and_then(|copied| Copied::beside(copied, &into, at_ms, file_name(name))) {
+        match copied.and_then(|copied| FileCopy::beside(copied, &into, at_ms, file_name(name))) {
             Ok(copied) => Ok(Some(copied)),
             Err(CopyError::Stopped) => Err(WorkError::Stopped),
             Err(error) => {
@@ -236,7 +236,7 @@ fn file_name(path: &EntryPath) -> String {
 }
 
 /// Copies files on several threads; what comes is in their order.
-fn copy_files(dir: &FolderDir, orders: &[CopyOrder]) -> Vec<Result<Copied, CopyError>> {
+fn copy_files(dir: &FolderDir, orders: &[CopyOrder]) -> Vec<Result<FileCopy, CopyError>> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let readers = cores.min(READERS_MAX).min(orders.len());
     if readers < 2 {

@@ -35,7 +35,7 @@ pub struct StoreChanges {
     pub entries: Vec<StoredEntry>,
 }
 
-struct Changes {
+struct ChangesPage {
     assets: Vec<ChangedAsset>,
     entries: Vec<StoredEntry>,
     /// Up to which number they are all there is.
@@ -300,7 +300,7 @@ impl EmbeddedStore {
     /// The same with the records of folders.
     pub async fn all_changes(&self, since: u64, limit: usize) -> Result<Option<StoreChanges>, StoreError> {
         let changes = self.changes_with_formers(since, limit, true).await?;
-        Ok(changes.map(|Changes { assets, entries, .. }| StoreChanges {
+        Ok(changes.map(|ChangesPage { assets, entries, .. }| StoreChanges {
             assets: assets.into_iter().map(|(asset, _)| asset).collect(),
             entries,
         }))
@@ -311,7 +311,7 @@ impl EmbeddedStore {
         since: u64,
         limit: usize,
         with_entries: bool,
-    ) -> Result<Option<Changes>, StoreError> {
+    ) -> Result<Option<ChangesPage>, StoreError> {
         let limit = limit.clamp(1, FEED_MAX);
         let shared = Arc::clone(&self.0.shared);
         let read = move |conn: &rusqlite::Connection| {
@@ -346,7 +346,7 @@ impl EmbeddedStore {
         }
         let is_full = assets.len() + entries.len() >= limit;
         let end = last.filter(|_| is_full).unwrap_or(totals.last_seq);
-        Ok(Some(Changes { assets, entries, end }))
+        Ok(Some(ChangesPage { assets, entries, end }))
     }
 
     async fn read_feed(&self, since: u64, limit: usize, with_entries: bool) -> Result<FeedPage, StoreError> {
@@ -356,7 +356,7 @@ impl EmbeddedStore {
         };
         let entry =
             |(StoredAsset { seq, record, holding, .. }, formers)| FeedEntry { seq, record, holding, formers };
-        let Changes { assets, entries, end } = changes;
+        let ChangesPage { assets, entries, end } = changes;
         let assets = assets.into_iter().map(entry).collect();
         Ok(FeedPage { entries: assets, folder_records: entries, reset: false, end, store })
     }

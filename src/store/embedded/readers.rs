@@ -49,7 +49,7 @@ pub(super) struct Readers {
 struct Connections {
     count: usize,
     turns: Arc<Semaphore>,
-    idle: Idle,
+    idle: IdleReaders,
 }
 
 /// Searches that wait for a turn.
@@ -64,9 +64,9 @@ impl Others {
 }
 
 /// Connections that are open and not used, and since when.
-type Idle = Arc<Mutex<Vec<(Connection, Instant)>>>;
+type IdleReaders = Arc<Mutex<Vec<(Connection, Instant)>>>;
 
-fn put_back(idle: &Idle, conn: Connection) {
+fn put_back(idle: &IdleReaders, conn: Connection) {
     idle.lock().unwrap_or_else(PoisonError::into_inner).push((conn, Instant::now()));
 }
 

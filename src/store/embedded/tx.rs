@@ -108,7 +108,7 @@ pub(super) enum VerifiedBytes {
 
 /// Content that was deleted or let go.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Trashed {
+pub(super) struct TrashRow {
     pub(super) place: ContentPlace,
     pub(super) size: u64,
 }
@@ -329,7 +329,7 @@ impl Tx<'_> {
     }
 
     /// What the trash has of this hash.
-    pub(super) fn trashed(&self, hash: ContentHash) -> Result<Option<Trashed>, rusqlite::Error> {
+    pub(super) fn trashed(&self, hash: ContentHash) -> Result<Option<TrashRow>, rusqlite::Error> {
         trashed(self.conn, hash)
     }
 
@@ -356,10 +356,10 @@ impl Tx<'_> {
 }
 
 /// What the trash has of this hash.
-pub(super) fn trashed(conn: &Connection, hash: ContentHash) -> Result<Option<Trashed>, rusqlite::Error> {
+pub(super) fn trashed(conn: &Connection, hash: ContentHash) -> Result<Option<TrashRow>, rusqlite::Error> {
     conn.prepare_cached("SELECT content, size FROM trash WHERE hash = ?1")?
         .query_row([hash.0], |row| {
-            Ok(Trashed { place: ContentPlace::from_column(row.get(0)?), size: rows::unsigned(row, 1)? })
+            Ok(TrashRow { place: ContentPlace::from_column(row.get(0)?), size: rows::unsigned(row, 1)? })
         })
         .optional()
 }

@@ -36,7 +36,7 @@ const PAGE: usize = 256;
 /// readers begin again like that where it does not know what they have read. Comments every 15 seconds show that the stream is alive.
 #[utoipa::path(get, path = "/events", tag = "assets",
     params(
-        ("since" = Option<u64>, Query, description = "Changes after this number; from now on when absent"),
+        ("since" = Option<u64>, Query, description = "ChangeStream after this number; from now on when absent"),
         ("Last-Event-ID" = Option<u64>, Header, description = "As `since`, which it overrules; browsers send it by \
             themselves when they reconnect"),
         ("store" = Option<String>, Query, description = "The id of the store that the number is from, as `/status` has it: \
@@ -68,7 +68,7 @@ pub(super) async fn events(
     });
     let is_ours = of.transpose()?.is_none_or(|of| of == id);
     let cursor = since.unwrap_or(*signal.borrow());
-    let changes = Changes {
+    let changes = ChangeStream {
         store: service.store.clone(),
         signal,
         cursor,
@@ -116,7 +116,7 @@ fn in_sequence(changes: StoreChanges) -> VecDeque<Change> {
     all.into()
 }
 
-struct Changes {
+struct ChangeStream {
     store: EmbeddedStore,
     signal: watch::Receiver<u64>,
     cursor: u64,
@@ -126,7 +126,7 @@ struct Changes {
     ended: bool,
 }
 
-impl Changes {
+impl ChangeStream {
     /// The next event, however long it takes; `None` when there will be none.
     async fn next(&mut self) -> Option<Event> {
         loop {

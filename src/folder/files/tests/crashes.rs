@@ -135,7 +135,7 @@ fn a_half_made_file_is_dropped_and_not_salvaged() {
     let desk = Desk::new();
     desk.put("a", "old");
     let row = desk.row("a");
-    desk.hook(|moment| if moment == Moment::Reading { resume_unwind(Box::new(Crash)) } else { Ok(()) });
+    desk.hook(|moment| if moment == HookPoint::Reading { resume_unwind(Box::new(Crash)) } else { Ok(()) });
     let killed = catch_unwind(AssertUnwindSafe(|| desk.write_over("a", b"new", Some(&row))));
     assert!(killed.is_err() && desk.temporaries().len() == 1);
     desk.no_hook();
@@ -154,7 +154,7 @@ fn what_the_store_lost_is_not_dropped() {
     let row = desk.row("a");
     let mut placings = 0;
     desk.hook(move |moment| {
-        placings += usize::from(moment == Moment::Looking);
+        placings += usize::from(moment == HookPoint::Looking);
         if placings == 1 { resume_unwind(Box::new(Crash)) } else { Ok(()) }
     });
     let killed = catch_unwind(AssertUnwindSafe(|| desk.write_over("a", b"new", Some(&row))));

@@ -117,8 +117,8 @@ fn what_cannot_be_listed_is_unknown_and_nothing_else_is() {
     }
     let mut listings = 0;
     desk.hook(move |moment| {
-        listings += usize::from(moment == Moment::Listing);
-        let is_second = moment == Moment::Listing && listings == 3;
+        listings += usize::from(moment == HookPoint::Listing);
+        let is_second = moment == HookPoint::Listing && listings == 3;
         if is_second { Err(io::Error::from_raw_os_error(Errno::IO.raw_os_error())) } else { Ok(()) }
     });
     let (all, end) = desk.look(&IgnoreRules::default(), &nobody);
@@ -130,8 +130,8 @@ fn what_cannot_be_listed_is_unknown_and_nothing_else_is() {
     // A file of which `lstat` says nothing.
     let mut looks = 0;
     desk.hook(move |moment| {
-        looks += usize::from(moment == Moment::Looking);
-        if moment == Moment::Looking && looks == 4 {
+        looks += usize::from(moment == HookPoint::Looking);
+        if moment == HookPoint::Looking && looks == 4 {
             Err(io::ErrorKind::PermissionDenied.into())
         } else {
             Ok(())
@@ -151,8 +151,8 @@ fn a_directory_that_becomes_a_link_in_between_is_unknown() {
         fs::write(to.join("secret"), "x").unwrap();
         let mut descents = 0;
         desk.hook(move |moment| {
-            descents += usize::from(moment == Moment::Descending);
-            if descents == 2 && moment == Moment::Descending {
+            descents += usize::from(moment == HookPoint::Descending);
+            if descents == 2 && moment == HookPoint::Descending {
                 fs::rename(&at, at.with_file_name("b")).unwrap();
                 std::os::unix::fs::symlink(&to, &at).unwrap();
             }
@@ -168,7 +168,7 @@ fn a_marker_that_goes_during_a_look_makes_it_worth_nothing() {
     let desk = Desk::new();
     desk.put("a/1", "x");
     let marker = desk.at(MARKER);
-    desk.once(Moment::Looking, move || fs::remove_file(marker).unwrap());
+    desk.once(HookPoint::Looking, move || fs::remove_file(marker).unwrap());
     let (_, end) = desk.look(&IgnoreRules::default(), &nobody);
     assert!(matches!(end, LookEnd::Gone(FolderGone::NoMarker(_))), "{end:?}");
 }

@@ -14,7 +14,7 @@ fn a_file_steps_aside_and_never_over_another() {
     assert!(!desk.dir.step_aside(&path("none"), &path("e")).unwrap());
     assert!(!desk.dir.step_aside(&path("d"), &path("e")).unwrap());
     let at = desk.at("e");
-    desk.once(Moment::Placing, move || fs::write(at, "3").unwrap());
+    desk.once(HookPoint::Placing, move || fs::write(at, "3").unwrap());
     assert!(!desk.dir.step_aside(&path("c"), &path("e")).unwrap());
     assert_eq!(desk.contents().len(), 3);
 }

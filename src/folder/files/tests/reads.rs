@@ -44,14 +44,14 @@ fn holes_stay_holes() {
 #[test]
 fn a_file_that_is_being_written_is_not_read() {
     type Change = fn(&Path);
-    let changes: [(Moment, Change); 5] = [
-        (Moment::Copied, |at| fs::write(at, "more").unwrap()),
-        (Moment::Copied, |at| save_by_rename(at, "other")),
-        (Moment::Copied, |at| fs::remove_file(at).unwrap()),
-        (Moment::Reading, |at| {
+    let changes: [(HookPoint, Change); 5] = [
+        (HookPoint::Copied, |at| fs::write(at, "more").unwrap()),
+        (HookPoint::Copied, |at| save_by_rename(at, "other")),
+        (HookPoint::Copied, |at| fs::remove_file(at).unwrap()),
+        (HookPoint::Reading, |at| {
             fs::OpenOptions::new().append(true).open(at).unwrap().write_all(b"x").unwrap();
         }),
-        (Moment::Reading, |at| fs::OpenOptions::new().write(true).open(at).unwrap().set_len(1).unwrap()),
+        (HookPoint::Reading, |at| fs::OpenOptions::new().write(true).open(at).unwrap().set_len(1).unwrap()),
     ];
     for (moment, change) in changes {
         let desk = Desk::new();
@@ -67,7 +67,7 @@ fn a_file_that_is_being_written_is_not_read() {
             desk.put("a", small);
             let at = desk.at("a");
             desk.once(moment, move || change(&at));
-            if moment == Moment::Copied {
+            if moment == HookPoint::Copied {
                 let error = desk.dir.read_whole(&path("a"), 1 << 20, None).unwrap_err();
                 assert!(matches!(error, CopyError::Changed(_)), "{error}");
             } else {

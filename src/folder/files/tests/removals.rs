@@ -62,7 +62,7 @@ fn many_go_at_once_and_their_directories_with_them() {
 #[test]
 fn an_edit_at_the_last_moment_is_put_back() {
     for no_replace in [true, false] {
-        for moment in [Moment::Noted, Moment::Placing, Moment::Trashing] {
+        for moment in [HookPoint::Noted, HookPoint::Placing, HookPoint::Trashing] {
             let mut desk = Desk::new();
             desk.dir.abilities.no_replace = no_replace;
             desk.put("d/a", "old");
@@ -85,7 +85,7 @@ fn what_cannot_be_put_back_is_salvaged() {
     let (row, at) = (desk.row("a"), desk.at("a"));
     let mut saves = ["first", "second"].into_iter();
     desk.hook(move |moment| {
-        if matches!(moment, Moment::Placing | Moment::PuttingBack)
+        if matches!(moment, HookPoint::Placing | HookPoint::PuttingBack)
             && let Some(save) = saves.next()
         {
             save_by_rename(&at, save);
@@ -115,7 +115,7 @@ fn what_is_no_file_is_not_taken_out() {
     fs::remove_dir_all(desk.at("a")).unwrap();
     desk.put("a", "old");
     let (row, at) = (desk.row("a"), desk.at("a"));
-    desk.once(Moment::Placing, move || {
+    desk.once(HookPoint::Placing, move || {
         fs::remove_file(&at).unwrap();
         fs::create_dir(&at).unwrap();
         fs::write(at.join("inside"), "x").unwrap();

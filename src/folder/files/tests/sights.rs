@@ -18,9 +18,9 @@ fn gone_is_said_only_where_it_is_certain() {
     assert_eq!(desk.sight("d/a"), gone);
     for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::StaleNetworkFileHandle] {
         desk.dir.begin_look(0);
-        desk.hook(move |moment| if moment == Moment::Listing { Err(kind.into()) } else { Ok(()) });
+        desk.hook(move |moment| if moment == HookPoint::Listing { Err(kind.into()) } else { Ok(()) });
         assert_eq!(desk.sight("d/a"), DiskSight::Unknown);
-        desk.hook(move |moment| if moment == Moment::Descending { Err(kind.into()) } else { Ok(()) });
+        desk.hook(move |moment| if moment == HookPoint::Descending { Err(kind.into()) } else { Ok(()) });
         assert_eq!(desk.sight("d/a"), DiskSight::Unknown);
         desk.no_hook();
     }
@@ -130,7 +130,7 @@ fn what_was_taken_out_costs_no_listing_and_what_held_still_none_in_a_later_look(
     let listed = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&listed);
     desk.hook(move |moment| {
-        count.fetch_add(usize::from(moment == Moment::Listing), Ordering::Relaxed);
+        count.fetch_add(usize::from(moment == HookPoint::Listing), Ordering::Relaxed);
         Ok(())
     });
     let rows: Vec<_> = names.iter().map(|name| desk.row(name)).collect();
@@ -156,7 +156,7 @@ fn what_was_taken_out_costs_no_listing_and_what_held_still_none_in_a_later_look(
     fresh.put("d/a", "x");
     let count = Arc::clone(&listed);
     fresh.hook(move |moment| {
-        count.fetch_add(usize::from(moment == Moment::Listing), Ordering::Relaxed);
+        count.fetch_add(usize::from(moment == HookPoint::Listing), Ordering::Relaxed);
         Ok(())
     });
     for _ in 0..3 {

@@ -81,7 +81,7 @@ fn who_may_execute_is_kept_to_those_who_may_read() {
     let row = desk.row("a");
     let mut entry = entry("a", b"old");
     entry.file.as_mut().unwrap().executable = true;
-    let (name, content) = (path("a"), ContentSource::Bytes(b"old"));
+    let (name, content) = (path("a"), NewContent::Bytes(b"old"));
     let order = WriteOrder { entry: &entry, over: Some(&row), is_aside: false, name: &name, content };
     let end = desk.dir.write(&[order], &desk.journal, (NOW_MS, 0)).remove(0);
     assert!(is_done(&end), "{end:?}");
@@ -102,7 +102,7 @@ fn a_save_at_the_last_moment_is_put_back() {
         },
     ];
     for save in saves {
-        for moment in [Moment::Noted, Moment::Making, Moment::Made, Moment::Placing] {
+        for moment in [HookPoint::Noted, HookPoint::Making, HookPoint::Made, HookPoint::Placing] {
             for desk in desks() {
                 desk.put("a", "old");
                 let (row, at) = (desk.row("a"), desk.at("a"));
@@ -129,7 +129,7 @@ fn a_second_save_while_the_first_is_put_back_is_lost_neither() {
         let (row, at) = (desk.row("a"), desk.at("a"));
         let mut saves = ["first", "second"].into_iter();
         desk.hook(move |moment| {
-            if matches!(moment, Moment::Placing | Moment::PuttingBack)
+            if matches!(moment, HookPoint::Placing | HookPoint::PuttingBack)
                 && let Some(save) = saves.next()
             {
                 save_by_rename(&at, save);
@@ -166,7 +166,7 @@ fn what_takes_the_place_of_the_file_stays() {
         for desk in desks() {
             desk.put("a", "old");
             let (row, at) = (desk.row("a"), desk.at("a"));
-            desk.once(Moment::Placing, move || change(&at));
+            desk.once(HookPoint::Placing, move || change(&at));
             let end = desk.write_over("a", b"new", Some(&row));
             let what = format!("{which} {end:?} {:?} {:?}", desk.dir.abilities, desk.contents());
             assert!(!is_done(&end), "{what}");
@@ -195,7 +195,7 @@ fn a_save_while_a_name_is_given_by_linking_is_not_lost() {
             desk.row(name)
         });
         let at = desk.at(name);
-        desk.once(Moment::Linked, move || save_by_rename(&at, "edited"));
+        desk.once(HookPoint::Linked, move || save_by_rename(&at, "edited"));
         assert!(is_done(&desk.write_over(name, b"new", row.as_ref())));
         assert_eq!(desk.read(name).unwrap(), "edited");
     }
@@ -203,9 +203,9 @@ fn a_save_while_a_name_is_given_by_linking_is_not_lost() {
     let (at, again) = (desk.at("a"), desk.at("a"));
     let mut has_saved = false;
     desk.hook(move |moment| {
-        if moment == Moment::Placing && !std::mem::replace(&mut has_saved, true) {
+        if moment == HookPoint::Placing && !std::mem::replace(&mut has_saved, true) {
             save_by_rename(&at, "second");
-        } else if moment == Moment::Linked {
+        } else if moment == HookPoint::Linked {
             save_by_rename(&again, "third");
         }
         Ok(())
@@ -219,7 +219,7 @@ fn a_save_while_a_name_is_given_by_linking_is_not_lost() {
 fn a_file_that_comes_to_a_free_place_stays() {
     for desk in desks() {
         let at = desk.at("d/a");
-        desk.once(Moment::Placing, move || fs::write(at, "theirs").unwrap());
+        desk.once(HookPoint::Placing, move || fs::write(at, "theirs").unwrap());
         assert_eq!(desk.write_over("d/a", b"new", None).unwrap(), ActEnd::LookAgain);
         assert_eq!(desk.contents().into_iter().collect::<Vec<_>>(), [("d/a".to_owned(), b"theirs".to_vec())]);
     }
@@ -232,7 +232,7 @@ fn a_directory_that_becomes_a_link_leads_nowhere() {
         let (row, at, home) = (desk.row("d/a"), desk.at("d"), desk.tmp.path().join("home"));
         fs::write(home.join("a"), "old").unwrap();
         let (to, kept) = (home.clone(), desk.at("kept"));
-        desk.once(Moment::Made, move || {
+        desk.once(HookPoint::Made, move || {
             fs::rename(&at, kept).unwrap();
             std::os::unix::fs::symlink(to, &at).unwrap();
         });
@@ -265,21 +265,21 @@ fn what_cannot_be_written_leaves_nothing() {
     let order = |content| WriteOrder { entry: &entry, over: None, is_aside: false, name: &name, content };
     let write =
         |content, reserve| desk.dir.write(&[order(content)], &desk.journal, (NOW_MS, reserve)).remove(0);
-    assert!(matches!(write(ContentSource::Bytes(b"content"), u64::MAX), Err(WriteError::NoRoom(_))));
-    assert!(matches!(write(ContentSource::Bytes(b"another"), 0), Err(WriteError::WrongContent(_))));
+    assert!(matches!(write(NewContent::Bytes(b"content"), u64::MAX), Err(WriteError::NoRoom(_))));
+    assert!(matches!(write(NewContent::Bytes(b"another"), 0), Err(WriteError::WrongContent(_))));
     for errno in [Errno::NOSPC, Errno::DQUOT] {
         desk.hook(move |moment| {
-            if moment == Moment::Reading {
+            if moment == HookPoint::Reading {
                 Err(io::Error::from_raw_os_error(errno.raw_os_error()))
             } else {
                 Ok(())
             }
         });
-        assert!(matches!(write(ContentSource::Bytes(b"content"), 0), Err(WriteError::NoRoom(_))));
+        assert!(matches!(write(NewContent::Bytes(b"content"), 0), Err(WriteError::NoRoom(_))));
         desk.no_hook();
     }
     desk.journal.is_broken.store(true, std::sync::atomic::Ordering::Relaxed);
-    assert!(matches!(write(ContentSource::Bytes(b"content"), 0), Err(WriteError::Failed(..))));
+    assert!(matches!(write(NewContent::Bytes(b"content"), 0), Err(WriteError::Failed(..))));
     desk.journal.is_broken.store(false, std::sync::atomic::Ordering::Relaxed);
     assert!(desk.contents().is_empty() && !desk.at("d").exists());
     assert!(desk.journal.all().unwrap().is_empty());
@@ -298,7 +298,7 @@ fn a_disk_that_is_full_keeps_what_it_has() {
     // An entry that says less than its content has is no way around.
     let mut entry = entry("disk/c", &large);
     entry.file.as_mut().unwrap().size = 3;
-    let (name, content) = (path("disk/c"), ContentSource::Bytes(&large));
+    let (name, content) = (path("disk/c"), NewContent::Bytes(&large));
     let order = WriteOrder { entry: &entry, over: None, is_aside: false, name: &name, content };
     let end = desk.dir.write(&[order], &desk.journal, (NOW_MS, 0)).remove(0);
     assert!(matches!(end, Err(WriteError::NoRoom(_))), "{end:?}");
@@ -321,7 +321,7 @@ fn a_batch_ends_in_its_order_and_one_failure_is_its_own() {
             over: None,
             is_aside: false,
             name: &entry.path,
-            content: ContentSource::File(&source),
+            content: NewContent::File(&source),
         })
         .collect();
     let started = std::time::Instant::now();

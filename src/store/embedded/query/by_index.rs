@@ -17,7 +17,7 @@ use super::super::readers::Others;
 use super::super::rows::{self, COLUMNS};
 use super::super::tx::Totals;
 use super::super::types::{ListFilter, ListPage, Order, StoredAsset};
-use super::sources::{Direction, Source, WordsLater, cost};
+use super::sources::{KeySource, ListDirection, WordsLater, cost};
 use super::{LAST_CHAR, Prepared, cut};
 use crate::text::folded;
 
@@ -206,7 +206,7 @@ impl Plan {
     }
 
     /// What to go along. `short` are the records with the short words, where FTS5 was asked for them.
-    fn sources(&self, direction: Direction, short: Option<&[i64]>) -> Vec<Source> {
+    fn sources(&self, direction: ListDirection, short: Option<&[i64]>) -> Vec<KeySource> {
         let sorted = |keys: &[i64]| {
             let mut keys = keys.to_vec();
             keys.sort_unstable();
@@ -214,17 +214,17 @@ impl Plan {
             if direction.is_before(1, 0) {
                 keys.reverse();
             }
-            Source::keys(keys)
+            KeySource::keys(keys)
         };
-        let mut sources: Vec<Source> = self.keys.as_deref().into_iter().chain(short).map(sorted).collect();
+        let mut sources: Vec<KeySource> = self.keys.as_deref().into_iter().chain(short).map(sorted).collect();
         let mut facets: Vec<&Vec<KnownFacet>> = self.facets.iter().collect();
         facets.sort_by_key(|facets| facets.iter().map(|facet| facet.assets).sum::<u64>());
-        sources.extend(facets.into_iter().map(|facets| Source::facets(facets)));
+        sources.extend(facets.into_iter().map(|facets| KeySource::facets(facets)));
         if !self.phrases.is_empty() {
-            sources.push(Source::words(self.phrases.join(" AND "), &self.later, direction));
+            sources.push(KeySource::words(self.phrases.join(" AND "), &self.later, direction));
         }
         if sources.is_empty() {
-            sources.push(Source::all());
+            sources.push(KeySource::all());
         }
         sources
     }
@@ -248,8 +248,8 @@ impl Plan {
 /// Going along the keys of what matches.
 struct Walk<'a> {
     conn: &'a Connection,
-    direction: Direction,
-    sources: Vec<Source>,
+    direction: ListDirection,
+    sources: Vec<KeySource>,
     comparison: Comparison,
     /// Where the next one is looked for, and the last place to look.
     next: i64,
@@ -319,16 +319,16 @@ impl Walk<'_> {
 }
 
 /// A query on its way to a page.
-struct Listing<'a> {
+struct IndexListing<'a> {
     conn: &'a Connection,
-    direction: Direction,
+    direction: ListDirection,
     plan: Plan,
     /// The records with the short words, where FTS5 was asked for them.
     short: Option<Vec<i64>>,
     last: i64,
 }
 
-impl<'a> Listing<'a> {
+impl<'a> IndexListing<'a> {
     fn walk(&self, next: i64) -> Walk<'a> {
         Walk {
             conn: self.conn,
@@ -364,7 +364,7 @@ pub(super) fn page(
     others: &Others,
 ) -> Result<ListPage, rusqlite::Error> {
     let Prepared { order, limit, after, filter, words } = query;
-    let direction = Direction(order);
+    let direction = ListDirection(order);
     let Some(plan) = Plan::of(filter, words, conn, has_words)? else { return Ok(ListPage::default()) };
     let (first, last) = match order {
         Order::NewestFirst => (plan.bounds.1, plan.bounds.0),
@@ -372,7 +372,7 @@ pub(super) fn page(
     };
     let after = after.map(|after| Ok::<_, rusqlite::Error>(direction.after(after.key(conn, order)?)));
     let from = after.transpose()?.filter(|from| direction.is_before(first, *from)).unwrap_or(first);
-    let mut listing = Listing { conn, direction, plan, short: None, last };
+    let mut listing = IndexListing { conn, direction, plan, short: None, last };
     // One more than wanted tells whether there is a next page.
     let (keys, mut walk) = listing.first(from, limit + 1)?;
     let (total, total_is_bound) = match listing.plan.total {

@@ -24,9 +24,9 @@ const WORDS_CHUNK: (usize, usize) = (256, 16_384);
 
 /// Which way a list goes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Direction(pub(super) Order);
+pub(super) struct ListDirection(pub(super) Order);
 
-impl Direction {
+impl ListDirection {
     /// Whether `one` comes before `other` in the list.
     pub(super) fn is_before(self, one: i64, other: i64) -> bool {
         match self.0 {
@@ -53,49 +53,49 @@ impl Direction {
 }
 
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum KeySource {
     /// All live records.
-    All(Chunk),
+    All(KeyChunk),
     /// Those with any of these facets.
-    Facets(Vec<(i64, Chunk)>),
+    Facets(Vec<(i64, KeyChunk)>),
     /// Those that match an expression of FTS5, or would.
     Words(Box<Words>),
     /// These, in the order of the list.
-    Keys(Chunk),
+    Keys(KeyChunk),
 }
 
-impl Source {
+impl KeySource {
     pub(super) fn all() -> Self {
-        Self::All(Chunk::new(TABLE_CHUNK))
+        Self::All(KeyChunk::new(TABLE_CHUNK))
     }
 
     pub(super) fn facets(facets: &[KnownFacet]) -> Self {
-        Self::Facets(facets.iter().map(|facet| (facet.id, Chunk::new(TABLE_CHUNK))).collect())
+        Self::Facets(facets.iter().map(|facet| (facet.id, KeyChunk::new(TABLE_CHUNK))).collect())
     }
 
-    pub(super) fn words(expression: String, later: &WordsLater, direction: Direction) -> Self {
+    pub(super) fn words(expression: String, later: &WordsLater, direction: ListDirection) -> Self {
         let mut matching = later.matching.clone();
         if direction.is_before(1, 0) {
             matching.reverse();
         }
-        let matching = Chunk { keys: matching, is_last: true, ..Chunk::new(TABLE_CHUNK) };
+        let matching = KeyChunk { keys: matching, is_last: true, ..KeyChunk::new(TABLE_CHUNK) };
         Self::Words(Box::new(Words {
             expression,
-            known: Chunk::new(WORDS_CHUNK),
+            known: KeyChunk::new(WORDS_CHUNK),
             later: later.keys.clone(),
             matching,
         }))
     }
 
     pub(super) fn keys(keys: Vec<i64>) -> Self {
-        Self::Keys(Chunk { keys, is_last: true, ..Chunk::new(TABLE_CHUNK) })
+        Self::Keys(KeyChunk { keys, is_last: true, ..KeyChunk::new(TABLE_CHUNK) })
     }
 
     /// The first key that is `target`, or later in the list. No later question may be for an earlier one.
     pub(super) fn seek(
         &mut self,
         conn: &Connection,
-        direction: Direction,
+        direction: ListDirection,
         target: i64,
         spent: &mut u64,
     ) -> Result<Option<i64>, rusqlite::Error> {
@@ -151,16 +151,16 @@ impl WordsLater {
 #[derive(Debug)]
 pub(super) struct Words {
     expression: String,
-    known: Chunk,
+    known: KeyChunk,
     later: Vec<i64>,
-    matching: Chunk,
+    matching: KeyChunk,
 }
 
 impl Words {
     fn seek(
         &mut self,
         conn: &Connection,
-        direction: Direction,
+        direction: ListDirection,
         target: i64,
         spent: &mut u64,
     ) -> Result<Option<i64>, rusqlite::Error> {
@@ -188,7 +188,7 @@ impl Words {
 
 /// Keys that follow each other, of which some were passed.
 #[derive(Debug)]
-pub(super) struct Chunk {
+pub(super) struct KeyChunk {
     keys: Vec<i64>,
     at: usize,
     /// How often somebody asked for one of them.
@@ -199,7 +199,7 @@ pub(super) struct Chunk {
     sizes: (usize, usize),
 }
 
-impl Chunk {
+impl KeyChunk {
     fn new(sizes: (usize, usize)) -> Self {
         Self { keys: Vec::new(), at: 0, asked: 0, is_last: false, size: sizes.0, sizes }
     }
@@ -207,7 +207,7 @@ impl Chunk {
     /// Looks for the target here, or reads the next ones from there on: more where most of them were asked for.
     fn seek(
         &mut self,
-        direction: Direction,
+        direction: ListDirection,
         target: i64,
         (seek_cost, key_cost, spent): (u64, u64, &mut u64),
         read: impl FnOnce(i64, i64) -> Result<Vec<i64>, rusqlite::Error>,
