@@ -152,11 +152,12 @@ fn complete(method: &str, operation: &mut Map<String, Value>) {
             schema.entry("pattern").or_insert_with(|| ID_PATTERN.into());
         }
     }
-    let has_body = operation.contains_key("requestBody");
+    let (has_body, is_secured) = (operation.contains_key("requestBody"), operation.contains_key("security"));
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
     let error = |description: &str| json!({ "description": description });
     let missing = [
         ("400", true, "A parameter or a header is malformed or unknown, or the request names no host."),
+        ("401", is_secured, "The key is missing or wrong."),
         ("408", has_body, "The body stopped arriving."),
         ("413", has_body, "The body is too long."),
         ("415", has_body, "The body is of another media type, or compressed."),

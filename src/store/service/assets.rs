@@ -30,7 +30,6 @@ const LIMIT_MAX: usize = 1_000;
     ),
     responses(
         (status = 200, description = "A page of assets", body = Success<AssetListJson>),
-        (status = 400, description = "A parameter makes no sense", body = ErrorBody),
         (status = 503, description = "`too_busy`: too many others search, or it took too long", body = ErrorBody),
     ))]
 pub(super) async fn list(State(service): ServiceState, params: Params) -> ApiResult<Success<AssetListJson>> {
@@ -59,7 +58,6 @@ pub(super) async fn list(State(service): ServiceState, params: Params) -> ApiRes
     ),
     responses(
         (status = 200, description = "A page of the assets that match", body = Success<AssetListJson>),
-        (status = 400, description = "A parameter makes no sense", body = ErrorBody),
         (status = 503, description = "`too_busy`: too many others search, or it took too long", body = ErrorBody),
     ))]
 pub(super) async fn search(
@@ -92,7 +90,6 @@ pub(super) async fn search(
     responses(
         (status = 200, description = "The asset", body = Success<AssetJson>,
             headers(("ETag" = String, description = "Names this version of the metadata, for `If-Match`"))),
-        (status = 400, description = "No hash", body = ErrorBody),
         (status = 404, description = "`not_found`, or `deleted`", body = ErrorBody),
     ))]
 pub(super) async fn meta(State(service): ServiceState, HashPath(hash): HashPath) -> ApiResult<Response> {
@@ -134,7 +131,6 @@ fn meant_for(headers: &HeaderMap) -> Option<Vec<String>> {
         (status = 404, description = "`not_found`, or `deleted`", body = ErrorBody),
         (status = 412, description = "`changed`: `If-Match` names another version", body = ErrorBody),
         (status = 413, description = "More than 1 MiB of JSON", body = ErrorBody),
-        (status = 415, description = "Not `application/json`", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
@@ -164,7 +160,6 @@ pub(super) async fn edit(
     ),
     responses(
         (status = 200, description = "The tombstone", body = Success<AssetJson>),
-        (status = 400, description = "No hash", body = ErrorBody),
         (status = 409, description = "`in_folder`: a file of a folder has this content", body = ErrorBody),
         (status = 404, description = "`not_found`, or `deleted`", body = ErrorBody),
         (status = 412, description = "`changed`: `If-Match` names another version", body = ErrorBody),

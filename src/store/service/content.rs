@@ -54,7 +54,6 @@ const ENDING_BYTES_MAX: usize = 32;
         (status = 206, description = "The range of it", content_type = "*/*", body = Binary,
             headers(("Content-Range" = String, description = "Which bytes of how many"))),
         (status = 304, description = "It is held already"),
-        (status = 400, description = "No hash", body = ErrorBody),
         (status = 404, description = "`not_found`, `deleted`, or `not_held`: the asset is known, its content is elsewhere", body = ErrorBody),
         (status = 429, description = "`too_many_searches`: so many contents are fetched for others already", body = ErrorBody),
         (status = 504, description = "`not_here_yet`: it did not come in time, and goes on coming", body = ErrorBody),

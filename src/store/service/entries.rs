@@ -69,8 +69,6 @@ pub(super) fn id_of(params: &Params, name: &str) -> ApiResult<Option<[u8; 32]>> 
     responses(
         (status = 200, description = "The entries", content_type = "application/x-protobuf", body = Binary,
             headers(("X-Next-Cursor" = Option<String>, description = "Where the next page begins"))),
-        (status = 400, description = "A parameter makes no sense", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
     ))]
 pub(super) async fn list(State(service): ServiceState, params: Params) -> ApiResult<Response> {
     let query = EntryQuery {
@@ -101,8 +99,6 @@ pub(super) async fn list(State(service): ServiceState, params: Params) -> ApiRes
     ),
     responses(
         (status = 200, description = "The versions", content_type = "application/x-protobuf", body = Binary),
-        (status = 400, description = "A parameter makes no sense", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
     ))]
 pub(super) async fn history(State(service): ServiceState, params: Params) -> ApiResult<Response> {
     let missing =
@@ -132,9 +128,6 @@ pub(super) async fn history(State(service): ServiceState, params: Params) -> Api
     responses(
         (status = 200, description = "The entries", content_type = "application/x-protobuf", body = Binary),
         (status = 400, description = "Not a multiple of 32 bytes", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
-        (status = 413, description = "More than 1000 names", body = ErrorBody),
-        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
     ))]
 pub(super) async fn query(State(service): ServiceState, request: Request) -> ApiResult<Response> {
     let hashes = hash_bodies(request).await?.into_iter().map(EntryHash).collect();
@@ -151,9 +144,6 @@ pub(super) async fn query(State(service): ServiceState, request: Request) -> Api
     responses(
         (status = 200, description = "The entries", content_type = "application/x-protobuf", body = Binary),
         (status = 400, description = "Not a multiple of 32 bytes", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
-        (status = 413, description = "More than 1000 hashes", body = ErrorBody),
-        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
     ))]
 pub(super) async fn with(State(service): ServiceState, request: Request) -> ApiResult<Response> {
     let contents = hash_bodies(request).await?.into_iter().map(ContentHash).collect();
@@ -169,10 +159,6 @@ pub(super) async fn with(State(service): ServiceState, request: Request) -> ApiR
     responses(
         (status = 200, description = "The outcomes", content_type = "application/x-protobuf", body = Binary),
         (status = 400, description = "The body cannot be read", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
-        (status = 408, description = "The body stopped arriving", body = ErrorBody),
-        (status = 413, description = "More than 1000 of them", body = ErrorBody),
-        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
@@ -201,10 +187,6 @@ pub(super) async fn put(State(service): ServiceState, request: Request) -> ApiRe
     responses(
         (status = 200, description = "The outcomes", content_type = "application/x-protobuf", body = Binary),
         (status = 400, description = "The body cannot be read", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
-        (status = 408, description = "The body stopped arriving", body = ErrorBody),
-        (status = 413, description = "More than 1000 of them", body = ErrorBody),
-        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]

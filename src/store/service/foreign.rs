@@ -39,8 +39,6 @@ fn named(params: &Params) -> ApiResult<(FolderId, LibraryId)> {
     security(("sync_key" = [])),
     responses(
         (status = 200, description = "The folders", content_type = "application/x-protobuf", body = Binary),
-        (status = 400, description = "A parameter that there is not", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
     ))]
 pub(super) async fn list(State(service): ServiceState, _: Params) -> ApiResult<Response> {
     let all = service.store.foreign_folders().await?.into_iter();
@@ -59,8 +57,6 @@ pub(super) async fn list(State(service): ServiceState, _: Params) -> ApiResult<R
     ),
     responses(
         (status = 200, description = "Where it comes from", content_type = "application/x-protobuf", body = Binary),
-        (status = 400, description = "An id that makes no sense", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
@@ -85,8 +81,6 @@ pub(super) async fn claim(State(service): ServiceState, params: Params) -> ApiRe
     ),
     responses(
         (status = 204, description = "Nothing of it is here"),
-        (status = 400, description = "An id that makes no sense", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
     ))]
 pub(super) async fn forget(State(service): ServiceState, params: Params) -> ApiResult<StatusCode> {

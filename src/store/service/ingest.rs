@@ -52,9 +52,7 @@ const UNACCOUNTED_BYTES_MAX: u64 = BODY_BYTES_MAX as u64 + (512 << 10);
             body = Success<IngestedJson>),
         (status = 400, description = "`file_missing`, `file_repeated`, `invalid_metadata`, `invalid_multipart`",
             body = ErrorBody),
-        (status = 408, description = "The body stopped arriving", body = ErrorBody),
         (status = 413, description = "More than 1 MiB besides the file", body = ErrorBody),
-        (status = 415, description = "Not `multipart/form-data`", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full, or has no room for so much", body = ErrorBody),
     ))]
@@ -95,7 +93,6 @@ pub(super) async fn ingest(State(service): ServiceState, request: Request) -> Ap
         (status = 400, description = "`invalid_json`, `invalid_metadata`, or no hash", body = ErrorBody),
         (status = 404, description = "`not_found`, `deleted` or `not_held`: upload it", body = ErrorBody),
         (status = 413, description = "More than 1 MiB of JSON", body = ErrorBody),
-        (status = 415, description = "Not `application/json`", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full, or has no room for content of this size", body = ErrorBody),
     ))]

@@ -78,7 +78,6 @@ pub(super) async fn begin(
     ),
     responses(
         (status = 200, description = "A page of damaged contents, and what became of them", body = Success<FindingsJson>),
-        (status = 400, description = "A parameter makes no sense", body = ErrorBody),
     ))]
 pub(super) async fn findings(
     State(service): ServiceState,
@@ -104,7 +103,6 @@ pub(super) async fn findings(
     params(("limit" = Option<u64>, Query, minimum = 1, description = "How many: 1000 unless given, and at most")),
     responses(
         (status = 200, description = "Damaged contents", body = Success<Vec<ScrubFinding>>),
-        (status = 400, description = "A parameter makes no sense", body = ErrorBody),
     ))]
 pub(super) async fn damaged(
     State(service): ServiceState,

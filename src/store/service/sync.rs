@@ -73,8 +73,6 @@ pub(super) async fn require_key(State(service): ServiceState, request: Request, 
                 ("X-Feed-End" = Option<u64>, description = "Up to which number the page has all there is: go on from there"),
                 ("X-Store-Id" = String, description = "Which store this is; a new one has another id"),
             )),
-        (status = 400, description = "A parameter makes no sense", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
     ))]
 pub(super) async fn feed(
     State(service): ServiceState,
@@ -124,7 +122,6 @@ pub(super) async fn feed(
     responses(
         (status = 200, description = "The records", content_type = "application/x-protobuf", body = Binary),
         (status = 400, description = "No hash, or too many", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
     ))]
 pub(super) async fn records(State(service): ServiceState, params: Params) -> ApiResult<Response> {
     let hashes = params.hashes("hash", QUERY_HASHES_MAX)?;
@@ -141,9 +138,6 @@ pub(super) async fn records(State(service): ServiceState, params: Params) -> Api
     responses(
         (status = 200, description = "The records", content_type = "application/x-protobuf", body = Binary),
         (status = 400, description = "Not a multiple of 32 bytes", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
-        (status = 413, description = "More than 1000 hashes", body = ErrorBody),
-        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
     ))]
 pub(super) async fn query_records(State(service): ServiceState, request: Request) -> ApiResult<Response> {
     let hashes = hashes_of(request).await?;
@@ -181,8 +175,6 @@ pub(super) async fn hash_bodies(request: Request) -> ApiResult<Vec<[u8; 32]>> {
         (status = 200, description = "The content", content_type = "application/octet-stream", body = Binary),
         (status = 206, description = "The range of it", content_type = "application/octet-stream", body = Binary,
             headers(("Content-Range" = String, description = "Which bytes of how many"))),
-        (status = 400, description = "No hash", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
         (status = 404, description = "`not_found`, `deleted`, or `not_held`", body = ErrorBody),
         (status = 416, description = "The range lies outside the content", body = ErrorBody),
         (status = 500, description = "`corrupt`: the stored bytes are damaged", body = ErrorBody),
@@ -208,10 +200,6 @@ pub(super) async fn content(
     responses(
         (status = 200, description = "The outcomes", content_type = "application/x-protobuf", body = Binary),
         (status = 400, description = "The body cannot be read", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
-        (status = 408, description = "The body stopped arriving", body = ErrorBody),
-        (status = 413, description = "More than 1000 assets", body = ErrorBody),
-        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
@@ -230,10 +218,6 @@ pub(super) async fn ingest(State(service): ServiceState, request: Request) -> Ap
     responses(
         (status = 200, description = "The outcomes", content_type = "application/x-protobuf", body = Binary),
         (status = 400, description = "The body cannot be read", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
-        (status = 408, description = "The body stopped arriving", body = ErrorBody),
-        (status = 413, description = "More than 1000 records", body = ErrorBody),
-        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
@@ -252,10 +236,6 @@ pub(super) async fn apply(State(service): ServiceState, request: Request) -> Api
     responses(
         (status = 200, description = "The outcomes", content_type = "application/x-protobuf", body = Binary),
         (status = 400, description = "The body cannot be read", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
-        (status = 408, description = "The body stopped arriving", body = ErrorBody),
-        (status = 413, description = "More than 1000 records", body = ErrorBody),
-        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
@@ -274,9 +254,6 @@ pub(super) async fn take_absent(State(service): ServiceState, request: Request) 
     responses(
         (status = 200, description = "The outcomes", content_type = "application/x-protobuf", body = Binary),
         (status = 400, description = "Not a multiple of 32 bytes", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
-        (status = 413, description = "More than 1000 hashes", body = ErrorBody),
-        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
@@ -295,9 +272,6 @@ pub(super) async fn let_go(State(service): ServiceState, request: Request) -> Ap
     responses(
         (status = 200, description = "The outcomes", content_type = "application/x-protobuf", body = Binary),
         (status = 400, description = "Not a multiple of 32 bytes", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
-        (status = 413, description = "More than 1000 hashes", body = ErrorBody),
-        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
@@ -332,10 +306,6 @@ fn result((hash, outcome): (ContentHash, ItemOutcome)) -> IngestResult {
     responses(
         (status = 200, description = "What was changed", content_type = "application/x-protobuf", body = Binary),
         (status = 400, description = "The body cannot be read", body = ErrorBody),
-        (status = 401, description = "The key is missing or wrong", body = ErrorBody),
-        (status = 408, description = "The body stopped arriving", body = ErrorBody),
-        (status = 413, description = "More than 1000 of them", body = ErrorBody),
-        (status = 415, description = "Not `application/x-protobuf`", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]

@@ -71,7 +71,6 @@ impl From<TrashPage> for TrashJson {
     ),
     responses(
         (status = 200, description = "A page of the trash", body = Success<TrashJson>),
-        (status = 400, description = "A parameter makes no sense", body = ErrorBody),
     ))]
 pub(super) async fn list_trash(
     State(service): ServiceState,
@@ -89,7 +88,6 @@ pub(super) async fn list_trash(
     params(("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits")),
     responses(
         (status = 200, description = "The asset as it is now; one that was not in the trash is as it was", body = Success<AssetJson>),
-        (status = 400, description = "No hash", body = ErrorBody),
         (status = 404, description = "`not_found`, or `not_in_trash`", body = ErrorBody),
         (status = 503, description = "The store is read-only", body = ErrorBody),
         (status = 507, description = "The disk is full", body = ErrorBody),
