@@ -6,10 +6,12 @@ pub mod description;
 pub mod envelope;
 pub mod extract;
 pub mod guard;
+mod listener;
 pub mod serve;
 pub mod server;
 pub(crate) mod sse;
 
 pub use envelope::{ApiError, ApiResult};
-pub use serve::{Closing, ListenError, ServeLimits, SharedListener, serve, serve_within};
+pub use listener::{ListenError, SharedListener};
+pub use serve::{Closing, ServeLimits, serve, serve_within};
 pub use server::ServerTask;

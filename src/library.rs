@@ -11,6 +11,7 @@ mod asides;
 mod codec;
 mod entries;
 pub mod epoch;
+pub mod error;
 pub mod filter;
 pub mod folder_share;
 mod index;

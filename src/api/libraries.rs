@@ -16,11 +16,12 @@ use crate::http::envelope::Success;
 use crate::http::extract::{JsonBody, OptionalJsonBody, Params, PathText, parse_endpoint_id, parse_hash};
 use crate::http::{ApiError, ApiResult};
 use crate::library::actor::LibraryMsg;
+use crate::library::error::LibraryError;
 use crate::library::filter::FilterSpec;
 use crate::library::manage::{Invitation, Revoke};
 use crate::library::registry::DeviceStanding;
 use crate::library::report::{
-    DeviceReport, Invited, LibraryDetail, LibraryError, LibrarySize, Preview, Released, UnreleasedReport,
+    DeviceReport, Invited, LibraryDetail, LibrarySize, Preview, Released, UnreleasedReport,
 };
 use crate::library::ticket::{Access, LibraryId};
 use crate::peer::messages::PeersMsg;

@@ -88,13 +88,6 @@ pub struct EntryFile {
     pub executable: bool,
 }
 
-impl EntryFile {
-    /// Whether a disk that shows one shows the other: times do not count.
-    pub fn is_alike(&self, other: &Self) -> bool {
-        (self.target, self.executable) == (other.target, other.executable)
-    }
-}
-
 /// A version that was seen: with all that its writer made earlier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SeenVersion {

@@ -7,10 +7,9 @@
 //! the client gets to see the answer rather than a reset.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -31,7 +30,6 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -49,8 +47,6 @@ mod slow;
 
 pub use self::places::ServeLimits;
 
-/// Clients that wait to be accepted.
-const BACKLOG: i32 = 1024;
 /// How long a client may take for the head of a request, and how long an idle connection stays open. Longer than
 /// clients and proxies keep theirs (a minute, as a rule), so that they do not send a request into a connection that is
 /// just closing.
@@ -88,98 +84,6 @@ impl<S: Sync> FromRequestParts<S> for Closing {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
         Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
     }
-}
-
-/// An address at which nobody can listen.
-#[derive(Debug)]
-pub struct ListenError {
-    pub addr: SocketAddr,
-    /// What the system said.
-    pub source: io::Error,
-}
-
-impl fmt::Display for ListenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { addr, source } = self;
-        if source.kind() == io::ErrorKind::AddrInUse {
-            write!(f, "{addr} is in use")
-        } else {
-            write!(f, "cannot listen on {addr}: {source}")
-        }
-    }
-}
-
-impl std::error::Error for ListenError {}
-
-/// A bound, listening socket that outlives any server on it. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct SharedListener {
-    pub(crate) listener: Arc<std::net::TcpListener>,
-    pub(crate) limits: ServeLimits,
-}
-
-impl SharedListener {
-    /// Binds `addr`; port 0 takes a free one. `[::]` takes IPv4, too, whatever the system does by default.
-    ///
-    /// # Errors
-    /// The port is in use (and of which family), the address is not ours.
-    pub fn bind(addr: SocketAddr) -> Result<Self, ListenError> {
-        let takes_both = addr.is_ipv6() && addr.ip().is_unspecified();
-        let listener = listen_on(addr, !takes_both).and_then(|socket| {
-            socket.set_nonblocking(true)?;
-            Ok(Self { listener: Arc::new(socket.into()), limits: ServeLimits::default() })
-        });
-        listener.map_err(|source| {
-            // Where IPv6 alone can be had, IPv4 is to blame.
-            let is_of_ipv4 =
-                takes_both && source.kind() == io::ErrorKind::AddrInUse && listen_on(addr, true).is_ok();
-            let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port()));
-            ListenError { addr: if is_of_ipv4 { ipv4 } else { addr }, source }
-        })
-    }
-
-    /// The same for clients that may use so much.
-    #[must_use]
-    pub fn within(self, limits: ServeLimits) -> Self {
-        Self { limits, ..self }
-    }
-
-    /// The address in use, with the port that was taken.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
-    /// The URL under which it is reached from this machine.
-    pub fn local_url(&self) -> io::Result<String> {
-        let mut addr = self.local_addr()?;
-        if addr.ip().is_unspecified() {
-            addr.set_ip(match addr {
-                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-            });
-        }
-        Ok(format!("http://{addr}"))
-    }
-
-    /// A duplicate for one server; dropping it leaves this one open.
-    ///
-    /// # Errors
-    /// What the system says: typically too many open files.
-    pub fn duplicate(&self) -> io::Result<tokio::net::TcpListener> {
-        tokio::net::TcpListener::from_std(self.listener.try_clone()?)
-    }
-}
-
-fn listen_on(addr: SocketAddr, one_family: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(one_family)?;
-    }
-    // Connections of a process that has ended stay known to the system for a while; they keep no port.
-    socket.set_reuse_address(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket)
 }
 
 /// Serves until `shutdown` resolves, then lets answers that are under way finish: event streams end at once, the rest

@@ -10,7 +10,8 @@ use futures::FutureExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::serve::{SharedListener, serve_within};
+use super::listener::SharedListener;
+use super::serve::serve_within;
 
 /// A running server with its connections; dropping it closes them.
 #[derive(Debug)]

@@ -13,12 +13,12 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use super::error::LibraryError;
 use super::filter::FilterSpec;
 use super::manage::{Invitation, Manager, Revoke};
 use super::registry::DeviceStanding;
 use super::report::{
-    DeviceReport, Invited, LibraryDetail, LibraryError, LibraryReport, LibrarySize, Preview, Released,
-    UnreleasedReport,
+    DeviceReport, Invited, LibraryDetail, LibraryReport, LibrarySize, Preview, Released, UnreleasedReport,
 };
 use super::ticket::LibraryId;
 use super::{Libraries, Library};

@@ -6,6 +6,7 @@
 mod asides;
 mod folders;
 mod joining;
+mod members;
 #[cfg(test)]
 mod tests;
 mod tickets;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use iroh::{EndpointAddr, EndpointId};
+use iroh::EndpointId;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -22,10 +23,11 @@ use zeroize::Zeroizing;
 
 pub use self::folders::TakenContents;
 pub use self::tickets::{Invitation, Revoke};
+use super::error::LibraryError;
 use super::filter::{Filter, FilterSpec};
 use super::private::Private;
-use super::registry::{Device, DeviceStanding, Kept, Registry};
-use super::report::{DeviceReport, LibraryDetail, LibraryError, LibraryReport, LibrarySize};
+use super::registry::{Kept, Registry};
+use super::report::{LibraryDetail, LibraryReport, LibrarySize};
 use super::revocation::{FRESH_WITHIN_SECS_MAX, FRESH_WITHIN_SECS_MIN, Revocations, SignedRevocations};
 use super::sharing::Sharing;
 use super::ticket::{Access, LibraryId, Subject, Terms, Ticket};
@@ -33,7 +35,6 @@ use super::{Libraries, Library, SharedLibrary};
 use crate::clock::{Clock, now_ms};
 use crate::discovery::address_book::AddressBook;
 use crate::discovery::candidates::Candidates;
-use crate::discovery::channel::Channel;
 use crate::net::gate::Gate;
 use crate::record::ContentHash;
 use crate::store::{FeedEntry, ItemOutcome, StoreError, StoreRef};
@@ -329,60 +330,6 @@ impl Manager {
             while let Err(error) = self.store.want(some.to_vec()).await {
                 tracing::debug!(%error, "the store does not take what is wanted; trying again");
                 sleep(RETRY).await;
-            }
-        }
-    }
-
-    /// Has members looked for.
-    pub fn dial(&self, addrs: Vec<EndpointAddr>) {
-        for addr in addrs.into_iter().filter(|addr| addr.id != self.own_id) {
-            self.members.found(addr, Channel::Library);
-        }
-    }
-
-    /// Decides about an endpoint.
-    pub async fn decide(&self, id: EndpointId, standing: DeviceStanding) -> Result<(), LibraryError> {
-        let device = Device { endpoint_id: id.to_string(), name: String::new(), standing, at_ms: now_ms() };
-        self.registry(move |registry| registry.set_device(&device)).await?;
-        self.libraries.set_standing(id, standing);
-        self.gate.enforce(&id);
-        Ok(())
-    }
-
-    /// Every endpoint that was decided about, or waits.
-    pub async fn devices(&self) -> Result<Vec<DeviceReport>, LibraryError> {
-        let devices = self.registry(Registry::devices).await?;
-        Ok(devices.into_iter().map(DeviceReport::from).collect())
-    }
-
-    /// Writes down which members were in sync lately.
-    ///
-    /// # Errors
-    /// A registry that does not work; the news are lost then, and come again.
-    pub async fn write_news(&self) -> Result<(), LibraryError> {
-        for library in self.libraries.shared() {
-            let Some(shared) = library.shared() else { continue };
-            let (id, news) = (shared.id(), shared.take_news());
-            if !news.is_empty() {
-                let write = move |registry: &Registry| {
-                    news.iter().try_for_each(|member| registry.remember(id, member))
-                };
-                self.registry(write).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Has members of joined libraries looked for, where none is connected.
-    pub fn look_for_members(&self) {
-        for library in self.libraries.shared() {
-            let Some(shared) = library.shared() else { continue };
-            if shared.key().is_some() || shared.is_connected() {
-                continue;
-            }
-            match shared.check_own(self.own_id, now_ms()) {
-                Ok(()) => self.dial(shared.ticket().addrs),
-                Err(why) => shared.set_refused(why.to_string()),
             }
         }
     }

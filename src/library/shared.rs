@@ -116,6 +116,10 @@ impl SharedLibrary {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn locked_ticket(&self) -> MutexGuard<'_, Ticket> {
+        self.ticket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes over what was known of the library before our ticket was replaced.
     pub fn adopt(&self, before: &Self) {
         let (list, private) = (before.dated_revocations(), before.private());
@@ -181,7 +185,7 @@ impl SharedLibrary {
     }
 
     pub fn ticket(&self) -> Ticket {
-        self.ticket.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.locked_ticket().clone()
     }
 
     /// What belongs to it.
@@ -194,14 +198,10 @@ impl SharedLibrary {
         self.access
     }
 
-    /// Replaces our own ticket by a newer one that allows the same.
-    pub fn set_ticket(&self, ticket: Ticket) {
-        *self.ticket.lock().unwrap_or_else(PoisonError::into_inner) = ticket;
-    }
-
-    /// As [`SharedLibrary::set_ticket`] with [`SharedLibrary::revoke`], at once: one without the other knows another key.
+    /// Takes in a list, and our own ticket where it is replaced by one that allows the same, at once: one without the other knows another
+    /// key.
     pub fn begin_epoch(&self, ticket: Option<Ticket>, list: SignedRevocations) {
-        let mut own = self.ticket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = self.locked_ticket();
         if let Some(ticket) = ticket {
             *own = ticket;
         }
@@ -210,7 +210,7 @@ impl SharedLibrary {
 
     /// The keys that prove membership in a session, as far as our ticket and the newest list of revocations tell them.
     pub fn session_keys(&self) -> SessionKeys {
-        let ticket = self.ticket.lock().unwrap_or_else(PoisonError::into_inner);
+        let ticket = self.locked_ticket();
         let state = self.state();
         SessionKeys::of(&ticket, state.revocations.as_ref().map(|signed| &signed.list))
     }
@@ -235,7 +235,7 @@ impl SharedLibrary {
 
     /// How old the newest list is that we know, and how old it may be.
     pub fn freshness(&self, now_ms: u64) -> Freshness {
-        let by_ticket = self.ticket.lock().unwrap_or_else(PoisonError::into_inner).claims().fresh_within_ms;
+        let by_ticket = self.locked_ticket().claims().fresh_within_ms;
         let state = self.state();
         let list = state.revocations.as_ref().map(|signed| &signed.list);
         Freshness::of(list, state.dates, by_ticket, now_ms)
@@ -312,11 +312,8 @@ impl SharedLibrary {
 
     /// Whether this endpoint is known to take part: our ticket names it, or its own ticket held and was not revoked.
     pub fn leads_to(&self, id: &EndpointId) -> bool {
-        if self.ticket.lock().unwrap_or_else(PoisonError::into_inner).addrs.iter().any(|addr| addr.id == *id)
-        {
-            return true;
-        }
-        self.serial_of(id).is_some()
+        let is_named = self.locked_ticket().addrs.iter().any(|addr| addr.id == *id);
+        is_named || self.serial_of(id).is_some()
     }
 
     /// Members that were in sync since the last call.

@@ -225,7 +225,9 @@ impl ClientPlace {
                 if let Some(Occupant { does: Activity::Waits { since, .. }, .. }) = table.get_mut(&self.id) {
                     *since = Instant::now();
                 }
-                return Err(too_many_bodies());
+                let message = "too many requests with a body are under way";
+                let hint = "wait until some have ended, and send it again";
+                return Err(too_many("too_many_uploads", message, hint));
             }
         }
         if let Some(own) = table.get_mut(&self.id) {
@@ -259,7 +261,8 @@ impl ClientPlace {
         let is_full = address != Address::ThisMachine
             && (of_others >= all.saturating_sub(share).max(1) || (open >= all / 2 && of_client >= share));
         if is_full || open >= all {
-            return Err(too_many_streams());
+            let hint = "close one of them and try again, or ask for changes from time to time";
+            return Err(too_many("too_many_streams", "too many event streams are open", hint));
         }
         if let Some(own) = table.get_mut(&self.id) {
             own.does = Activity::Follows;
@@ -289,8 +292,9 @@ impl ClientPlace {
         if !is_ours {
             return Ok(());
         }
-        make_room(&mut table, all - all / 8, |other| other.address != Address::ThisMachine)
-            .ok_or_else(too_many_clients)?;
+        make_room(&mut table, all - all / 8, |other| other.address != Address::ThisMachine).ok_or_else(
+            || too_many("too_many_clients", "too many clients are connected", "try again in a moment"),
+        )?;
         if let Some(own) = table.get_mut(&self.id) {
             own.address = Address::Other(Ipv4Addr::UNSPECIFIED.into());
         }
@@ -298,21 +302,8 @@ impl ClientPlace {
     }
 }
 
-fn too_many_bodies() -> ApiError {
-    let hint = "wait until some have ended, and send it again";
-    let message = "too many requests with a body are under way";
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_uploads", message, hint)
-}
-
-fn too_many_clients() -> ApiError {
-    let message = "too many clients are connected";
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_clients", message, "try again in a moment")
-}
-
-fn too_many_streams() -> ApiError {
-    let hint = "close one of them and try again, or ask for changes from time to time";
-    let message = "too many event streams are open";
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message, hint)
+fn too_many(code: &'static str, message: &str, hint: &str) -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message, hint)
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{Manager, PAGE};
 use crate::library::AsideNews;
+use crate::library::error::LibraryError;
 use crate::library::registry::Registry;
-use crate::library::report::LibraryError;
 use crate::record::ContentHash;
 use crate::store::{FeedEntry, TOMBSTONES_KEPT_MS};
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::Manager;
 use crate::clock::{Doubt, OFF_MAX_MS};
+use crate::library::error::LibraryError;
 use crate::library::filter::Filter;
 use crate::library::private::Private;
-use crate::library::report::LibraryError;
 use crate::library::sharing::Sharing;
 use crate::library::ticket::{Access, Ticket};
 use crate::library::{Library, SharedLibrary};

@@ -12,8 +12,9 @@ use crate::clock::now_ms;
 use crate::identity::Key;
 use crate::library::Library;
 use crate::library::epoch::{Epoch, SURVIVORS_MAX};
+use crate::library::error::LibraryError;
 use crate::library::registry::SealingKey;
-use crate::library::report::{Invited, LibraryError, LibrarySize, Preview};
+use crate::library::report::{Invited, LibrarySize, Preview};
 use crate::library::revocation::{Revocations, SERIALS_MAX, SignedRevocations};
 use crate::library::ticket::{Access, CLOCKS_APART_MAX_MS, LibraryId, Subject, Terms, Ticket};
 
