@@ -1,8 +1,9 @@
 //! What is known of one path at one moment: on the disk, in the table of what was agreed, and in the store. The plan decides by these
 //! three alone.
 
-use crate::entry::EntryPath;
-use crate::entry::{EntryAuthor, EntryFile, EntryRecord, FolderId};
+use serde::{Deserialize, Serialize};
+
+use crate::entry::{EntryAuthor, EntryFile, EntryPath, EntryRecord, FolderId};
 use crate::record::ContentHash;
 
 /// A file that was written less than this before it was read may change once more without showing it: some file systems keep times in
@@ -13,7 +14,7 @@ pub(crate) const SETTLED_AFTER_MS: u64 = 2_000;
 /// Where inodes and change times mean nothing (network file systems) they are 0: a file that is moved over another of the same size and
 /// time is not noticed there. Where nobody may execute anything, `executable` is what
 /// was agreed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct FileStat {
     /// Length in bytes.
     pub(crate) size: u64,
@@ -89,16 +90,19 @@ pub(crate) struct ReadFile {
     pub(crate) at_ms: u64,
 }
 
-/// Where a file is that shows what was agreed.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// Where a file is that shows what was agreed. Kept as JSON.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct OnDisk {
     /// As it was when the content was read, or written.
+    #[serde(flatten)]
     pub(crate) stat: FileStat,
     /// The file system.
     pub(crate) mount: MountPoint,
     /// Whether it has the name [`EntryPath::aside`].
+    #[serde(rename = "aside")]
     pub(crate) is_aside: bool,
     /// Whether a file that looks the same is the same. Else it is read again.
+    #[serde(rename = "settled")]
     pub(crate) is_settled: bool,
 }
 

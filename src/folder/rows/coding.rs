@@ -7,26 +7,14 @@ use serde::{Deserialize, Serialize};
 use super::RowsFailure;
 use crate::entry::{EntryHash, EntryPath, EntryRecord, FolderRecord};
 use crate::folder::files::{JournalNote, NoteId, NoteStep, OwnPath};
-use crate::folder::{AgreedRow, FileStat, FolderBrake, OnDisk};
+use crate::folder::{AgreedRow, FolderBrake, OnDisk};
 use crate::wire::decode::decode;
 use crate::wire::proto::WireEntry;
 
 #[derive(Serialize, Deserialize)]
-struct DiskText {
-    size: u64,
-    mtime_ns: i64,
-    ctime_ns: i64,
-    inode: u64,
-    executable: bool,
-    mount: String,
-    aside: bool,
-    settled: bool,
-}
-
-#[derive(Serialize, Deserialize)]
 struct RowText {
     record: String,
-    disk: Option<DiskText>,
+    disk: Option<OnDisk>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -60,43 +48,23 @@ pub(super) fn record_of(bytes: &[u8]) -> Result<EntryRecord, RowsFailure> {
     }
 }
 
-fn disk_fields(disk: &OnDisk) -> DiskText {
-    let FileStat { size, mtime_ns, ctime_ns, inode, executable } = disk.stat;
-    DiskText {
-        size,
-        mtime_ns,
-        ctime_ns,
-        inode,
-        executable,
-        mount: disk.mount.clone(),
-        aside: disk.is_aside,
-        settled: disk.is_settled,
-    }
-}
-
-fn disk_from(text: DiskText) -> OnDisk {
-    let DiskText { size, mtime_ns, ctime_ns, inode, executable, mount, aside, settled } = text;
-    let stat = FileStat { size, mtime_ns, ctime_ns, inode, executable };
-    OnDisk { stat, mount, is_aside: aside, is_settled: settled }
-}
-
 /// As JSON, which all of these can be.
 fn text_of(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
 pub(super) fn disk_text(disk: &OnDisk) -> String {
-    text_of(&disk_fields(disk))
+    text_of(disk)
 }
 
 pub(super) fn disk_of(text: &str) -> Result<OnDisk, RowsFailure> {
-    Ok(disk_from(serde_json::from_str(text)?))
+    Ok(serde_json::from_str(text)?)
 }
 
 pub(super) fn note_text(note: &JournalNote) -> String {
     let row = |row: &AgreedRow| RowText {
         record: HEXLOWER.encode(&record_bytes(&row.entry)),
-        disk: row.disk.as_ref().map(disk_fields),
+        disk: row.disk.clone(),
     };
     let text = NoteText {
         step: match note.step {
@@ -119,7 +87,7 @@ pub(super) fn note_of(id: NoteId, text: &str) -> Result<JournalNote, RowsFailure
     let record = |hex: &str| record_of(&HEXLOWER.decode(hex.as_bytes())?);
     let own = |path: &str| OwnPath::parse(path).ok_or("the journal names a file that is none of ours");
     let row = |row: RowText| -> Result<AgreedRow, RowsFailure> {
-        Ok(AgreedRow { entry: record(&row.record)?, disk: row.disk.map(disk_from) })
+        Ok(AgreedRow { entry: record(&row.record)?, disk: row.disk })
     };
     Ok(JournalNote {
         id,
@@ -145,7 +113,7 @@ pub(super) fn brake_text(brake: &FolderBrake) -> String {
         confirmed: brake.confirmed.iter().map(hex).collect(),
         passed: brake.passed.iter().map(|(minute, count)| (*minute, *count)).collect(),
     };
-    serde_json::json!(text).to_string()
+    text_of(&text)
 }
 
 pub(super) fn brake_of(text: &str) -> Result<FolderBrake, RowsFailure> {

@@ -85,20 +85,17 @@ impl FolderRows {
             Ok(unknown)
         })
     }
-
-    fn taken_of(&self, folder: FolderId) -> Result<Vec<ContentHash>, RowsError> {
-        self.with("read what a folder's directory had", |connection| {
-            let sql = "SELECT content FROM folder_contents WHERE folder = ?1 AND origin & ?2 <> 0";
-            let mut statement = connection.prepare(sql)?;
-            let rows = statement.query_map(params![folder.0, TAKEN], |row| row.get(0).map(ContentHash))?;
-            Ok(rows.collect::<Result<Vec<_>, _>>()?)
-        })
-    }
 }
 
 impl TakenContents for FolderRows {
     fn taken(&self, folder: FolderId) -> Result<Vec<ContentHash>, String> {
-        self.taken_of(folder).map_err(|error| error.to_string())
+        let taken = self.with("read what a folder's directory had", |connection| {
+            let sql = "SELECT content FROM folder_contents WHERE folder = ?1 AND origin & ?2 <> 0";
+            let mut statement = connection.prepare(sql)?;
+            let rows = statement.query_map(params![folder.0, TAKEN], |row| row.get(0).map(ContentHash))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        });
+        taken.map_err(|error| error.to_string())
     }
 
     fn is_bound(&self, folder: FolderId) -> Result<bool, String> {

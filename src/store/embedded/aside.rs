@@ -236,11 +236,7 @@ fn settle(
     let Some(known) = tx.find(hash)? else {
         // The trash keeps what has no record, until somebody says what it is.
         if aside.is_right && !tx.refers_to_file(hash)? && !place.exists() && put_back(tx) {
-            tx.conn
-                .prepare_cached(
-                    "INSERT OR IGNORE INTO trash (hash, content, size, trashed_at_ms) VALUES (?1, 0, ?2, ?3)",
-                )?
-                .execute((hash.0, size.cast_signed(), tx.now_ms.cast_signed()))?;
+            tx::trash_file(tx.conn, hash, size, tx.now_ms)?;
             tx.conn.prepare_cached("DELETE FROM damaged WHERE hash = ?1")?.execute([hash.0])?;
         }
         return Ok(());

@@ -67,26 +67,24 @@ impl CopiedDatabase {
         seq < totals.purge_floor || runs::knows(&self.0, seq, &totals).unwrap_or(true)
     }
 
+    fn contents(&self, sql: &str) -> Result<Vec<CopiedContent>, rusqlite::Error> {
+        self.0.prepare(sql)?.query_map([], read_content)?.collect()
+    }
+
     /// Contents that lie in files, deleted ones in the trash among them, by hash.
     pub fn contents_in_files(&self) -> Result<Vec<CopiedContent>, rusqlite::Error> {
-        self.0
-            .prepare(
-                "SELECT hash, size, filename FROM records WHERE content = 0 \
-                 UNION ALL SELECT hash, size, NULL FROM trash WHERE content = 0 \
-                 AND hash NOT IN (SELECT hash FROM records WHERE content = 0) ORDER BY 1",
-            )?
-            .query_map([], read_content)?
-            .collect()
+        self.contents(
+            "SELECT hash, size, filename FROM records WHERE content = 0 \
+             UNION ALL SELECT hash, size, NULL FROM trash WHERE content = 0 \
+             AND hash NOT IN (SELECT hash FROM records WHERE content = 0) ORDER BY 1",
+        )
     }
 
     /// Contents that are not there, and wanted.
     pub fn wanted_contents(&self) -> Result<Vec<CopiedContent>, rusqlite::Error> {
-        self.0
-            .prepare(
-                "SELECT hash, size, filename FROM records WHERE deleted = 0 AND content IS NULL AND wanted = 1",
-            )?
-            .query_map([], read_content)?
-            .collect()
+        self.contents(
+            "SELECT hash, size, filename FROM records WHERE deleted = 0 AND content IS NULL AND wanted = 1",
+        )
     }
 
     /// A content that lies in the database itself, if its bytes are right.
@@ -102,13 +100,10 @@ impl CopiedDatabase {
 
     /// Contents that were found damaged, and are not here.
     pub fn contents_aside(&self) -> Result<Vec<CopiedContent>, rusqlite::Error> {
-        self.0
-            .prepare(
-                "SELECT records.hash, records.size, filename FROM damaged JOIN records USING (hash) \
-                 WHERE deleted = 0 AND records.content IS NULL",
-            )?
-            .query_map([], read_content)?
-            .collect()
+        self.contents(
+            "SELECT records.hash, records.size, filename FROM damaged JOIN records USING (hash) \
+             WHERE deleted = 0 AND records.content IS NULL",
+        )
     }
 
     /// What people call a content.

@@ -89,10 +89,7 @@ impl EmbeddedStore {
                 if !held.is_some_and(|held| held.asset.record.is_version_of(&over)) {
                     return Ok(None);
                 }
-                match record.meta.validate() {
-                    Ok(()) => merge::apply(tx, record, &none, Absence::Refused).map(Some),
-                    Err(broken) => Ok(Some(ItemOutcome::Rejected(broken.to_string()))),
-                }
+                merge::apply_valid(tx, record, &none, Absence::Refused).map(Some)
             });
             merged.collect::<Result<Vec<_>, _>>().map(Ok)
         });
@@ -118,10 +115,7 @@ impl EmbeddedStore {
         let live = records.iter().filter(|record| !record.deleted).map(|record| record.hash).collect();
         let whole = self.verify_trash(live, |stored| stored.record.deleted).await?;
         let outcomes = self.submit(Vec::new(), text, move |tx| {
-            let merged = records.into_iter().map(|record| match record.meta.validate() {
-                Ok(()) => merge::apply(tx, record, &whole, absence),
-                Err(broken) => Ok(ItemOutcome::Rejected(broken.to_string())),
-            });
+            let merged = records.into_iter().map(|record| merge::apply_valid(tx, record, &whole, absence));
             merged.collect::<Result<Vec<_>, _>>().map(Ok)
         });
         outcomes.await
@@ -130,10 +124,9 @@ impl EmbeddedStore {
     /// Takes tombstones, whether or not there is room.
     async fn apply_deletions(&self, records: Vec<AssetRecord>) -> Result<Vec<ItemOutcome>, StoreError> {
         let outcomes = self.submit_deletion(move |tx| {
-            let merged = records.iter().map(|record| match record.meta.validate() {
-                Ok(()) => merge::apply(tx, record.clone(), &WholeInTrash::new(), Absence::Refused),
-                Err(broken) => Ok(ItemOutcome::Rejected(broken.to_string())),
-            });
+            let none = WholeInTrash::new();
+            let merged =
+                records.iter().map(|record| merge::apply_valid(tx, record.clone(), &none, Absence::Refused));
             merged.collect::<Result<Vec<_>, _>>().map(Ok)
         });
         outcomes.await
@@ -143,7 +136,7 @@ impl EmbeddedStore {
         &self,
         hashes: Vec<ContentHash>,
     ) -> Result<Vec<ItemOutcome>, StoreError> {
-        check_count(&hashes)?;
+        check_batch_size(hashes.len())?;
         let let_go = move |tx: &mut Tx<'_>| {
             hashes.iter().map(|hash| merge::let_go(tx, *hash)).collect::<Result<Vec<_>, _>>().map(Ok)
         };
@@ -151,7 +144,7 @@ impl EmbeddedStore {
     }
 
     pub(super) async fn want_batch(&self, hashes: Vec<ContentHash>) -> Result<Vec<ItemOutcome>, StoreError> {
-        check_count(&hashes)?;
+        check_batch_size(hashes.len())?;
         self.0.shared.check_writable()?;
         self.0.shared.space.claim(writer::change_bytes(hashes.iter().map(|_| META_BYTES_MAX / 4)))?;
         let whole = self.verify_trash(hashes.clone(), |stored| !stored.record.deleted).await?;
@@ -338,10 +331,6 @@ impl Checked {
             Self::Bad(_) => 0,
         }
     }
-}
-
-fn check_count(hashes: &[ContentHash]) -> Result<(), StoreError> {
-    check_batch_size(hashes.len())
 }
 
 pub(super) fn check_batch_size(count: usize) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@
 //! tmp/                    content that is being received; emptied when the store opens
 //! ```
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -123,16 +123,7 @@ impl Layout {
         for second in subdirectory(&self.contents().join(format!("{first:02x}")))? {
             for entry in subdirectory(&second?.path())? {
                 let entry = entry?;
-                let hash = entry.file_name().to_str().and_then(|name| name.parse().ok());
-                let Some(hash) = hash.filter(|hash| entry.path() == self.content(*hash)) else {
-                    continue;
-                };
-                // It may be gone by now.
-                if let Ok(meta) = entry.metadata()
-                    && meta.is_file()
-                {
-                    found.push((hash, meta.len()));
-                }
+                found.extend(named_file(&entry).filter(|(hash, _)| entry.path() == self.content(*hash)));
             }
         }
         Ok(found)
@@ -142,11 +133,7 @@ impl Layout {
     pub(super) fn damaged_files(&self) -> io::Result<Vec<(ContentHash, u64)>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(self.damaged_dir())? {
-            let entry = entry?;
-            // It may be gone by now.
-            let Ok(meta) = entry.metadata() else { continue };
-            let hash = entry.file_name().to_str().and_then(|name| name.parse().ok());
-            found.extend(hash.filter(|_| meta.is_file()).map(|hash| (hash, meta.len())));
+            found.extend(named_file(&entry?));
         }
         Ok(found)
     }
@@ -239,6 +226,12 @@ impl Layout {
             Err(error) => Err(error),
         }
     }
+}
+
+/// A plain file that is named by a hash, and its size. It may be gone by now.
+fn named_file(entry: &fs::DirEntry) -> Option<(ContentHash, u64)> {
+    let hash = entry.file_name().to_str()?.parse().ok()?;
+    entry.metadata().ok().filter(Metadata::is_file).map(|meta| (hash, meta.len()))
 }
 
 /// Whether there is nothing where a path leads.

@@ -164,11 +164,7 @@ pub(super) fn keep_without_record(
     let mut kept = 0;
     for (hash, size) in files {
         if !tx::refers_to_file(conn, hash)? {
-            kept += conn
-                .prepare_cached(
-                    "INSERT OR IGNORE INTO trash (hash, content, size, trashed_at_ms) VALUES (?1, 0, ?2, ?3)",
-                )?
-                .execute((hash.0, size.cast_signed(), now_ms.cast_signed()))?;
+            kept += tx::trash_file(conn, hash, size, now_ms)?;
         }
     }
     Ok(kept as u64)

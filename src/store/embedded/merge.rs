@@ -55,6 +55,19 @@ pub(super) enum Absence {
 /// Content in the trash that was found to be whole just now, with its BLAKE3.
 pub(super) type WholeInTrash = HashMap<ContentHash, [u8; 32]>;
 
+/// As [`apply`], where its metadata keeps to the limits.
+pub(super) fn apply_valid(
+    tx: &mut Tx<'_>,
+    record: AssetRecord,
+    whole: &WholeInTrash,
+    absence: Absence,
+) -> Result<ItemOutcome, rusqlite::Error> {
+    match record.meta.validate() {
+        Ok(()) => apply(tx, record, whole, absence),
+        Err(broken) => Ok(ItemOutcome::Rejected(broken.to_string())),
+    }
+}
+
 /// Takes a record without content.
 pub(super) fn apply(
     tx: &mut Tx<'_>,

@@ -364,6 +364,19 @@ pub(super) fn trashed(conn: &Connection, hash: ContentHash) -> Result<Option<Tra
         .optional()
 }
 
+/// Puts a content's file into the trash, which has no record of it; how many were put.
+pub(super) fn trash_file(
+    conn: &Connection,
+    hash: ContentHash,
+    size: u64,
+    now_ms: u64,
+) -> Result<usize, rusqlite::Error> {
+    conn.prepare_cached(
+        "INSERT OR IGNORE INTO trash (hash, content, size, trashed_at_ms) VALUES (?1, 0, ?2, ?3)",
+    )?
+    .execute((hash.0, size.cast_signed(), now_ms.cast_signed()))
+}
+
 /// Whether a record or the trash refers to a file of this hash.
 pub(super) fn refers_to_file(conn: &Connection, hash: ContentHash) -> Result<bool, rusqlite::Error> {
     conn.prepare_cached(
