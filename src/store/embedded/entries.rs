@@ -233,6 +233,6 @@ fn write(
             entry::composed(record.path()).as_bytes(),
             record.target().map(|target| target.0),
             WireEntry::from(record).encode_to_vec(),
-        ])?;
-    Ok(())
+        ])
+        .map(drop)
 }

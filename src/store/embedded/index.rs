@@ -45,8 +45,7 @@ impl IndexStage {
     }
 
     pub(super) fn write(self, conn: &Connection) -> Result<(), rusqlite::Error> {
-        conn.prepare_cached("UPDATE state SET index_stage = ?1")?.execute([self as i64])?;
-        Ok(())
+        conn.prepare_cached("UPDATE state SET index_stage = ?1")?.execute([self as i64]).map(drop)
     }
 }
 

@@ -164,7 +164,6 @@ fn begin_run(
     Ok(())
 }
 
-/// Takes the directory for this process alone.
 /// Gives a store that nobody has open another id to write by, where there is one; see [`EmbeddedStore::renew_writer`]. Blocks.
 pub(super) fn renew_writer(layout: &Layout) -> Result<(), StoreError> {
     let renewed = || {
@@ -181,6 +180,7 @@ pub(super) fn renew_writer(layout: &Layout) -> Result<(), StoreError> {
     })
 }
 
+/// Takes the directory for this process alone.
 fn lock(layout: &Layout) -> Result<File, Abort> {
     let path = layout.lock();
     let action = || format!("lock {}", path.display());

@@ -36,8 +36,9 @@ pub(super) fn note<'a>(
 }
 
 fn forget(conn: &Connection, hash: ContentHash, name: &str) -> Result<(), rusqlite::Error> {
-    conn.prepare_cached("DELETE FROM own_names WHERE hash = ?1 AND name = ?2")?.execute((hash.0, name))?;
-    Ok(())
+    conn.prepare_cached("DELETE FROM own_names WHERE hash = ?1 AND name = ?2")?
+        .execute((hash.0, name))
+        .map(drop)
 }
 
 /// Forgets those of `own`, the names that users here gave the content, that a user takes away.
@@ -52,8 +53,7 @@ pub(super) fn forget_dropped(
 
 /// Forgets every name of a content.
 pub(super) fn forget_all(conn: &Connection, hash: ContentHash) -> Result<(), rusqlite::Error> {
-    conn.prepare_cached("DELETE FROM own_names WHERE hash = ?1")?.execute([hash.0])?;
-    Ok(())
+    conn.prepare_cached("DELETE FROM own_names WHERE hash = ?1")?.execute([hash.0]).map(drop)
 }
 
 /// What is said in a version that a user here writes, with the names that users here gave the content and nobody took away.

@@ -72,8 +72,9 @@ impl Purging {
 
     /// Writes down how long the store has been open.
     pub(super) fn keep_uptime(&self, conn: &Connection) -> Result<(), rusqlite::Error> {
-        conn.prepare_cached("UPDATE state SET uptime_ms = ?1")?.execute([self.uptime_ms().cast_signed()])?;
-        Ok(())
+        conn.prepare_cached("UPDATE state SET uptime_ms = ?1")?
+            .execute([self.uptime_ms().cast_signed()])
+            .map(drop)
     }
 
     /// Removes what is old enough now, and was at the look before.
@@ -123,8 +124,8 @@ fn last_look(conn: &Connection) -> Result<Option<PurgeLook>, rusqlite::Error> {
 
 fn keep_look(conn: &Connection, look: PurgeLook) -> Result<(), rusqlite::Error> {
     conn.prepare_cached("UPDATE state SET look_ms = ?1, look_uptime_ms = ?2")?
-        .execute([look.now_ms.cast_signed(), look.uptime_ms.cast_signed()])?;
-    Ok(())
+        .execute([look.now_ms.cast_signed(), look.uptime_ms.cast_signed()])
+        .map(drop)
 }
 
 fn purge_trash(conn: &mut Connection, layout: &Layout, until_ms: u64) -> Result<u64, Abort> {

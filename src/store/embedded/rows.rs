@@ -83,12 +83,9 @@ pub(super) fn set_formers(
         let former = formers.iter().find(|former| former.via.is_some() == through);
         former.map(|former| WireRecord::from(former).encode_to_vec())
     };
-    conn.prepare_cached("UPDATE records SET former = ?2, former_own = ?3 WHERE seq = ?1")?.execute((
-        seq.cast_signed(),
-        encoded(true),
-        encoded(false),
-    ))?;
-    Ok(())
+    conn.prepare_cached("UPDATE records SET former = ?2, former_own = ?3 WHERE seq = ?1")?
+        .execute((seq.cast_signed(), encoded(true), encoded(false)))
+        .map(drop)
 }
 
 /// Reads the columns [`FORMERS`], the first of which is `column`. What cannot be read is not there.

@@ -80,8 +80,9 @@ fn forget_old(conn: &Connection, totals: &mut Totals) -> Result<(), rusqlite::Er
         }
     }
     // Whatever lies in them is below the floor.
-    conn.prepare_cached("DELETE FROM runs WHERE last < ?1")?.execute([totals.purge_floor.cast_signed()])?;
-    Ok(())
+    conn.prepare_cached("DELETE FROM runs WHERE last < ?1")?
+        .execute([totals.purge_floor.cast_signed()])
+        .map(drop)
 }
 
 /// Whether this store may have given out the number, as far as it knows its own past.

@@ -55,8 +55,7 @@ pub(super) fn are_known(conn: &Connection, hash: ContentHash, size: u64) -> Resu
 
 /// Forgets the sums of a content whose file is gone.
 pub(super) fn forget(conn: &Connection, hash: ContentHash) -> Result<(), rusqlite::Error> {
-    conn.prepare_cached("DELETE FROM content_sums WHERE hash = ?1")?.execute([hash.0])?;
-    Ok(())
+    conn.prepare_cached("DELETE FROM content_sums WHERE hash = ?1")?.execute([hash.0]).map(drop)
 }
 
 /// How many rows of sums content of this size has: none where one group is all.

@@ -60,8 +60,8 @@ impl Totals {
         .execute(
             [last_seq, purge_floor, assets, bytes, assets_held, bytes_held, changes, words_seq]
                 .map(u64::cast_signed),
-        )?;
-        Ok(())
+        )
+        .map(drop)
     }
 
     /// Sizes of what is not held are only what peers say, so that sums may overflow; wrapping, they come right again.
@@ -173,8 +173,8 @@ impl Tx<'_> {
     fn set_before(&self, seq: u64, before: Hlc) -> Result<(), rusqlite::Error> {
         self.conn
             .prepare_cached("UPDATE records SET before_hlc = ?2 WHERE seq = ?1")?
-            .execute([seq.cast_signed(), before.0.cast_signed()])?;
-        Ok(())
+            .execute([seq.cast_signed(), before.0.cast_signed()])
+            .map(drop)
     }
 
     /// The date of the version before the one under this number; `None` if that was not written here.
@@ -264,27 +264,21 @@ impl Tx<'_> {
         Ok(kept)
     }
 
-    /// The tags of a live record, where lists do not go by the index yet.
     fn add_tags(&self, record: &AssetRecord) -> Result<(), rusqlite::Error> {
-        if record.deleted || self.stage > IndexStage::Building {
-            return Ok(());
-        }
-        for tag in &record.meta.tags {
-            self.conn
-                .prepare_cached("INSERT OR IGNORE INTO record_tags (tag, hash) VALUES (?1, ?2)")?
-                .execute((folded(tag), record.hash.0))?;
-        }
-        Ok(())
+        self.change_tags(record, "INSERT OR IGNORE INTO record_tags (tag, hash) VALUES (?1, ?2)")
     }
 
     fn remove_tags(&self, record: &AssetRecord) -> Result<(), rusqlite::Error> {
+        self.change_tags(record, "DELETE FROM record_tags WHERE tag = ?1 AND hash = ?2")
+    }
+
+    /// The tags of a live record, where lists do not go by the index yet.
+    fn change_tags(&self, record: &AssetRecord, sql: &str) -> Result<(), rusqlite::Error> {
         if record.deleted || self.stage > IndexStage::Building {
             return Ok(());
         }
         for tag in &record.meta.tags {
-            self.conn
-                .prepare_cached("DELETE FROM record_tags WHERE tag = ?1 AND hash = ?2")?
-                .execute((folded(tag), record.hash.0))?;
+            self.conn.prepare_cached(sql)?.execute((folded(tag), record.hash.0))?;
         }
         Ok(())
     }
@@ -319,13 +313,8 @@ impl Tx<'_> {
             .prepare_cached(
                 "INSERT OR REPLACE INTO trash (hash, content, size, trashed_at_ms) VALUES (?1, ?2, ?3, ?4)",
             )?
-            .execute((
-                record.hash.0,
-                place.to_column(),
-                record.size.cast_signed(),
-                self.now_ms.cast_signed(),
-            ))?;
-        Ok(())
+            .execute((record.hash.0, place.to_column(), record.size.cast_signed(), self.now_ms.cast_signed()))
+            .map(drop)
     }
 
     /// What the trash has of this hash.
@@ -335,8 +324,7 @@ impl Tx<'_> {
 
     /// Takes an entry out of the trash; the content stays where it is.
     pub(super) fn unbury(&self, hash: ContentHash) -> Result<(), rusqlite::Error> {
-        self.conn.prepare_cached("DELETE FROM trash WHERE hash = ?1")?.execute([hash.0])?;
-        Ok(())
+        self.conn.prepare_cached("DELETE FROM trash WHERE hash = ?1")?.execute([hash.0]).map(drop)
     }
 
     /// Forgets what the trash has of this hash, now that its content has arrived anew. A file in the trash has the

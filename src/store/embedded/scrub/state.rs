@@ -45,8 +45,7 @@ impl ScrubState {
 
     pub(super) fn save(&self, conn: &Connection) -> Result<(), rusqlite::Error> {
         let text = serde_json::to_string(self).unwrap_or_default();
-        conn.prepare_cached("UPDATE scrub SET state = ?1")?.execute([text])?;
-        Ok(())
+        conn.prepare_cached("UPDATE scrub SET state = ?1")?.execute([text]).map(drop)
     }
 
     /// A new pass, which has found nothing yet.
@@ -151,8 +150,8 @@ pub(in super::super) fn note_finding(
     conn.prepare_cached(
         "INSERT OR REPLACE INTO scrub_findings (hash, size, found_at_ms, reason) VALUES (?1, ?2, ?3, ?4)",
     )?
-    .execute(params![hash.0, size.cast_signed(), now_ms.cast_signed(), reason])?;
-    Ok(())
+    .execute(params![hash.0, size.cast_signed(), now_ms.cast_signed(), reason])
+    .map(drop)
 }
 
 /// How many contents were found damaged since the pass began, and how many of them are whole again. What was deleted since is
