@@ -6,13 +6,10 @@
 /// Why bytes could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
-    /// They end too early.
     #[error("it is cut off")]
     Truncated,
-    /// More than belongs there.
     #[error("it is longer than it says")]
     TrailingBytes,
-    /// A value that is never written.
     #[error("its {0} makes no sense")]
     Value(&'static str),
 }

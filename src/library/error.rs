@@ -10,90 +10,66 @@ use crate::store::StoreError;
 /// Why something about libraries cannot be done.
 #[derive(Debug, thiserror::Error)]
 pub enum LibraryError {
-    /// The filter makes no sense.
     #[error(transparent)]
     Filter(#[from] FilterError),
-    /// The name makes no sense.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// Another one is called so.
     #[error("a library of this node is called '{0}' already: give this one another name")]
     NameTaken(String),
-    /// The ticket is not accepted.
     #[error(transparent)]
     Ticket(#[from] TicketError),
     /// The invitation makes no sense.
     #[error("{0}")]
     Terms(&'static str),
-    /// An age for lists of revocations that makes no sense.
     #[error(
         "fresh_within_secs is {0}, and can be from {FRESH_WITHIN_SECS_MIN} (1 day) to {FRESH_WITHIN_SECS_MAX} (365 days): leave it \
          out for no limit"
     )]
     FreshWithin(u64),
-    /// There is none of that id.
     #[error("there is no library {0} on this node")]
     Unknown(LibraryId),
-    /// No ticket has this number.
     #[error("no ticket of this library has the number {0}")]
     NoTicket(u64),
-    /// The ticket leads to this node.
     #[error("that is this node's own library: give the ticket to somebody else")]
     Own,
-    /// Only the owner may do it.
     #[error("only the node that created the library can do that: it has the library's key")]
     NotOwner,
-    /// One too many.
     #[error("this node has as many libraries as it can have: delete one first")]
     Full,
-    /// No folder is called so.
     #[error("this node knows no folder '{0}': `can-sync folder list` shows those that it knows")]
     FolderUnknown(String),
-    /// Several are.
     #[error("several folders are called '{0}': name one by its id")]
     FolderAmbiguous(String),
-    /// What is no folder is shared as its filter says.
     #[error("this library is no folder: what matches its filter is shared already")]
     NoFolder,
-    /// It is not ours.
     #[error("the folder '{0}' came here by a ticket: only who owns it can share it")]
     FolderForeign(String),
-    /// Nothing of it would be shared.
     #[error(
         "no directory of this machine is bound to the folder '{0}', and what is shared of a folder is what this machine's directory \
          had: bind one first (can-sync folder add DIR --name NAME)"
     )]
     FolderNotBound(String),
-    /// What it has is not known yet.
     #[error("what the library has is still being read: try again in a while")]
     Filling,
-    /// Two sources for one directory.
     #[error("the folder of that ticket is in this network already, so that it does not need one")]
     FolderHere,
-    /// The same, of which one is a library.
     #[error("the folder of that ticket is here already, by the library {0}: delete that one first")]
     FolderElsewhere(LibraryId),
-    /// Only its owner writes.
     #[error(
         "into the folder of another network nobody writes: the ticket allows what this version does not know"
     )]
     FolderWrite,
-    /// Nobody could tell what was here before.
     #[error(
         "it is not known what time it is, and so not what is put here from now on and what was here before: {0}; then join again, \
          or share what is here already (--share-existing)"
     )]
     Clock(Doubt),
-    /// A node without a data directory.
     #[error("this node keeps no libraries")]
     NoRegistry,
-    /// What outlives the process does not work.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// The store does not work.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A defect.
     #[error("it failed: {0}")]
     Failed(String),
 }

@@ -64,10 +64,8 @@ pub struct Filter {
 /// Why a filter makes no sense.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
-    /// A field that is there and says nothing.
     #[error("the filter's {0}: empty, which no asset has; leave it out to ask for any")]
     Empty(&'static str),
-    /// Longer than any asset's.
     #[error("the filter's {field} has {chars} characters: at most {max}")]
     TooLong {
         /// Which field.
@@ -77,16 +75,12 @@ pub enum FilterError {
         /// How long it may be.
         max: usize,
     },
-    /// Something that is not text.
     #[error("the filter's {0} has control characters: write it without")]
     Control(&'static str),
-    /// Spaces at the ends of a tag, which tags never have.
     #[error("the tag '{0}' begins or ends with a space, which no asset's tag does: leave the spaces out")]
     TagSpaces(String),
-    /// No media type begins so.
     #[error("no media type begins with '{0}': write it as 'image/' or 'image/png'")]
     MimePrefix(String),
-    /// More than a filter may have.
     #[error("the filter has {count} {field}: at most {max}")]
     TooMany {
         /// Which field.
@@ -96,15 +90,12 @@ pub enum FilterError {
         /// How many there may be.
         max: usize,
     },
-    /// Not a hash.
     #[error("the filter's hash {0}")]
     Hash(crate::record::ParseIdError),
-    /// Not a folder.
     #[error(
         "the filter's folder has to be one that this node knows, by its name or its id of 64 hexadecimal digits"
     )]
     Folder,
-    /// A folder, and something else.
     #[error("a filter that has a folder has nothing else: all of the folder is shared, or none of it")]
     FolderAlone,
 }

@@ -45,24 +45,18 @@ pub struct LibraryAgreement {
     pub eta_secs: Option<u64>,
 }
 
-/// How things stand with one connected member.
+/// How things stand with one connected member: what [`LibraryAgreement`] puts together of all.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MemberStanding {
     /// Nothing is missing on either side.
     pub in_sync: bool,
     /// Something is on its way, or is being compared.
     pub is_busy: bool,
-    /// See [`LibraryAgreement::missing`].
     pub missing: u64,
-    /// See [`LibraryAgreement::missing_bytes`].
     pub missing_bytes: u64,
-    /// See [`LibraryAgreement::missing_there`].
     pub missing_there: u64,
-    /// See [`LibraryAgreement::held_here`].
     pub held_here: u64,
-    /// See [`LibraryAgreement::held_there`].
     pub held_there: u64,
-    /// See [`LibraryAgreement::rate`].
     pub rate: f64,
 }
 

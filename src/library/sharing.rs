@@ -13,9 +13,7 @@ pub struct Sharing {
 /// Terms that others took the place of; see [`Sharing`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FormerSharing {
-    /// See [`Sharing::since_ms`].
     pub since_ms: u64,
-    /// See [`Sharing::agreed_ms`].
     pub agreed_ms: u64,
 }
 

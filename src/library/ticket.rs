@@ -51,28 +51,18 @@ const HOLDER_CONTEXT: &str = "can-sync 2026 v2 library ticket, key of its holder
 const SEALING_CONTEXT: &str = "can-sync 2026 v3 library ticket, what seals for its holder";
 const REST_CONTEXT: &str = "can-sync 2026 v2 library ticket, what its claims do not show";
 
-/// What an owner decides about a new ticket.
+/// What an owner decides about a new ticket; the fields are those of [`Claims`].
 #[derive(Clone, Debug)]
 pub struct Terms {
-    /// See [`Claims::name`].
     pub name: String,
-    /// See [`Claims::access`].
     pub access: Access,
-    /// See [`Claims::subject`].
     pub subject: Subject,
-    /// See [`Claims::not_before_ms`].
     pub not_before_ms: u64,
-    /// See [`Claims::expires_ms`].
     pub expires_ms: Option<u64>,
-    /// See [`Claims::uses`].
     pub uses: u32,
-    /// See [`Claims::serial`].
     pub serial: u64,
-    /// See [`Claims::epoch`].
     pub epoch: u64,
-    /// See [`Claims::held`].
     pub held: (u64, u64),
-    /// See [`Claims::fresh_within_ms`].
     pub fresh_within_ms: u64,
 }
 

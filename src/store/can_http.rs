@@ -52,13 +52,10 @@ const CHUNK_BYTES_MAX: usize = 256 << 10;
 /// Why a store behind HTTP cannot even be named.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CanHttpError {
-    /// Not the URL of a CAN Service.
     #[error("'{url}' is not the URL of a CAN Service: write it as http://host:3210")]
     Url { url: String },
-    /// The key cannot be sent.
     #[error("the sync API key holds characters that cannot be sent: copy it again from the CAN Service")]
     Key,
-    /// No HTTP client could be made.
     #[error("no HTTP client can be set up: {0}")]
     Client(String),
 }

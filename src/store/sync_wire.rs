@@ -53,19 +53,14 @@ pub const SMALL_BYTES_MAX: u64 = 64 << 10;
 /// A body that is not what it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The connection failed below.
     #[error("the connection was cut: {0}")]
     Cut(String),
-    /// Nothing came for too long.
     #[error("nothing came for {} s", .0.as_secs())]
     Stalled(Duration),
-    /// It ended inside a message or inside content.
     #[error("the body ended too early")]
     Truncated,
-    /// A message longer than any that is valid.
     #[error("a message of {0} bytes is longer than any may be")]
     TooLong(u64),
-    /// Not what protobuf looks like.
     #[error("a message cannot be read: {0}")]
     Malformed(String),
 }

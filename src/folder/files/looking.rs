@@ -34,7 +34,6 @@ pub(crate) struct FileAt {
 /// Why something is left as it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum PassedOver {
-    /// No file and no directory.
     #[error("it is {}", match .0 {
         FileKind::Symlink => "a symbolic link",
         FileKind::Fifo => "a named pipe",
@@ -42,19 +41,14 @@ pub(crate) enum PassedOver {
         FileKind::File | FileKind::Directory | FileKind::Device => "a device",
     })]
     Kind(FileKind),
-    /// Bytes that are no text.
     #[error("its name is no UTF-8")]
     NotUtf8,
-    /// A path that entries cannot have.
     #[error("no file of that name can be on every machine")]
     Path,
-    /// To people, or to another machine's file system, it has the name of another one, which stays.
     #[error("its name differs from another's in case or in the way it is written alone")]
     Twin,
-    /// A file with a file system of its own.
     #[error("something is mounted on it")]
     Mounted,
-    /// A directory that is bound to a folder itself.
     #[error("it is a folder of its own")]
     OtherFolder,
 }

@@ -8,10 +8,8 @@ pub enum FolderError {
     /// What was asked makes no sense.
     #[error("{0}")]
     Invalid(String),
-    /// There is no such folder here.
     #[error("no folder '{0}' is on this machine: `can-sync folder list` shows those that are")]
     Unknown(String),
-    /// Several folders have the name.
     #[error("several folders are called '{name}': {}; name one by its id", ids.join(", "))]
     Ambiguous {
         /// The name.

@@ -12,24 +12,18 @@ pub enum TicketError {
         "that is no library ticket: one begins with '{PREFIX}'; copy all of what `can-sync library invite` printed"
     )]
     NotATicket,
-    /// Longer than any ticket.
     #[error("the ticket has {0} bytes: none is longer than {TEXT_BYTES_MAX}")]
     TooLong(usize),
-    /// Not base32.
     #[error("the ticket is damaged, for it has characters that no ticket has: copy it again, all of it")]
     Characters,
-    /// Made by another version.
     #[error(
         "the ticket is of version {0}, we know versions up to {VERSION_OF_FOLDER_WITH_KEY}: update can-sync"
     )]
     Version(u8),
-    /// Cut off, or something in it makes no sense.
     #[error("the ticket is damaged: {0}; copy it again, all of it")]
     Malformed(#[from] CodecError),
-    /// Not signed by the library that it names.
     #[error("the ticket's signature does not match: it was altered; ask for another one")]
     Signature,
-    /// Claims that were seen, and not held.
     #[error(
         "the ticket was shown without a proof of having it: update can-sync on the machine that shows it"
     )]
@@ -44,25 +38,20 @@ pub enum TicketError {
         /// When it did, RFC 3339.
         at: String,
     },
-    /// Issued to somebody else.
     #[error(
         "the ticket is for the endpoint {0} alone: ask for one for this machine, whose id `can-sync id` prints"
     )]
     Subject(EndpointId),
     #[error("the ticket (serial {0}) was revoked: ask the library's owner for another one")]
     Revoked(u64),
-    /// Taken back together with all others of its time.
     #[error(
         "the ticket was revoked together with all that were issued before: ask the library's owner for another one"
     )]
     OldEpoch,
-    /// Used by as many endpoints as it may.
     #[error("the ticket was used as often as it may be ({0}): ask for another one")]
     Spent(u32),
-    /// Of a library whose key we do not know, or not one that its owner gave out.
     #[error("the ticket is for another library")]
     OtherLibrary,
-    /// Limited in its uses and shown to somebody who does not count them.
     #[error(
         "the ticket may be used a limited number of times, which its issuer counts: connect to the issuer first"
     )]
