@@ -107,6 +107,8 @@ pub struct FolderActorState {
     /// When what waits is looked at, and the number of the timer for it.
     due: Option<Instant>,
     due_generation: u64,
+    /// A look became due while one was under way.
+    is_overdue: bool,
     scan_generation: u64,
     commands: VecDeque<(FolderCommand, CommandReply)>,
     report: FolderReport,
@@ -139,6 +141,7 @@ impl Actor for FolderActor {
             scope: LookScope { is_full: true, ..LookScope::default() },
             due: None,
             due_generation: 0,
+            is_overdue: false,
             scan_generation: 0,
             commands: VecDeque::new(),
             report,
@@ -169,6 +172,7 @@ impl Actor for FolderActor {
             FolderMsg::LookNow { generation } => {
                 if generation == state.due_generation {
                     state.due = None;
+                    state.is_overdue = state.work.is_none();
                     state.begin(&myself);
                 }
             }
@@ -391,9 +395,11 @@ impl FolderActorState {
             self.scope.later = true;
             self.look_in(myself, delay);
         }
+        // What came meanwhile does not wait for the turns of other paths.
+        let is_overdue = std::mem::take(&mut self.is_overdue);
         match again {
             Some(delay) => self.look_in(myself, delay),
-            None if self.due.is_none() => self.begin(myself),
+            None if is_overdue => self.begin(myself),
             None => {}
         }
         if !self.commands.is_empty() {
