@@ -54,8 +54,8 @@ pub const PART_BYTES: u64 = 8 * 1024 * 1024;
 const PACK_BYTES: u64 = 2 * 1024 * 1024;
 /// Assets in one pack.
 const PACK_ASSETS: usize = 512;
-/// What a large asset or a part counts for while it streams: the stream's window, for that is all of it in memory.
-const LARGE_CHARGE: u64 = 1024 * 1024;
+/// What a large asset or a part counts for while it streams: the stream's window, and what of it is checked and not written yet.
+const LARGE_CHARGE: u64 = 1_250_000;
 /// What a small asset counts for beyond its content.
 const SMALL_OVERHEAD: u64 = 512;
 /// How much sooner a second source must be expected to be done with a part, as a factor and in seconds.

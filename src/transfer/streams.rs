@@ -87,9 +87,9 @@ mod tests {
         assert_eq!(of(0.1, 1e9), 1, "loopback");
         assert_eq!(of(0.4, 1.25e9), 1, "10 Gbit/s in a rack");
         assert_eq!(of(1.0, 1.25e8), 1, "1 Gbit/s in a house");
-        assert_eq!(of(20.0, 1.25e8), 4, "1 Gbit/s across a country");
+        assert_eq!(of(20.0, 1.25e8), 5, "1 Gbit/s across a country");
         assert_eq!(of(20.0, 1.25e6), 1, "10 Mbit/s there");
-        assert_eq!(of(100.0, 1.25e7), 2, "100 Mbit/s across an ocean");
+        assert_eq!(of(100.0, 1.25e7), 3, "100 Mbit/s across an ocean");
         assert_eq!(of(300.0, 1e9), usize::from(STREAMS_MAX));
     }
 
