@@ -53,7 +53,7 @@ mod serve;
 mod status;
 mod stopping;
 mod target;
-pub mod text;
+mod text;
 mod trash;
 mod wait;
 mod why;

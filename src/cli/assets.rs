@@ -5,8 +5,6 @@ use serde::{Deserialize, Serialize};
 use super::client::ApiClient;
 use super::error::CliError;
 use super::output::{Output, message};
-use super::resolve;
-use super::text;
 use crate::record::ContentHash;
 
 /// Most that the CAN Service gives at a time.
@@ -137,13 +135,16 @@ fn print(out: Output, assets: &[Asset], heading: bool) -> std::io::Result<()> {
     if out.json {
         return assets.iter().try_for_each(|asset| out.value(asset));
     }
-    // People read sizes and times; programs count.
     let row = |asset: &Asset| {
-        let size = if out.terminal { text::bytes(asset.size) } else { asset.size.to_string() };
-        let created = if out.terminal { text::ago(&asset.created_at) } else { asset.created_at.clone() };
-        let hash = resolve::shown(&asset.hash, out.terminal);
-        let held = if asset.held { "yes" } else { "no" }.to_owned();
-        vec![hash, size, held, asset.mime_type.clone(), asset.called(), asset.tags.join(","), created]
+        vec![
+            out.id(&asset.hash),
+            out.size(asset.size),
+            if asset.held { "yes" } else { "no" }.to_owned(),
+            asset.mime_type.clone(),
+            asset.called(),
+            asset.tags.join(","),
+            out.time(&asset.created_at),
+        ]
     };
     let rows: Vec<_> = assets.iter().map(row).collect();
     let names = ["HASH", "SIZE", "HELD", "TYPE", "NAME", "TAGS", "CREATED"];

@@ -5,10 +5,9 @@
 use std::path::PathBuf;
 
 use super::Context;
-use super::error::{CliError, Exit};
+use super::error::{CliError, Exit, blocking};
 use super::output::message;
 use super::progress::ProgressLine;
-use super::resolve;
 use super::text;
 use crate::node::backup::{BackupError, BackupFinding, BackupOptions, BackupReport, BackupRun};
 
@@ -42,12 +41,12 @@ pub(super) async fn run(context: &Context, args: BackupArgs) -> Result<(), CliEr
     let spinner = ProgressLine::spinner("copying the databases");
     let begun = blocking(move || BackupRun::begin(&source, &dir, BackupOptions { verify, hard_link })).await;
     drop(spinner);
-    let run = begun?;
+    let run = begun??;
     let progress = ProgressLine::bytes("backing up contents", Some(run.pending_bytes()));
     let count = progress.counter();
     let done = blocking(move || run.finish(&count)).await;
     drop(progress);
-    let report = done?;
+    let report = done??;
     show(context, &report, elsewhere.as_deref())?;
     let sentence = match report.damaged.len() {
         0 => return Ok(()),
@@ -108,28 +107,15 @@ pub(super) fn show_findings(context: &Context, findings: &[BackupFinding]) -> Re
     if findings.is_empty() {
         return Ok(());
     }
-    let row = |finding: &BackupFinding| {
-        let hash = resolve::shown(&finding.hash, context.out.terminal);
-        vec![
-            hash,
-            text::bytes(finding.size),
-            finding.name.clone().unwrap_or_default(),
-            finding.problem.clone(),
-        ]
-    };
-    let rows: Vec<_> = findings.iter().map(row).collect();
-    Ok(context.out.table(Some(&["HASH", "SIZE", "NAME", "PROBLEM"]), &rows)?)
+    context.out.list(findings, &["HASH", "SIZE", "NAME", "PROBLEM"], |finding| {
+        let BackupFinding { hash, size, name, problem } = finding;
+        let name = name.clone().unwrap_or_default();
+        vec![context.out.id(hash), text::bytes(*size), name, problem.clone()]
+    })
 }
 
 impl From<BackupError> for CliError {
     fn from(BackupError { message, hint }: BackupError) -> Self {
         Self::failure(message).hint(hint)
     }
-}
-
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, BackupError> + Send + 'static,
-) -> Result<T, CliError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(|error| CliError::failure(error.to_string()))??)
 }

@@ -164,6 +164,26 @@ impl ApiClient {
         self.call(self.request(Method::GET, path).query(query).timeout(ANSWER_TIMEOUT)).await
     }
 
+    /// `GET` of all pages of a list; `page` takes one apart: what is on it, and the cursor of the next.
+    pub(super) async fn all<P: DeserializeOwned, T>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        page: impl Fn(P) -> (Vec<T>, Option<String>),
+    ) -> Result<Vec<T>, CliError> {
+        let (mut all, mut cursor) = (Vec::new(), None);
+        loop {
+            let query: Vec<_> =
+                query.iter().cloned().chain(cursor.map(|cursor| ("cursor", cursor))).collect();
+            let (some, next) = page(self.get(path, &query).await?);
+            all.extend(some);
+            cursor = next;
+            if cursor.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
     /// `POST` with JSON.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,

@@ -7,7 +7,7 @@ use super::Context;
 use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::output::message;
-use super::resolve::{self, Candidate, NameKind};
+use super::resolve::{self, NameKind};
 use super::text;
 
 #[derive(clap::Args, Debug)]
@@ -85,29 +85,23 @@ async fn fetch(agent: &ApiClient) -> Result<Deletions, CliError> {
 async fn list(context: &Context, agent: &ApiClient) -> Result<(), CliError> {
     let out = context.out;
     let Deletions { holds, confirmed } = fetch(agent).await?;
-    if out.json {
-        return Ok(holds.iter().try_for_each(|hold| out.value(hold))?);
-    }
-    if confirmed > 0 {
+    if confirmed > 0 && !out.json {
         let confirmed = text::counted(confirmed, "confirmed deletion");
         message(&format!("{confirmed} will be applied once the peers that made them are connected."));
     }
-    if holds.is_empty() {
+    if holds.is_empty() && !out.json {
         message("Nothing is held back.");
         return Ok(());
     }
-    let row = |hold: Hold| {
-        let since = hold.since.unwrap_or_default();
+    out.list(&holds, &["HOLD", "ASSETS", "LIBRARY", "DELETED_BY", "SINCE"], |hold| {
         vec![
-            hold.id,
+            hold.id.clone(),
             hold.count.to_string(),
-            hold.library.map(|library| library.name).unwrap_or_default(),
-            hold.from,
-            if out.terminal { text::ago(&since) } else { since },
+            hold.library.as_ref().map(|library| library.name.clone()).unwrap_or_default(),
+            hold.from.clone(),
+            out.time(hold.since.as_deref().unwrap_or_default()),
         ]
-    };
-    let rows: Vec<_> = holds.into_iter().map(row).collect();
-    Ok(out.table(Some(&["HOLD", "ASSETS", "LIBRARY", "DELETED_BY", "SINCE"]), &rows)?)
+    })
 }
 
 const HOLD: NameKind =
@@ -122,15 +116,11 @@ async fn chosen(agent: &ApiClient, choice: HoldChoice) -> Result<Vec<Option<Stri
     let wanted = holds;
     let Deletions { holds, .. } = fetch(agent).await?;
     if !wanted.is_empty() {
-        let candidates = || {
-            let of = |hold: &Hold| Candidate {
-                id: hold.id.clone(),
-                name: hold.from.clone(),
-                value: hold.id.clone(),
-            };
-            holds.iter().map(of).collect()
+        let pick = |wanted: &String| {
+            let hold = resolve::pick(HOLD, wanted, holds.iter().collect(), |hold| (&hold.id, &hold.from))?;
+            Ok(Some(hold.id.clone()))
         };
-        return wanted.iter().map(|wanted| Ok(Some(resolve::pick(HOLD, wanted, candidates())?))).collect();
+        return wanted.iter().map(pick).collect();
     }
     match holds.len() {
         0 => Err(CliError::new(Exit::NotFound, "nothing is held back")),
@@ -146,10 +136,8 @@ async fn confirm(context: &Context, agent: &ApiClient, choice: HoldChoice) -> Re
         let done: Value = agent.post("/deletions/confirm", &json!({ "hold": hold })).await?;
         released += done["released"].as_u64().unwrap_or_default();
     }
-    if context.out.json {
-        return Ok(context.out.value(&json!({ "released": released }))?);
-    }
-    Ok(context.out.line(&format!("confirmed {}", text::counted(released, "deletion")))?)
+    let line = || format!("confirmed {}", text::counted(released, "deletion"));
+    context.out.result(&json!({ "released": released }), line)
 }
 
 async fn reject(
@@ -165,10 +153,8 @@ async fn reject(
         rejected += done["rejected"].as_u64().unwrap_or_default();
         restored += done["restored"].as_u64().unwrap_or_default();
     }
-    if context.out.json {
-        return Ok(context.out.value(&json!({ "rejected": rejected, "restored": restored }))?);
-    }
-    let restored =
-        if restore { format!(", {} brought back", text::counted(restored, "asset")) } else { String::new() };
-    Ok(context.out.line(&format!("rejected {}{restored}", text::counted(rejected, "deletion")))?)
+    context.out.result(&json!({ "rejected": rejected, "restored": restored }), || {
+        let back = restore.then(|| format!(", {} brought back", text::counted(restored, "asset")));
+        format!("rejected {}{}", text::counted(rejected, "deletion"), back.unwrap_or_default())
+    })
 }

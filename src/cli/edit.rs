@@ -114,11 +114,8 @@ pub(super) async fn run(context: &Context, args: EditArgs) -> Result<(), CliErro
             return Err(CliError::failure(format!("{hash} is edited again and again by somebody else")));
         }
     };
-    if context.out.json {
-        return Ok(context.out.value(&edited)?);
-    }
     let told = format!("edited {hash}  {}", edited.called());
-    Ok(context.out.line(&text::escape(told.trim_end()))?)
+    context.out.result(&edited, || text::escape(told.trim_end()).into_owned())
 }
 
 /// The names of an asset, with `name` in place of the one that it is called in the command; in place of the first, if that is none.

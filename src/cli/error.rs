@@ -117,6 +117,13 @@ impl fmt::Display for CliError {
     }
 }
 
+/// Does on another thread what blocks.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CliError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| CliError::failure(error.to_string()))
+}
+
 /// Writing to stdout failed.
 impl From<io::Error> for CliError {
     fn from(e: io::Error) -> Self {

@@ -14,13 +14,12 @@ use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
-use tokio::task::spawn_blocking;
 
 use self::placing::{ExportDir, ExportName, Place, PlaceError};
 use super::Context;
 use super::assets::{Asset, AssetPage, PAGE_MAX};
 use super::client::ApiClient;
-use super::error::{CliError, Exit};
+use super::error::{CliError, Exit, blocking};
 use super::folder::which::{self, Which};
 use super::output::message;
 use super::progress::ProgressLine;
@@ -51,7 +50,7 @@ pub(super) struct ExportArgs {
 }
 
 #[derive(Deserialize)]
-struct Places {
+struct PlacesBody {
     places: Vec<FolderPlace>,
 }
 
@@ -67,7 +66,7 @@ struct Export {
 
 /// What became of all of it.
 #[derive(Debug, Default)]
-struct Tally {
+struct ExportTally {
     written: u64,
     bytes: u64,
     there: u64,
@@ -75,7 +74,7 @@ struct Tally {
     failed: u64,
 }
 
-impl Tally {
+impl ExportTally {
     fn told(&self) -> String {
         let mut told =
             format!("{} written, {}", text::counted(self.written, "file"), text::bytes(self.bytes));
@@ -97,8 +96,7 @@ pub(super) async fn run(context: &Context, args: ExportArgs) -> Result<(), CliEr
         places(&agent, &[], None).await?;
         None
     };
-    let made = spawn_blocking(move || ExportDir::make(&dir)).await;
-    let target = Arc::new(made.map_err(|e| CliError::failure(format!("cannot make the directory: {e}")))??);
+    let target = Arc::new(blocking(move || ExportDir::make(&dir)).await??);
     let mut query = filters.query();
     let path = if query.is_empty() { "/list" } else { "/search" };
     if held {
@@ -106,7 +104,7 @@ pub(super) async fn run(context: &Context, args: ExportArgs) -> Result<(), CliEr
     }
     let progress = ProgressLine::bytes("exporting", None);
     let count: Arc<dyn Fn(u64) + Send + Sync> = Arc::new(progress.counter());
-    let (mut tally, mut cursor) = (Tally::default(), None::<String>);
+    let (mut tally, mut cursor) = (ExportTally::default(), None::<String>);
     loop {
         let mut query = query.clone();
         query.push(("limit", PAGE_MAX.to_string()));
@@ -161,9 +159,9 @@ async fn places(
 ) -> Result<Vec<FolderPlace>, CliError> {
     let (mut all, mut left) = (Vec::new(), vec![hashes]);
     while let Some(part) = left.pop() {
-        let asked = agent.post::<Places>("/folder-places", &json!({ "hashes": part })).await;
+        let asked = agent.post::<PlacesBody>("/folder-places", &json!({ "hashes": part })).await;
         let found = match asked {
-            Ok(Places { places }) => places,
+            Ok(PlacesBody { places }) => places,
             Err(error) if error.exit() == Exit::Failure && folder.is_none() => {
                 tracing::warn!(%error, "files are exported by their names alone: the paths that they have in folders are not known");
                 return Ok(Vec::new());
@@ -190,7 +188,7 @@ async fn exports(
     agent: &ApiClient,
     assets: Vec<Asset>,
     folder: Option<&str>,
-    tally: &mut Tally,
+    tally: &mut ExportTally,
 ) -> Result<Vec<Export>, CliError> {
     let hashes: Vec<&str> = assets.iter().map(|asset| asset.hash.as_str()).collect();
     let places = places(agent, &hashes, folder).await?;
@@ -238,7 +236,7 @@ async fn write(
 ) -> Result<(PathBuf, bool), ExportFailure> {
     let &Export { hash, size, executable, mtime_ms, .. } = export;
     let (to, name) = (Arc::clone(target), export.name.clone());
-    let (dir, file) = match blocking(move || to.begin(&name, hash, size, executable)).await? {
+    let (dir, file) = match blocking(move || to.begin(&name, hash, size, executable)).await?? {
         Place::There(path) => return Ok((path, false)),
         Place::Free(dir, file) => (dir, file),
     };
@@ -261,7 +259,7 @@ async fn write(
         return Err(CliError::failure(damaged).hint(hint).into());
     }
     let name = export.name.clone();
-    blocking(move || {
+    let done = blocking(move || {
         if let Some(time) =
             mtime_ms.and_then(|ms| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)))
         {
@@ -270,14 +268,8 @@ async fn write(
         }
         file.as_file().sync_all().map_err(PlaceError::at("write", &path))?;
         ExportDir::name(file, &dir, &name, hash, size)
-    })
-    .await
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, PlaceError> + Send + 'static,
-) -> Result<T, ExportFailure> {
-    Ok(spawn_blocking(work).await.map_err(|e| CliError::failure(e.to_string()))??)
+    });
+    Ok(done.await??)
 }
 
 /// Why a file was not exported.
@@ -320,7 +312,7 @@ fn tell(
     context: &Context,
     export: &Export,
     done: Result<(PathBuf, bool), ExportFailure>,
-    tally: &mut Tally,
+    tally: &mut ExportTally,
 ) -> Result<(), CliError> {
     let (path, is_new) = match done {
         Ok(done) => done,

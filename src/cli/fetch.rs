@@ -43,11 +43,8 @@ pub(super) async fn run(context: &Context, args: &FetchArgs) -> Result<(), CliEr
         Err(_) => resolve::known_asset(&context.store()?, &args.asset).await?,
     };
     let size = fetch(&context.agent()?, hash, Duration::from_secs(args.timeout)).await?;
-    if context.out.json {
-        let hash = hash.to_string();
-        return Ok(context.out.value(&json!({ "hash": hash, "size": size, "state": "here" }))?);
-    }
-    Ok(context.out.line(&format!("{}  {}", hash, text::bytes(size)))?)
+    let value = json!({ "hash": hash.to_string(), "size": size, "state": "here" });
+    context.out.result(&value, || format!("{hash}  {}", text::bytes(size)))
 }
 
 /// Whether the node says that an asset was deleted there. One that does not answer says nothing.

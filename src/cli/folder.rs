@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use self::which::{Asked, At, Which, file_in};
+use self::which::{AskedFiles, At, Which, file_in};
 use super::Context;
 use super::advice;
 use super::client::ApiClient;
@@ -23,11 +23,11 @@ pub(super) mod which;
 #[derive(clap::Args, Debug)]
 pub(super) struct FolderCommandArgs {
     #[command(subcommand)]
-    action: FolderAction,
+    action: FolderCommand,
 }
 
 #[derive(clap::Subcommand, Debug)]
-enum FolderAction {
+enum FolderCommand {
     /// Keep a directory alike with those of other machines
     Add(AddArgs),
     /// List the folders of this machine and of the network
@@ -57,9 +57,9 @@ enum FolderAction {
         time: Option<Timestamp>,
     },
     /// Files that were removed elsewhere before they were found here: they stay, and come back elsewhere
-    Keep(Asked),
+    Keep(AskedFiles),
     /// Files that were removed elsewhere before they were found here: they go to the trash
-    Trash(Asked),
+    Trash(AskedFiles),
 }
 
 #[derive(clap::Args, Debug)]
@@ -91,19 +91,19 @@ struct AddArgs {
 pub(super) async fn run(context: &Context, args: FolderCommandArgs) -> Result<(), CliError> {
     let agent = context.agent()?;
     match args.action {
-        FolderAction::Add(args) => add(context, &agent, args).await,
-        FolderAction::List => show::list(context, &agent).await,
-        FolderAction::Status(which) => show::status(context, &agent, &which).await,
-        FolderAction::Pause(which) => act(context, &agent, &which, "pause").await,
-        FolderAction::Resume(which) => act(context, &agent, &which, "resume").await,
-        FolderAction::Confirm(which) => act(context, &agent, &which, "confirm").await,
-        FolderAction::Revert(which) => act(context, &agent, &which, "revert").await,
-        FolderAction::Keep(asked) => answer(context, &agent, &asked, "keep").await,
-        FolderAction::Trash(asked) => answer(context, &agent, &asked, "trash").await,
-        FolderAction::Remove(which) => remove(context, &agent, &which).await,
-        FolderAction::Conflicts(which) => show::conflicts(context, &agent, &which).await,
-        FolderAction::History(at) => show::history(context, &agent, &at).await,
-        FolderAction::Restore { at, time } => {
+        FolderCommand::Add(args) => add(context, &agent, args).await,
+        FolderCommand::List => show::list(context, &agent).await,
+        FolderCommand::Status(which) => show::status(context, &agent, &which).await,
+        FolderCommand::Pause(which) => act(context, &agent, &which, "pause").await,
+        FolderCommand::Resume(which) => act(context, &agent, &which, "resume").await,
+        FolderCommand::Confirm(which) => act(context, &agent, &which, "confirm").await,
+        FolderCommand::Revert(which) => act(context, &agent, &which, "revert").await,
+        FolderCommand::Keep(asked) => answer(context, &agent, &asked, "keep").await,
+        FolderCommand::Trash(asked) => answer(context, &agent, &asked, "trash").await,
+        FolderCommand::Remove(which) => remove(context, &agent, &which).await,
+        FolderCommand::Conflicts(which) => show::conflicts(context, &agent, &which).await,
+        FolderCommand::History(at) => show::history(context, &agent, &at).await,
+        FolderCommand::Restore { at, time } => {
             let (folder, path) = at.find(&agent).await?;
             let at_ms = time.map(|at| u64::try_from(at.as_millisecond()).unwrap_or_default());
             let body = json!({ "action": "restore", "path": path, "at_ms": at_ms });
@@ -237,7 +237,12 @@ async fn act(context: &Context, agent: &ApiClient, which: &Which, action: &str) 
 }
 
 /// `keep` and `trash`: of one file, or of all that wait.
-async fn answer(context: &Context, agent: &ApiClient, asked: &Asked, action: &str) -> Result<(), CliError> {
+async fn answer(
+    context: &Context,
+    agent: &ApiClient,
+    asked: &AskedFiles,
+    action: &str,
+) -> Result<(), CliError> {
     let (found, path) = asked.find(agent).await?;
     let is_asked = |path: &str| found.asked.iter().any(|asked| asked == path);
     let path = path.map(|path| file_in(&found, &path, is_asked)).transpose()?;
@@ -255,10 +260,8 @@ async fn said(
         return Err(CliError::failure(format!("{} is not bound: {why}", folder.path)));
     }
     let done: Value = agent.post(&format!("/folders/{}/actions", folder.folder), body).await?;
-    if context.out.json {
-        return Ok(context.out.value(&done)?);
-    }
-    Ok(context.out.line(&text::escape(done["done"].as_str().unwrap_or("done")))?)
+    let line = || text::escape(done["done"].as_str().unwrap_or("done")).into_owned();
+    context.out.result(&done, line)
 }
 
 #[cfg(test)]

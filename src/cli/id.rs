@@ -2,10 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::task::spawn_blocking;
 
 use super::Context;
-use super::error::{CliError, Exit};
+use super::error::{CliError, Exit, blocking};
 use super::output::message;
 use super::text;
 use crate::node::renewal::{self, RenewalError, RenewedId};
@@ -31,12 +30,8 @@ pub(super) async fn run(context: &Context, args: &IdArgs) -> Result<(), CliError
         return renew(context).await;
     }
     let known: IssuedTicket = context.agent()?.get("/ticket", &[]).await?;
-    if context.out.json {
-        context.out.value(&known)?;
-    } else {
-        context.out.line(&text::escape(if args.ticket { &known.ticket } else { &known.endpoint_id }))?;
-    }
-    Ok(())
+    let shown = if args.ticket { &known.ticket } else { &known.endpoint_id };
+    context.out.result(&known, || text::escape(shown).into_owned())
 }
 
 async fn renew(context: &Context) -> Result<(), CliError> {
@@ -49,8 +44,7 @@ async fn renew(context: &Context) -> Result<(), CliError> {
         return Err(in_use("the node of this data directory runs".to_owned()));
     }
     config.data_dir = Context::data_dir_here(&config);
-    let renewed = spawn_blocking(move || renewal::renew(&config)).await;
-    let renewed = renewed.map_err(|e| CliError::failure(e.to_string()))?.map_err(|error| match error {
+    let renewed = blocking(move || renewal::renew(&config)).await?.map_err(|error| match error {
         RenewalError::NoNode(_) => CliError::new(Exit::NotFound, error.to_string()),
         RenewalError::InUse(why) => in_use(why),
         RenewalError::Failed(_) => CliError::failure(error.to_string()),

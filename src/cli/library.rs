@@ -21,7 +21,7 @@ use super::client::ApiClient;
 use super::error::CliError;
 use super::folder::which::Which;
 use super::output::message;
-use super::resolve::{self, Candidate, NameKind};
+use super::resolve::{self, NameKind};
 use super::text;
 use crate::library::filter::FilterSpec;
 
@@ -138,12 +138,8 @@ pub(super) async fn run(context: &Context, args: LibraryCommandArgs) -> Result<(
             let found = find(&agent, &library).await?;
             let body = if all { json!({ "all": true }) } else { json!({ "serial": serial }) };
             let done: Value = agent.post(&format!("/libraries/{}/revoke", found.id), &body).await?;
-            if context.out.json {
-                return Ok(context.out.value(&done)?);
-            }
-            Ok(context
-                .out
-                .line("revoked; who is connected by it is let go within seconds, and keeps what it has")?)
+            let line = "revoked; who is connected by it is let go within seconds, and keeps what it has";
+            context.out.result(&done, || line.to_owned())
         }
     }
 }
@@ -157,12 +153,7 @@ const LIBRARY: NameKind = NameKind {
 /// By name, id, or the beginning of an id.
 async fn find(agent: &ApiClient, wanted: &str) -> Result<LibraryBody, CliError> {
     let LibrariesBody { libraries } = agent.get("/libraries", &[]).await?;
-    let candidate = |library: LibraryBody| Candidate {
-        id: library.id.clone(),
-        name: library.name.clone(),
-        value: library,
-    };
-    resolve::pick(LIBRARY, wanted, libraries.into_iter().map(candidate).collect())
+    resolve::pick(LIBRARY, wanted, libraries, |library| (&library.id, &library.name))
 }
 
 /// The hashes of assets that were named.
@@ -200,10 +191,7 @@ async fn create(context: &Context, agent: &ApiClient, args: CreateArgs) -> Resul
         FilterSpec { application, tags: some(tags), user, mime_prefix, hashes: some(hashes), folder };
     if dry_run {
         let held: LibrarySizeBody = agent.post("/libraries/preview", &json!({ "filter": filter })).await?;
-        if context.out.json {
-            return Ok(context.out.value(&held)?);
-        }
-        return Ok(context.out.line(&format!("that would be {}", held.told()))?);
+        return context.out.result(&held, || format!("that would be {}", held.told()));
     }
     let mut body = json!({ "name": name, "filter": filter });
     if let Some(secs) = fresh_within {
@@ -214,7 +202,7 @@ async fn create(context: &Context, agent: &ApiClient, args: CreateArgs) -> Resul
         return Ok(context.out.value(&made)?);
     }
     context.out.line(&format!("created {} with {}", made.id, made.counts.told()))?;
-    message(&format!("next: can-sync library invite {}", &made.id[..made.id.len().min(10)]));
+    message(&format!("next: can-sync library invite {}", resolve::short(&made.id)));
     Ok(())
 }
 

@@ -6,7 +6,9 @@ use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::text::{escape, is_hazard};
+use super::error::CliError;
+use super::resolve;
+use super::text::{self, escape, is_hazard};
 use crate::stderr;
 
 /// How results are written.
@@ -14,7 +16,7 @@ use crate::stderr;
 pub(super) struct Output {
     /// JSON, one value per line.
     pub(super) json: bool,
-    /// Someone looks at it.
+    /// Someone looks at it, and it is no JSON.
     pub(super) terminal: bool,
 }
 
@@ -24,7 +26,45 @@ pub(super) struct Output {
 )]
 impl Output {
     pub(super) fn new(json: bool) -> Self {
-        Self { json, terminal: io::stdout().is_terminal() }
+        Self { json, terminal: !json && io::stdout().is_terminal() }
+    }
+
+    /// Writes one result: JSON for programs, for people a line of text that is safe to show.
+    pub(super) fn result(
+        self,
+        value: &impl Serialize,
+        line: impl FnOnce() -> String,
+    ) -> Result<(), CliError> {
+        Ok(if self.json { self.value(value) } else { self.line(&line()) }?)
+    }
+
+    /// Writes what there is of one kind: a line of JSON for each, or a table with a row for each.
+    pub(super) fn list<T: Serialize>(
+        self,
+        all: &[T],
+        heading: &[&str],
+        row: impl Fn(&T) -> Vec<String>,
+    ) -> Result<(), CliError> {
+        if self.json {
+            return Ok(all.iter().try_for_each(|one| self.value(one))?);
+        }
+        let rows: Vec<_> = all.iter().map(row).collect();
+        Ok(self.table(Some(heading), &rows)?)
+    }
+
+    /// An id or hash for a table: its beginning on a terminal, all of it for programs.
+    pub(super) fn id(self, id: &str) -> String {
+        if self.terminal { resolve::short(id) } else { escape(id).into_owned() }
+    }
+
+    /// A number of bytes for a table: people read sizes, programs count.
+    pub(super) fn size(self, bytes: u64) -> String {
+        if self.terminal { text::bytes(bytes) } else { bytes.to_string() }
+    }
+
+    /// An RFC 3339 time for a table; on a terminal, how long ago it was.
+    pub(super) fn time(self, time: &str) -> String {
+        if self.terminal { text::ago(time) } else { time.to_owned() }
     }
 
     /// Writes one line of text that is safe to show.

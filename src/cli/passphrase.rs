@@ -62,23 +62,17 @@ pub(super) fn run(context: &Context, args: &PassphraseArgs) -> Result<(), CliErr
         .map_err(|e| CliError::failure(format!("{setting}: {e}")))?
         .ok_or_else(|| nothing_in(&made))?;
     let text = found.secret.expose_secret();
-    if context.out.json {
-        let path = match setting {
-            "sync_passphrase" => None,
-            "sync_passphrase_file" => config.sync_passphrase_file.as_deref(),
-            _ => Some(made.as_path()),
-        };
-        let origin = match loaded.origin(setting) {
-            Origin::Default => path.unwrap_or(&made).display().to_string(),
-            set @ (Origin::File { .. } | Origin::Env(_) | Origin::Flag(_) | Origin::Stdin) => set.to_string(),
-        };
-        context.out.value(
-            &json!({ "passphrase": text, "path": path.map(Path::to_string_lossy), "origin": origin }),
-        )?;
-    } else {
-        context.out.line(text)?;
-    }
-    Ok(())
+    let path = match setting {
+        "sync_passphrase" => None,
+        "sync_passphrase_file" => config.sync_passphrase_file.as_deref(),
+        _ => Some(made.as_path()),
+    };
+    let origin = match loaded.origin(setting) {
+        Origin::Default => path.unwrap_or(&made).display().to_string(),
+        set @ (Origin::File { .. } | Origin::Env(_) | Origin::Flag(_) | Origin::Stdin) => set.to_string(),
+    };
+    let value = json!({ "passphrase": text, "path": path.map(Path::to_string_lossy), "origin": origin });
+    context.out.result(&value, || text.to_owned())
 }
 
 fn nothing_in(path: &Path) -> CliError {

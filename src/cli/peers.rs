@@ -248,7 +248,7 @@ struct RatesBody {
 impl PeerBody {
     /// Its name, else the beginning of its id.
     pub(super) fn called(&self) -> String {
-        if self.name.is_empty() { self.endpoint_id.chars().take(10).collect() } else { self.name.clone() }
+        if self.name.is_empty() { resolve::short(&self.endpoint_id) } else { self.name.clone() }
     }
 
     /// What is missing on either side of a connection, and how fast it moves; `None` when that is nothing.
@@ -273,9 +273,7 @@ impl PeerBody {
         let connected = self.path.is_some() && !sides.is_empty();
         connected.then(|| sides.join("; "))
     }
-}
 
-impl PeerBody {
     /// Whether it is connected without a relay.
     pub(super) fn is_direct(&self) -> bool {
         self.path.as_deref() == Some("direct")
@@ -381,12 +379,11 @@ fn show(context: &Context, mut rows: Vec<Row>) -> Result<(), CliError> {
         return Ok(out.line(NOBODY)?);
     }
     let cells = |row: Row| {
-        let seen = row.last_seen.unwrap_or_default();
         vec![
-            resolve::shown(&row.endpoint_id, out.terminal),
+            out.id(&row.endpoint_id),
             row.name,
             row.assets.map(|count| count.to_string()).unwrap_or_default(),
-            if out.terminal && !seen.is_empty() { text::ago(&seen) } else { seen },
+            out.time(row.last_seen.as_deref().unwrap_or_default()),
         ]
     };
     let heading: &[&str] = &["ID", "NAME", "ASSETS", "LAST_SEEN"];

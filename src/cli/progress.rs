@@ -23,12 +23,12 @@ const FRAME: Duration = Duration::from_millis(100);
 /// Progress of one thing. Ends, and leaves no trace on a terminal, when dropped.
 #[derive(Debug)]
 pub(super) struct ProgressLine {
-    shared: Arc<Measured>,
+    shared: Arc<ProgressCount>,
     task: JoinHandle<()>,
 }
 
 #[derive(Debug)]
-struct Measured {
+struct ProgressCount {
     what: Mutex<String>,
     done: AtomicU64,
     total: Option<u64>,
@@ -59,7 +59,7 @@ impl ProgressLine {
             bar.set_style(style);
         }
         let what = Mutex::new(text::escape(what).into_owned());
-        let shared = Arc::new(Measured { what, done: AtomicU64::new(0), total, bar });
+        let shared = Arc::new(ProgressCount { what, done: AtomicU64::new(0), total, bar });
         let task = tokio::spawn(show(Arc::clone(&shared)));
         Self { shared, task }
     }
@@ -91,7 +91,7 @@ impl Drop for ProgressLine {
     }
 }
 
-async fn show(shared: Arc<Measured>) {
+async fn show(shared: Arc<ProgressCount>) {
     let terminal = std::io::stderr().is_terminal();
     tokio::time::sleep(SILENT).await;
     if terminal {

@@ -12,8 +12,8 @@ use tokio::task::spawn_blocking;
 
 use self::content::{FileContent, ReadAgain};
 use self::own_dirs::SecretFiles;
-use self::tally::Tally;
-use self::turns::Turns;
+use self::tally::PutTally;
+use self::turns::PutTurns;
 use self::upload::{Count, part, upload};
 
 use super::Context;
@@ -105,8 +105,8 @@ pub(super) async fn run(context: &Context, args: PutArgs) -> Result<(), CliError
     let progress =
         ProgressLine::bytes(&format!("storing {}", text::counted(sources.len() as u64, "file")), total);
     let count: Count = Arc::new(progress.counter());
-    let turns = Arc::new(Turns::default());
-    let (mut failed, mut tally) = (collected.failed, Tally::default());
+    let turns = Arc::new(PutTurns::default());
+    let (mut failed, mut tally) = (collected.failed, PutTally::default());
     let mut uploads = futures::stream::iter(sources.into_iter().enumerate())
         .map(|(place, source)| {
             let (store, meta, count) = (store.clone(), meta.clone(), Arc::clone(&count));
@@ -170,14 +170,14 @@ pub(super) fn owner_of(path: &Path) -> Option<PathBuf> {
 pub(super) async fn store_file(store: &ApiClient, path: &Path, tag: &str) -> Result<Asset, CliError> {
     let source = PutSource::File { path: path.to_owned(), size: 0 };
     let meta = Meta { tags: vec![tag.to_owned()], ..Meta::default() };
-    Ok(put(store, &source, &meta, Arc::new(|_| ()), (0, &Turns::default())).await?.asset)
+    Ok(put(store, &source, &meta, Arc::new(|_| ()), (0, &PutTurns::default())).await?.asset)
 }
 
 /// An asset after an upload. Fields that a later service adds are passed on in JSON.
 #[derive(Debug, Deserialize, Serialize)]
 struct Stored {
     #[serde(default)]
-    outcome: Outcome,
+    outcome: PutOutcome,
     /// What became of the name that came with it.
     #[serde(default)]
     name_outcome: Option<NameTaken>,
@@ -194,7 +194,7 @@ struct Stored {
 /// What became of an upload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Outcome {
+enum PutOutcome {
     #[default]
     New,
     Merged,
@@ -216,7 +216,7 @@ async fn put(
     source: &PutSource,
     meta: &Meta,
     count: Count,
-    (place, turns): (usize, &Turns),
+    (place, turns): (usize, &PutTurns),
 ) -> Result<Stored, CliError> {
     let PutSource::File { path, .. } = source else {
         turns.pass(place).await;

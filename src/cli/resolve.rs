@@ -8,7 +8,6 @@ use serde_json::Value;
 use super::assets::{self, Asset, AssetPage};
 use super::client::ApiClient;
 use super::error::{CliError, Exit};
-use super::text;
 use crate::record::ContentHash;
 use crate::store::embedded::HashPrefix;
 use crate::text::naming::{self, DIGITS_MIN, is_called};
@@ -47,29 +46,23 @@ const PEER: NameKind = NameKind {
     listed_by: "`can-sync peers list` and `can-sync devices` show those that are known",
 };
 
-/// Something that may be meant.
-#[derive(Clone, Debug)]
-pub(super) struct Candidate<T> {
-    pub(super) id: String,
-    pub(super) name: String,
-    pub(super) value: T,
-}
-
 /// An id as people see it.
 pub(super) fn short(id: &str) -> String {
     id.chars().take(DIGITS_SHOWN).collect()
 }
 
-/// The one among `candidates` that `wanted` means.
-pub(super) fn pick<T>(kind: NameKind, wanted: &str, candidates: Vec<Candidate<T>>) -> Result<T, CliError> {
-    let mut meant = naming::meant(wanted, candidates, |candidate| (&candidate.id, &candidate.name));
-    match (meant.len(), meant.pop()) {
-        (1, Some(candidate)) => Ok(candidate.value),
-        (_, None) => Err(none(kind, wanted)),
-        (_, Some(last)) => {
-            meant.push(last);
-            Err(several(kind, wanted, &meant))
-        }
+/// The one among `things` that `wanted` means; `names` gives the id and the name of each.
+pub(super) fn pick<T>(
+    kind: NameKind,
+    wanted: &str,
+    things: Vec<T>,
+    names: impl Fn(&T) -> (&str, &str),
+) -> Result<T, CliError> {
+    let mut meant = naming::meant(wanted, things, &names);
+    match meant.len() {
+        0 => Err(none(kind, wanted)),
+        1 => Ok(meant.remove(0)),
+        _ => Err(several(kind, wanted, &meant.iter().map(names).collect::<Vec<_>>())),
     }
 }
 
@@ -86,10 +79,11 @@ fn none(kind: NameKind, wanted: &str) -> CliError {
     CliError::new(Exit::NotFound, format!("there is no {one} '{wanted}'")).hint(listed_by)
 }
 
-fn several<T>(kind: NameKind, wanted: &str, meant: &[Candidate<T>]) -> CliError {
-    let listed = meant.iter().take(LISTED_MAX).map(|Candidate { id, name, .. }| {
-        if name.is_empty() { short(id) } else { format!("{} ({name})", short(id)) }
-    });
+fn several(kind: NameKind, wanted: &str, meant: &[(&str, &str)]) -> CliError {
+    let listed = meant
+        .iter()
+        .take(LISTED_MAX)
+        .map(|(id, name)| if name.is_empty() { short(id) } else { format!("{} ({name})", short(id)) });
     let listed: Vec<String> = listed.collect();
     let more = match meant.len().saturating_sub(LISTED_MAX) {
         0 => String::new(),
@@ -99,18 +93,26 @@ fn several<T>(kind: NameKind, wanted: &str, meant: &[Candidate<T>]) -> CliError 
     CliError::new(Exit::Usage, message).hint("give more digits of the one that you mean")
 }
 
-fn candidate(asset: Asset, hash: ContentHash) -> Candidate<ContentHash> {
-    Candidate { id: asset.hash, name: asset.filename.unwrap_or_default(), value: hash }
+/// Assets that may be meant, by what they are called.
+type NamedAssets = BTreeMap<ContentHash, Asset>;
+
+fn pick_asset(kind: NameKind, wanted: &str, assets: NamedAssets) -> Result<ContentHash, CliError> {
+    let assets = assets.into_iter().collect();
+    pick(kind, wanted, assets, |(_, asset)| (&asset.hash, called(asset))).map(|(hash, _)| hash)
+}
+
+fn called(asset: &Asset) -> &str {
+    asset.filename.as_deref().unwrap_or_default()
 }
 
 /// Takes assets in as candidates, each once.
-fn take(into: &mut BTreeMap<ContentHash, Candidate<ContentHash>>, assets: Vec<Asset>, wanted: &str) {
+fn take(into: &mut NamedAssets, assets: Vec<Asset>, wanted: &str) {
     for mut asset in assets {
         let Ok(hash) = asset.hash.parse() else { continue };
         // It is called by any of its names.
         let further = asset.names.iter().find(|name| is_called(name, wanted)).cloned();
         asset.filename = further.or(asset.filename);
-        into.insert(hash, candidate(asset, hash));
+        into.insert(hash, asset);
     }
 }
 
@@ -119,7 +121,7 @@ pub(super) async fn asset(store: &ApiClient, wanted: &str) -> Result<ContentHash
     if let Ok(hash) = assets::hash(wanted) {
         return Ok(hash);
     }
-    pick(ASSET, wanted, live(store, wanted).await?)
+    pick_asset(ASSET, wanted, live(store, wanted).await?)
 }
 
 /// As [`asset`], for what cannot be looked at before it is done: few digits may be a slip of the pen, and are no name of an asset.
@@ -128,14 +130,14 @@ pub(super) async fn asset_for_good(store: &ApiClient, wanted: &str) -> Result<Co
         return Ok(hash);
     }
     let candidates = live(store, wanted).await?;
-    let is_called = candidates.iter().any(|candidate| is_called(&candidate.name, wanted));
+    let is_called = candidates.values().any(|asset| is_called(called(asset), wanted));
     if !candidates.is_empty() && !is_called && wanted.len() < DIGITS_FOR_GOOD_MIN {
         let message =
             format!("no asset is called '{wanted}', and so few digits may be another one's by chance");
         return Err(CliError::new(Exit::Usage, message)
             .hint(format!("give at least {DIGITS_FOR_GOOD_MIN} digits of the hash, or the whole name")));
     }
-    pick(ASSET, wanted, candidates)
+    pick_asset(ASSET, wanted, candidates)
 }
 
 /// As [`asset`], of what is here and what was deleted lately.
@@ -147,7 +149,7 @@ pub(super) async fn known_asset(store: &ApiClient, wanted: &str) -> Result<Conte
     if candidates.is_empty() {
         candidates = in_trash(store, wanted).await?;
     }
-    pick(ASSET, wanted, candidates)
+    pick_asset(ASSET, wanted, candidates)
 }
 
 /// As [`asset`], of what lies in the trash.
@@ -155,16 +157,16 @@ pub(super) async fn trashed(store: &ApiClient, wanted: &str) -> Result<ContentHa
     if let Ok(hash) = assets::hash(wanted) {
         return Ok(hash);
     }
-    pick(TRASHED, wanted, in_trash(store, wanted).await?)
+    pick_asset(TRASHED, wanted, in_trash(store, wanted).await?)
 }
 
 /// Live assets that may be meant.
-async fn live(store: &ApiClient, wanted: &str) -> Result<Vec<Candidate<ContentHash>>, CliError> {
+async fn live(store: &ApiClient, wanted: &str) -> Result<NamedAssets, CliError> {
     candidates(store, "/search", Some(("q", wanted.to_owned())), wanted).await
 }
 
 /// What lies in the trash and may be meant: it cannot be searched by name.
-async fn in_trash(store: &ApiClient, wanted: &str) -> Result<Vec<Candidate<ContentHash>>, CliError> {
+async fn in_trash(store: &ApiClient, wanted: &str) -> Result<NamedAssets, CliError> {
     candidates(store, "/trash", None, wanted).await
 }
 
@@ -174,8 +176,8 @@ async fn candidates(
     path: &str,
     narrowed: Option<(&str, String)>,
     wanted: &str,
-) -> Result<Vec<Candidate<ContentHash>>, CliError> {
-    let mut found = BTreeMap::new();
+) -> Result<NamedAssets, CliError> {
+    let mut found = NamedAssets::new();
     let limit = || ("limit", assets::PAGE_MAX.to_string());
     let prefix = wanted.to_ascii_lowercase();
     if HashPrefix::parse(&prefix).is_some() {
@@ -183,7 +185,7 @@ async fn candidates(
         take(&mut found, page.assets, wanted);
     }
     if wanted.trim().is_empty() {
-        return Ok(Vec::new());
+        return Ok(found);
     }
     let mut cursor: Option<String> = None;
     for _ in 0..PAGES_MAX {
@@ -198,7 +200,7 @@ async fn candidates(
             break;
         }
     }
-    Ok(found.into_values().collect())
+    Ok(found)
 }
 
 /// The endpoint id of the machine that `wanted` means: a whole id, which need not be known, or the name or the beginning of the
@@ -219,18 +221,12 @@ pub(super) async fn endpoint(agent: &ApiClient, wanted: &str) -> Result<String, 
             }
         }
     }
-    let candidates = known.into_iter().map(|(id, name)| Candidate { value: id.clone(), id, name });
-    pick(PEER, wanted, candidates.collect())
+    pick(PEER, wanted, known.into_iter().collect(), |(id, name)| (id, name)).map(|(id, _)| id)
 }
 
 /// Whether that is a whole id or hash.
 pub(super) fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// An id or hash for a table: its beginning on a terminal, all of it for programs.
-pub(super) fn shown(id: &str, terminal: bool) -> String {
-    if terminal { short(id) } else { text::escape(id).into_owned() }
 }
 
 #[cfg(test)]
@@ -241,11 +237,6 @@ mod tests {
         NameKind { one: "thing", many: "things", listed_by: "`can-sync things` lists them" };
 
     fn picked(wanted: &str) -> Result<usize, String> {
-        let of = |(value, (id, name)): (usize, (&str, &str))| Candidate {
-            id: format!("{id}{}", "0".repeat(64 - id.len())),
-            name: name.to_owned(),
-            value,
-        };
         let all = [
             ("abcd11", "desk"),
             ("abcd22", "Café"),
@@ -256,7 +247,12 @@ mod tests {
             ("99", "1A2B3C"),
             ("77", ""),
         ];
-        pick(THING, wanted, all.into_iter().enumerate().map(of).collect()).map_err(|error| error.to_string())
+        let whole = |(place, (id, name)): (usize, (&str, &'static str))| {
+            (place, format!("{id}{}", "0".repeat(64 - id.len())), name)
+        };
+        let all = all.into_iter().enumerate().map(whole).collect();
+        let picked = pick(THING, wanted, all, |(_, id, name)| (id, name));
+        picked.map(|(place, ..)| place).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::Context;
-use super::backup::{blocking, show_findings};
-use super::error::{CliError, Exit};
+use super::backup::show_findings;
+use super::error::{CliError, Exit, blocking};
 use super::output::message;
 use super::progress::ProgressLine;
 use super::text;
@@ -29,7 +29,7 @@ pub(super) async fn run(context: &Context, args: RestoreArgs) -> Result<(), CliE
     let spinner = ProgressLine::spinner("checking the backup");
     let begun = blocking(move || RestoreRun::begin(&dir, &data_dir, new_id)).await;
     drop(spinner);
-    let run = begun?;
+    let run = begun??;
     let progress = ProgressLine::bytes("restoring contents", Some(run.pending_bytes()));
     let done = run.finish(progress.counter()).await;
     drop(progress);

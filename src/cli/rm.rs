@@ -45,10 +45,10 @@ pub(super) async fn run(context: &Context, args: &RmArgs) -> Result<(), CliError
     let from_folders = if args.from_folders { "?from_folders=true" } else { "" };
     for hash in hashes {
         match store.delete(&format!("/asset/{hash}{from_folders}")).await {
-            Ok(()) if context.out.json => {
-                context.out.value(&json!({ "hash": hash.to_string(), "deleted": true }))?;
+            Ok(()) => {
+                let value = json!({ "hash": hash.to_string(), "deleted": true });
+                context.out.result(&value, || format!("deleted {hash}"))?;
             }
-            Ok(()) => context.out.line(&format!("deleted {hash}"))?,
             Err(error) => failed = Some(told(error)?),
         }
     }

@@ -12,12 +12,11 @@ use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::fetch;
 use super::output::message;
-use super::resolve;
 use super::text;
 use crate::record::ContentHash;
 use crate::store::scrub::{ScrubFinding, ScrubResult};
 
-use self::asked::Asked;
+use self::asked::NodeScrub;
 
 mod asked;
 mod reading;
@@ -65,8 +64,8 @@ struct Scrubbed {
 pub(super) async fn run(context: &Context, args: &ScrubCommand) -> Result<(), CliError> {
     let store = context.store()?;
     let (mut scrubbed, refused) = match asked::run(&store, args.rate).await? {
-        Asked::Scrubbed(scrubbed) => (scrubbed, None),
-        Asked::Not(why) => (reading::run(&store, args.rate).await?, why),
+        NodeScrub::Scrubbed(scrubbed) => (scrubbed, None),
+        NodeScrub::Not(why) => (reading::run(&store, args.rate).await?, why),
     };
     if args.repair && !scrubbed.findings.is_empty() {
         let agent = context.agent()?;
@@ -127,14 +126,12 @@ fn report(context: &Context, scrubbed: &Scrubbed) -> Result<(), CliError> {
         }
         return Ok(context.out.value(&report)?);
     }
-    let row = |finding: &DamagedAsset| {
-        let became = if finding.healed { "healed" } else { "damaged" }.to_owned();
-        let hash = resolve::shown(&finding.hash, context.out.terminal);
-        vec![hash, text::bytes(finding.size), became, finding.name.clone(), finding.problem.clone()]
-    };
     if !findings.is_empty() {
-        let rows: Vec<_> = findings.iter().map(row).collect();
-        context.out.table(Some(&["HASH", "SIZE", "STATE", "NAME", "PROBLEM"]), &rows)?;
+        context.out.list(findings, &["HASH", "SIZE", "STATE", "NAME", "PROBLEM"], |finding| {
+            let DamagedAsset { hash, name, size, problem, healed } = finding;
+            let became = if *healed { "healed" } else { "damaged" }.to_owned();
+            vec![context.out.id(hash), text::bytes(*size), became, name.clone(), problem.clone()]
+        })?;
     }
     let contents = text::counted(*checked, "content");
     message(&format!("{contents} read and checked, {}; {} damaged", text::bytes(*bytes), findings.len()));

@@ -2,46 +2,20 @@
 
 use crate::clock::now_ms;
 use crate::text::amounts;
-pub use crate::text::escape;
-pub(super) use crate::text::is_hazard;
-
-/// A number of bytes, such as `1.2 MiB`.
-#[must_use]
-pub fn bytes(count: u64) -> String {
-    amounts::bytes(count)
-}
-
-/// A rate in bytes per second, such as `1.2 MiB/s`.
-#[must_use]
-pub fn rate(bytes_per_sec: f64) -> String {
-    amounts::rate(bytes_per_sec)
-}
-
-/// A span of time, such as `12s`, `5m` or `3h 12m`.
-#[must_use]
-pub fn seconds(secs: u64) -> String {
-    amounts::duration(secs)
-}
+pub(super) use crate::text::amounts::{bytes, counted, duration as seconds, rate};
+pub(super) use crate::text::{escape, is_hazard};
 
 /// An RFC 3339 time in milliseconds since the Unix epoch.
-#[must_use]
-pub fn ms_of(time: &str) -> Option<u64> {
+pub(super) fn ms_of(time: &str) -> Option<u64> {
     u64::try_from(time.parse::<jiff::Timestamp>().ok()?.as_millisecond()).ok()
 }
 
 /// How long ago an RFC 3339 time was, such as `12s ago`; the text itself, escaped, where it is none.
-#[must_use]
-pub fn ago(time: &str) -> String {
+pub(super) fn ago(time: &str) -> String {
     match ms_of(time) {
         Some(ms) => amounts::ago(now_ms(), ms),
         None => escape(time).into_owned(),
     }
-}
-
-/// `1 asset`, `2 assets`.
-#[must_use]
-pub fn counted(count: u64, singular: &str) -> String {
-    amounts::counted(count, singular)
 }
 
 #[cfg(test)]

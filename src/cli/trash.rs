@@ -64,44 +64,28 @@ pub(super) async fn run(context: &Context, args: TrashArgs) -> Result<(), CliErr
 }
 
 async fn all(store: &ApiClient) -> Result<Vec<TrashedBody>, CliError> {
-    let (mut all, mut cursor) = (Vec::new(), None::<String>);
-    loop {
-        let mut query = vec![("limit", PAGE_MAX.to_string())];
-        query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-        let TrashBody { assets, next_cursor } = store.get("/trash", &query).await?;
-        all.extend(assets);
-        match next_cursor {
-            Some(next) => cursor = Some(next),
-            None => return Ok(all),
-        }
-    }
+    let page = |TrashBody { assets, next_cursor }| (assets, next_cursor);
+    store.all("/trash", &[("limit", PAGE_MAX.to_string())], page).await
 }
 
 async fn list(context: &Context, store: &ApiClient) -> Result<(), CliError> {
     let out = context.out;
     let all = all(store).await?;
-    if out.json {
-        return Ok(all.iter().try_for_each(|trashed| out.value(trashed))?);
-    }
     if all.is_empty() && out.terminal {
         message("The trash is empty.");
         return Ok(());
     }
-    let row = |trashed: TrashedBody| {
+    out.list(&all, &["HASH", "SIZE", "WHY", "NAME", "SINCE", "KEPT_UNTIL"], |trashed| {
         let TrashedBody { trashed_at, kept_until, deleted, asset } = trashed;
-        let time = |time: Option<String>| time.unwrap_or_default();
-        let at = time(trashed_at);
         vec![
-            resolve::shown(&asset.hash, out.terminal),
-            if out.terminal { text::bytes(asset.size) } else { asset.size.to_string() },
-            if deleted { "deleted" } else { "let go" }.to_owned(),
+            out.id(&asset.hash),
+            out.size(asset.size),
+            if *deleted { "deleted" } else { "let go" }.to_owned(),
             asset.called(),
-            if out.terminal { text::ago(&at) } else { at },
-            time(kept_until),
+            out.time(trashed_at.as_deref().unwrap_or_default()),
+            kept_until.clone().unwrap_or_default(),
         ]
-    };
-    let rows: Vec<_> = all.into_iter().map(row).collect();
-    Ok(out.table(Some(&["HASH", "SIZE", "WHY", "NAME", "SINCE", "KEPT_UNTIL"]), &rows)?)
+    })
 }
 
 /// Goes on after one that cannot come back, and fails at the end.
@@ -113,10 +97,9 @@ async fn restore(context: &Context, store: &ApiClient, assets: Vec<String>) -> R
             store.post::<Asset>(&format!("/asset/{hash}/restore"), &json!({})).await
         };
         match restored.await {
-            Ok(asset) if context.out.json => context.out.value(&asset)?,
             Ok(asset) => {
                 let told = format!("restored {}  {}", asset.hash, asset.called());
-                context.out.line(&text::escape(told.trim_end()))?;
+                context.out.result(&asset, || text::escape(told.trim_end()).into_owned())?;
             }
             Err(error) if matches!(error.exit(), Exit::NotFound | Exit::Usage) => {
                 message(&format!("can-sync: {error}"));

@@ -50,13 +50,8 @@ pub(super) async fn run(context: &Context, args: &WaitArgs) -> Result<(), CliErr
         tokio::time::sleep_until((Instant::now() + LOOK).min(deadline)).await;
     };
     drop(progress);
-    if context.out.json {
-        context.out.value(&status)?;
-    } else {
-        let peers = text::counted(status.peers.connected, "peer");
-        context.out.line(&format!("in sync with {peers}"))?;
-    }
-    Ok(())
+    let peers = || text::counted(status.peers.connected, "peer");
+    context.out.result(&status, || format!("in sync with {}", peers()))
 }
 
 /// Says what is missing.

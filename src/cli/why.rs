@@ -41,7 +41,7 @@ pub(super) async fn run(context: &Context, args: &WhyArgs) -> Result<(), CliErro
         };
         let name = source["name"].as_str().unwrap_or_default();
         let id = source["endpoint_id"].as_str().unwrap_or_default();
-        let id = resolve::shown(id, context.out.terminal);
+        let id = context.out.id(id);
         context.out.line(&text::escape(&format!("{id}  {name}  {state}")))?;
     }
     let folders = answer["folders"].as_array().into_iter().flatten();

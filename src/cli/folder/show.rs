@@ -38,23 +38,14 @@ pub(super) async fn list(context: &Context, agent: &ApiClient) -> Result<(), Cli
     let mut rows: Vec<Vec<String>> = folders
         .iter()
         .map(|folder| {
-            let id = resolve::shown(&folder.folder, context.out.terminal);
+            let id = context.out.id(&folder.folder);
             vec![id, folder.name.clone(), state(folder), folder.entries.to_string(), folder.path.clone()]
         })
         .collect();
     rows.extend(elsewhere().map(|one| {
-        let id = resolve::shown(&one.folder, context.out.terminal);
-        vec![
-            id,
-            one.name.clone(),
-            format!(
-                "not on this machine, made by {}{}",
-                one.by,
-                if one.by_ticket { ", by ticket, to be read" } else { "" }
-            ),
-            String::new(),
-            String::new(),
-        ]
+        let by_ticket = if one.by_ticket { ", by ticket, to be read" } else { "" };
+        let state = format!("not on this machine, made by {}{by_ticket}", one.by);
+        vec![context.out.id(&one.folder), one.name.clone(), state, String::new(), String::new()]
     }));
     context.out.table(Some(&["ID", "NAME", "STATE", "FILES", "DIRECTORY"]), &rows)?;
     if rows.is_empty() && problem.is_none() {
@@ -156,17 +147,11 @@ pub(super) async fn conflicts(context: &Context, agent: &ApiClient, which: &Whic
     let found = which.find_bound(agent).await?;
     let path = format!("/folders/{}/conflicts", found.folder);
     let Conflicts { conflicts } = agent.get(&path, &[]).await?;
-    if context.out.json {
-        return Ok(conflicts.iter().try_for_each(|one| context.out.value(one))?);
-    }
-    let row = |one: &FolderConflict| {
-        let size = one.size.unwrap_or_default();
-        let size = if context.out.terminal { text::bytes(size) } else { size.to_string() };
+    context.out.list(&conflicts, &["COPY", "BY", "EDITED", "SIZE"], |one| {
+        let size = context.out.size(one.size.unwrap_or_default());
         vec![one.path.clone(), one.by.clone(), time(one.at_ms), size]
-    };
-    let rows: Vec<_> = conflicts.iter().map(row).collect();
-    context.out.table(Some(&["COPY", "BY", "EDITED", "SIZE"]), &rows)?;
-    if rows.is_empty() {
+    })?;
+    if conflicts.is_empty() && !context.out.json {
         message("nothing was edited on two machines apart");
     }
     Ok(())
@@ -179,18 +164,13 @@ pub(super) async fn history(context: &Context, agent: &ApiClient, at: &At) -> Re
         let error = CliError::new(Exit::NotFound, format!("the folder '{}' never had '{path}'", folder.name));
         return Err(error.hint("a path is as it is from here, whole, or from the folder's root"));
     }
-    if context.out.json {
-        return Ok(versions.iter().try_for_each(|version| context.out.value(version))?);
-    }
-    let row = |version: &crate::folder::report::FolderVersion| {
-        let size = |size| if context.out.terminal { text::bytes(size) } else { format!("{size}") };
-        let size = version.size.map(size).unwrap_or_default();
-        let hash = version.hash.as_deref().map(|hash| resolve::shown(hash, context.out.terminal));
+    let out = context.out;
+    out.list(&versions, &["TIME", "BY", "SIZE", "HASH", "NOW"], |version| {
+        let size = version.size.map(|size| out.size(size)).unwrap_or_default();
+        let hash = version.hash.as_deref().map_or_else(|| "removed".to_owned(), |hash| out.id(hash));
         let now = if version.current { "now" } else { "" }.to_owned();
-        vec![time(version.at_ms), version.by.clone(), size, hash.unwrap_or_else(|| "removed".to_owned()), now]
-    };
-    let rows: Vec<_> = versions.iter().map(row).collect();
-    Ok(context.out.table(Some(&["TIME", "BY", "SIZE", "HASH", "NOW"]), &rows)?)
+        vec![time(version.at_ms), version.by.clone(), size, hash, now]
+    })
 }
 
 fn time(ms: u64) -> String {

@@ -71,7 +71,7 @@ pub(super) struct At {
 
 /// A folder, or one of its files.
 #[derive(clap::Args, Debug)]
-pub(super) struct Asked {
+pub(super) struct AskedFiles {
     /// One file alone, or the folder, or both; without a file, all that wait
     #[arg(value_name = "[FOLDER] [PATH]", num_args = 0..=2)]
     words: Vec<String>,
@@ -125,7 +125,7 @@ impl At {
     }
 }
 
-impl Asked {
+impl AskedFiles {
     /// The folder, and the file as it was typed.
     pub(super) async fn find(&self, agent: &ApiClient) -> Result<(FolderReport, Option<String>), CliError> {
         let folders = bound(agent).await?;

@@ -33,29 +33,16 @@ pub(in crate::cli) async fn decide(context: &Context, args: &DeviceArgs, what: &
     let agent = context.agent()?;
     let endpoint_id = resolve::endpoint(&agent, &args.machine).await?;
     let done: Value = agent.post(&format!("/devices/{endpoint_id}/{what}"), &json!({})).await?;
-    if context.out.json {
-        return Ok(context.out.value(&done)?);
-    }
     let standing = done["standing"].as_str().unwrap_or_default();
-    Ok(context.out.line(&format!("{standing} {}", text::escape(&endpoint_id)))?)
+    context.out.result(&done, || format!("{standing} {}", text::escape(&endpoint_id)))
 }
 
 pub(in crate::cli) async fn devices(context: &Context) -> Result<(), CliError> {
     let out = context.out;
     let Devices { devices } = context.agent()?.get("/devices", &[]).await?;
-    if out.json {
-        return Ok(devices.iter().try_for_each(|device| out.value(device))?);
-    }
-    let row = |device: &DeviceBody| {
-        let since = device.since.clone().unwrap_or_default();
-        let since = if out.terminal && !since.is_empty() { text::ago(&since) } else { since };
-        vec![
-            resolve::shown(&device.endpoint_id, out.terminal),
-            device.name.clone(),
-            device.standing.clone(),
-            since,
-        ]
-    };
-    let rows: Vec<_> = devices.iter().map(row).collect();
-    Ok(out.table(Some(&["ID", "NAME", "STANDING", "SINCE"]), &rows)?)
+    out.list(&devices, &["ID", "NAME", "STANDING", "SINCE"], |device| {
+        let DeviceBody { endpoint_id, name, standing, since } = device;
+        let since = out.time(since.as_deref().unwrap_or_default());
+        vec![out.id(endpoint_id), name.clone(), standing.clone(), since]
+    })
 }

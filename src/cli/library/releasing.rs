@@ -59,7 +59,9 @@ pub(super) async fn release(
 ) -> Result<(), CliError> {
     let library = find(agent, &args.library).await?;
     let name = text::escape(&library.name);
-    let waiting = waiting(agent, &library.id).await?;
+    let path = format!("/libraries/{}/unreleased", library.id);
+    let page = |WaitingPage { contents, next_cursor }| (contents, next_cursor);
+    let waiting = agent.all(&path, &[("limit", PAGE_MAX.to_string())], page).await?;
     let mut shared = ReleasedBody::default();
     if !waiting.is_empty() {
         if !args.yes {
@@ -73,34 +75,16 @@ pub(super) async fn release(
             shared.absent += done.absent;
         }
     }
-    if context.out.json {
-        return Ok(context.out.value(&shared)?);
-    }
-    if waiting.is_empty() {
+    if waiting.is_empty() && !context.out.json {
         message(&format!("Nothing of '{name}' waits to be shared."));
     }
-    let later = match shared.absent {
-        0 => String::new(),
-        absent => format!("; {} not here yet, as soon as it is", text::counted(absent, "content")),
-    };
-    Ok(context
-        .out
-        .line(&format!("{} shared from now on{later}", text::counted(shared.released, "content")))?)
-}
-
-async fn waiting(agent: &ApiClient, library: &str) -> Result<Vec<WaitingBody>, CliError> {
-    let (mut all, mut cursor) = (Vec::new(), None::<String>);
-    loop {
-        let mut query = vec![("limit", PAGE_MAX.to_string())];
-        query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-        let path = format!("/libraries/{library}/unreleased");
-        let WaitingPage { contents, next_cursor } = agent.get(&path, &query).await?;
-        all.extend(contents);
-        match next_cursor {
-            Some(next) => cursor = Some(next),
-            None => return Ok(all),
-        }
-    }
+    context.out.result(&shared, || {
+        let later = match shared.absent {
+            0 => String::new(),
+            absent => format!("; {} not here yet, as soon as it is", text::counted(absent, "content")),
+        };
+        format!("{} shared from now on{later}", text::counted(shared.released, "content"))
+    })
 }
 
 /// What is shown of what waits: so many files, and how many more there are.

@@ -7,7 +7,6 @@ use crate::cli::Context;
 use crate::cli::client::ApiClient;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::output::message;
-use crate::cli::resolve;
 use crate::cli::text;
 use crate::clock::{now_ms, span};
 
@@ -111,13 +110,10 @@ pub(super) struct LibrariesBody {
 pub(super) async fn list(context: &Context, agent: &ApiClient) -> Result<(), CliError> {
     let out = context.out;
     let LibrariesBody { libraries } = agent.get("/libraries", &[]).await?;
-    if out.json {
-        return Ok(libraries.iter().try_for_each(|library| out.value(library))?);
-    }
-    let row = |library: &LibraryBody| {
-        let id = resolve::shown(&library.id, out.terminal);
+    let heading = ["ID", "NAME", "ACCESS", "ASSETS", "BYTES", "STATE", "MISSING", "CONNECTED", "PROBLEM"];
+    out.list(&libraries, &heading, |library| {
         vec![
-            id,
+            out.id(&library.id),
             library.name.clone(),
             if library.owner { "owner".to_owned() } else { library.access.clone() },
             library.counts.assets.to_string(),
@@ -127,11 +123,8 @@ pub(super) async fn list(context: &Context, agent: &ApiClient) -> Result<(), Cli
             library.progress.connected.to_string(),
             library.trouble(),
         ]
-    };
-    let rows: Vec<_> = libraries.iter().map(row).collect();
-    let heading = ["ID", "NAME", "ACCESS", "ASSETS", "BYTES", "STATE", "MISSING", "CONNECTED", "PROBLEM"];
-    out.table(Some(&heading), &rows)?;
-    if rows.is_empty() && out.terminal {
+    })?;
+    if libraries.is_empty() && out.terminal {
         message("No libraries: `can-sync library create NAME --mime-prefix image/` makes one.");
     }
     Ok(())
@@ -156,19 +149,16 @@ pub(super) fn show(context: &Context, library: &LibraryBody) -> Result<(), CliEr
         ),
         ("problem", library.trouble()),
     ])?;
-    let member = |member: &MemberBody| {
-        let seen = member.last_synced.as_deref().map(text::ago).unwrap_or_default();
-        let state = if member.connected { "connected" } else { "away" };
-        let id = resolve::shown(&member.endpoint_id, out.terminal);
-        vec![id, member.name.clone(), member.access.clone(), state.into(), seen]
-    };
     if !library.members.is_empty() {
-        let rows: Vec<_> = library.members.iter().map(member).collect();
-        out.table(Some(&["MEMBER", "NAME", "ACCESS", "STATE", "IN_SYNC"]), &rows)?;
+        out.list(&library.members, &["MEMBER", "NAME", "ACCESS", "STATE", "IN_SYNC"], |member| {
+            let seen = member.last_synced.as_deref().map(text::ago).unwrap_or_default();
+            let state = if member.connected { "connected" } else { "away" };
+            let id = out.id(&member.endpoint_id);
+            vec![id, member.name.clone(), member.access.clone(), state.into(), seen]
+        })?;
     }
     if !library.tickets.is_empty() {
-        let rows: Vec<_> = library.tickets.iter().map(IssuedBody::row).collect();
-        out.table(Some(&TICKET_HEADING), &rows)?;
+        out.list(&library.tickets, &TICKET_HEADING, IssuedBody::row)?;
     }
     Ok(())
 }

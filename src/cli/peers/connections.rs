@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{PeerBody, fetch};
+use super::fetch;
 use crate::cli::Context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::{output, resolve, text};
@@ -18,29 +18,22 @@ struct DiallingBody {
 pub(super) async fn list(context: &Context) -> Result<(), CliError> {
     let out = context.out;
     let peers = fetch(&context.agent()?).await?;
-    if out.json {
-        return Ok(peers.iter().try_for_each(|peer| out.value(peer))?);
-    }
-    let row = |peer: &PeerBody| {
-        let id = resolve::shown(&peer.endpoint_id, out.terminal);
-        let seen = peer.last_seen.as_deref().unwrap_or_default();
+    let heading =
+        ["ID", "NAME", "STATE", "PATH", "RTT_MS", "LACKING_HERE", "LACKING_THERE", "LAST_SEEN", "LAST_ERROR"];
+    out.list(&peers, &heading, |peer| {
         vec![
-            id,
+            out.id(&peer.endpoint_id),
             peer.name.clone(),
             if out.terminal { peer.state.replace('_', " ") } else { peer.state.clone() },
             peer.path.clone().unwrap_or_default(),
             peer.rtt_ms.map(|ms| format!("{ms:.1}")).unwrap_or_default(),
             peer.missing_here.to_string(),
             peer.missing_there.to_string(),
-            if out.terminal && !seen.is_empty() { text::ago(seen) } else { seen.to_owned() },
+            out.time(peer.last_seen.as_deref().unwrap_or_default()),
             peer.last_error.clone().unwrap_or_default(),
         ]
-    };
-    let rows: Vec<_> = peers.iter().map(row).collect();
-    let heading =
-        ["ID", "NAME", "STATE", "PATH", "RTT_MS", "LACKING_HERE", "LACKING_THERE", "LAST_SEEN", "LAST_ERROR"];
-    out.table(Some(&heading), &rows)?;
-    if rows.is_empty() && out.terminal {
+    })?;
+    if peers.is_empty() && out.terminal {
         output::message("No peers yet.");
     }
     Ok(())
@@ -51,14 +44,12 @@ pub(super) async fn forget(context: &Context, wanted: &str) -> Result<(), CliErr
     let agent = context.agent()?;
     let endpoint_id = resolve::endpoint(&agent, wanted).await?;
     agent.delete(&format!("/peers/{endpoint_id}")).await?;
-    if context.out.json {
-        return Ok(context.out.value(&json!({ "endpoint_id": endpoint_id, "forgotten": true }))?);
-    }
-    Ok(context.out.line(&format!("forgot {}", text::escape(&endpoint_id)))?)
+    let value = json!({ "endpoint_id": endpoint_id, "forgotten": true });
+    context.out.result(&value, || format!("forgot {}", text::escape(&endpoint_id)))
 }
 
 pub(super) async fn add(context: &Context, peer: &str, addrs: &[SocketAddr]) -> Result<(), CliError> {
-    let is_id = peer.len() == 64 && peer.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_id = resolve::is_id(peer);
     if !is_id && !addrs.is_empty() {
         return Err(CliError::new(
             Exit::Usage,
@@ -67,10 +58,5 @@ pub(super) async fn add(context: &Context, peer: &str, addrs: &[SocketAddr]) -> 
     }
     let body = if is_id { json!({ "endpoint_id": peer, "addrs": addrs }) } else { json!({ "ticket": peer }) };
     let dialling: DiallingBody = context.agent()?.post("/peers", &body).await?;
-    if context.out.json {
-        context.out.value(&dialling)?;
-    } else {
-        context.out.line(&format!("connecting to {}", text::escape(&dialling.endpoint_id)))?;
-    }
-    Ok(())
+    context.out.result(&dialling, || format!("connecting to {}", text::escape(&dialling.endpoint_id)))
 }

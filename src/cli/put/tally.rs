@@ -1,6 +1,6 @@
 //! What `put` says about what it stored: of each file, and of all together.
 
-use super::{NameTaken, Outcome, Stored};
+use super::{NameTaken, PutOutcome, Stored};
 use crate::cli::text;
 
 /// Names that were left out and are told one by one where many files are stored.
@@ -10,7 +10,7 @@ const NAMES_TOLD: usize = 4;
 
 /// How many files came to what.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct PutTally {
     new: u64,
     merged: u64,
     /// Those of them that brought another name.
@@ -21,14 +21,14 @@ pub(super) struct Tally {
     explains: bool,
 }
 
-impl Tally {
+impl PutTally {
     pub(super) fn add(&mut self, stored: &Stored) {
         match stored.outcome {
-            Outcome::New => self.new += 1,
-            Outcome::Merged => self.merged += 1,
-            Outcome::Unchanged => self.unchanged += 1,
+            PutOutcome::New => self.new += 1,
+            PutOutcome::Merged => self.merged += 1,
+            PutOutcome::Unchanged => self.unchanged += 1,
         }
-        let is_named = stored.outcome == Outcome::Merged && stored.name_outcome == Some(NameTaken::Added);
+        let is_named = stored.outcome == PutOutcome::Merged && stored.name_outcome == Some(NameTaken::Added);
         self.named += u64::from(is_named);
         let is_left_out = stored.name_outcome == Some(NameTaken::LeftOut);
         self.left_out += u64::from(is_left_out);
@@ -68,7 +68,7 @@ pub(super) fn remark(stored: &Stored, many: bool) -> Option<String> {
     if measured.as_ref().is_some_and(|hash| *hash != asset.hash) {
         return Some("it changed while it was read: what was read is stored".to_owned());
     }
-    if many || *outcome == Outcome::New {
+    if many || *outcome == PutOutcome::New {
         return None;
     }
     let is_new = |name: &&str| *name_outcome == Some(NameTaken::Added) && given.as_deref() == Some(*name);
@@ -80,7 +80,7 @@ pub(super) fn remark(stored: &Stored, many: bool) -> Option<String> {
         ));
     }
     Some(match (outcome, asset.names().find(is_new)) {
-        (Outcome::Unchanged, _) => format!("it is here already{called}"),
+        (PutOutcome::Unchanged, _) => format!("it is here already{called}"),
         (_, Some(name)) => format!("its content is here already{called}, now also named {name}"),
         (_, None) => format!("its content is here already{called}; what was new about it is added"),
     })

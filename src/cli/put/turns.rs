@@ -10,7 +10,7 @@ use crate::record::ContentHash;
 
 /// Who stores what.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct PutTurns {
     /// The place of the file whose content is told next.
     next: watch::Sender<usize>,
     /// Ends with the turn of the last file that has this content.
@@ -19,20 +19,20 @@ pub(super) struct Turns {
 
 /// Held for as long as a file is being stored.
 #[derive(Debug)]
-pub(super) struct Turn(
+pub(super) struct PutTurn(
     #[expect(dead_code, reason = "says that it is over by being dropped")] oneshot::Sender<()>,
 );
 
-impl Default for Turns {
+impl Default for PutTurns {
     fn default() -> Self {
         Self { next: watch::Sender::new(0), last: Mutex::default() }
     }
 }
 
-impl Turns {
+impl PutTurns {
     /// The turn of the file at `place`, once all before it told their contents and those that have this one are stored. Each place
     /// takes its turn or [passes](Self::pass).
-    pub(super) async fn take(&self, place: usize, hash: ContentHash) -> Turn {
+    pub(super) async fn take(&self, place: usize, hash: ContentHash) -> PutTurn {
         self.reach(place).await;
         let (turn, over) = oneshot::channel();
         let before = self.last.lock().unwrap_or_else(PoisonError::into_inner).insert(hash, over);
@@ -41,7 +41,7 @@ impl Turns {
             // It ends by being dropped.
             let _ = before.await;
         }
-        Turn(turn)
+        PutTurn(turn)
     }
 
     /// For what has no content that could be compared.
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn the_same_content_waits_in_the_order_of_its_files_and_another_does_not() {
-        let turns = Turns::default();
+        let turns = PutTurns::default();
         let (one, other) = (ContentHash([1; 32]), ContentHash([2; 32]));
         let mut second = Box::pin(turns.take(1, one));
         assert!(second.as_mut().now_or_never().is_none(), "the first may have the same");

@@ -27,26 +27,30 @@ struct FindingsPage {
 }
 
 /// What became of asking the node.
-pub(super) enum Asked {
+pub(super) enum NodeScrub {
     Scrubbed(Scrubbed),
     /// The store does not scrub itself at the moment: why, if it could.
     Not(Option<CliError>),
 }
 
 /// Has the node scrub, and waits for the end.
-pub(super) async fn run(store: &ApiClient, rate: Option<u64>) -> Result<Asked, CliError> {
+pub(super) async fn run(store: &ApiClient, rate: Option<u64>) -> Result<NodeScrub, CliError> {
     let rate = rate.map(|mib| ("bytes_per_sec", mib.saturating_mul(1 << 20).to_string()));
     let begin = store.request(Method::POST, "/scrub").query(rate.as_slice());
     let pass = match store.call::<Begun>(begin).await {
         Ok(Begun { pass }) => pass,
         // An older service, or one of another kind: it can be read all the same.
-        Err(error) if matches!(error.exit(), Exit::NotFound | Exit::Failure) => return Ok(Asked::Not(None)),
+        Err(error) if matches!(error.exit(), Exit::NotFound | Exit::Failure) => {
+            return Ok(NodeScrub::Not(None));
+        }
         // So can one that takes no writes.
-        Err(error) if error.exit() == Exit::Degraded => return Ok(Asked::Not(Some(error))),
+        Err(error) if error.exit() == Exit::Degraded => return Ok(NodeScrub::Not(Some(error))),
         Err(error) => return Err(error),
     };
     let besides = follow(store, pass).await?;
-    let mut findings: Vec<DamagedAsset> = findings(store).await?.into_iter().map(Into::into).collect();
+    let page = |FindingsPage { findings, next_cursor }| (findings, next_cursor);
+    let found = store.all("/scrub/findings", &[], page).await?;
+    let mut findings: Vec<DamagedAsset> = found.into_iter().map(Into::into).collect();
     // What was met before the pass began is damaged all the same.
     let before = match store.get::<Vec<ScrubFinding>>("/damaged", &[]).await {
         // Not asked through the agent of an external store.
@@ -57,7 +61,7 @@ pub(super) async fn run(store: &ApiClient, rate: Option<u64>) -> Result<Asked, C
     let before: Vec<DamagedAsset> = before.into_iter().filter(is_new).map(Into::into).collect();
     findings.extend(before);
     let ScrubResult { checked, bytes, .. } = besides;
-    Ok(Asked::Scrubbed(Scrubbed { checked, bytes, findings, besides: Some(besides) }))
+    Ok(NodeScrub::Scrubbed(Scrubbed { checked, bytes, findings, besides: Some(besides) }))
 }
 
 /// Waits for the end of a pass.
@@ -91,17 +95,4 @@ fn stands(running: &ScrubProgress) -> String {
         text::bytes(*bytes),
         text::bytes(*bytes_held)
     )
-}
-
-async fn findings(store: &ApiClient) -> Result<Vec<ScrubFinding>, CliError> {
-    let (mut all, mut cursor) = (Vec::new(), None);
-    loop {
-        let query: Vec<(&str, String)> = cursor.take().map(|cursor| ("cursor", cursor)).into_iter().collect();
-        let page: FindingsPage = store.get("/scrub/findings", &query).await?;
-        all.extend(page.findings);
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            return Ok(all);
-        }
-    }
 }
