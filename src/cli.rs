@@ -199,7 +199,6 @@ impl Context {
     }
 }
 
-/// Runs the program.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Ignoring the error: it says that there is a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();

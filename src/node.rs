@@ -110,7 +110,6 @@ pub struct StartOutput {
     pub clock: Clock,
 }
 
-/// How a node ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shutdown {
     pub reason: String,
@@ -216,7 +215,6 @@ impl Node {
         self.ticket()
     }
 
-    /// Where the passphrase came from.
     #[must_use]
     pub fn passphrase_origin(&self) -> PassphraseOrigin {
         self.resources.passphrase_origin
@@ -229,13 +227,11 @@ impl Node {
         up.map(|c| c.channel.name().to_owned()).collect()
     }
 
-    /// How each discovery channel does.
     #[must_use]
     pub fn channel_reports(&self) -> Vec<ChannelReport> {
         self.channels.reports()
     }
 
-    /// What happens on this node.
     #[must_use]
     pub fn events(&self) -> EventLog {
         self.resources.events.clone()

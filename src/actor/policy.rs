@@ -112,11 +112,9 @@ pub enum Exhausted {
     BackOffPeer,
 }
 
-/// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RestartPolicy {
     pub kind: ChildKind,
-    /// When it is started again.
     pub restart: Restart,
     pub budget: RestartBudget,
     pub backoff: Backoff,
@@ -254,7 +252,6 @@ pub static POLICIES: [RestartPolicy; 12] = [
     },
 ];
 
-/// The row for `kind`.
 #[must_use]
 pub fn policy(kind: ChildKind) -> &'static RestartPolicy {
     &POLICIES[kind as usize]

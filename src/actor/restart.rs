@@ -8,7 +8,6 @@ use super::policy::{Backoff, Exhausted, Restart, RestartPolicy};
 /// Characters kept of an error; a panic's message may hold anything.
 const ERROR_CHARS_KEPT: usize = 300;
 
-/// How an actor ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExitKind {
     /// A panic, an error from a handler, or a start that did not succeed.
@@ -67,7 +66,6 @@ impl History {
         self.restarts
     }
 
-    /// Why it failed last.
     #[must_use]
     pub fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
@@ -99,7 +97,6 @@ impl History {
     }
 }
 
-/// What the supervisor does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RestartDecision {
     Respawn {

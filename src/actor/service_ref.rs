@@ -11,10 +11,8 @@ use tokio::sync::watch;
 /// Why a message did not reach a service, or its answer did not come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceError {
-    /// No incarnation is running just now.
     #[error("the {0} is not running at the moment")]
     Down(&'static str),
-    /// It did not answer in time.
     #[error("the {0} did not answer in time")]
     Timeout(&'static str),
 }
@@ -38,7 +36,6 @@ impl<M: Message> ServiceCell<M> {
         self.cell.send_replace(actor);
     }
 
-    /// A reference for siblings.
     #[must_use]
     pub fn service_ref(&self) -> ServiceRef<M> {
         ServiceRef { name: self.name, cell: self.cell.subscribe() }

@@ -58,7 +58,6 @@ pub struct ActorStatus {
     pub kind: String,
     /// What tells it from others of its kind, such as a peer's name.
     pub label: Option<String>,
-    /// What it is up to.
     pub state: ActorState,
     /// How often it was started again since the process started.
     pub restarts: u32,
@@ -66,9 +65,7 @@ pub struct ActorStatus {
     pub uptime_secs: u64,
     /// Messages or jobs that wait for it, as far as it can tell: ractor keeps a mailbox's length to itself.
     pub queued: Option<u64>,
-    /// Why it failed last.
     pub last_error: Option<String>,
-    /// The actors that it supervises.
     pub children: Vec<ActorStatus>,
     /// What else it says of itself, in one line.
     pub detail: Option<String>,
@@ -81,7 +78,6 @@ pub struct ActorDetail {
     pub queued: Option<u64>,
     /// One line on what it is doing.
     pub detail: Option<String>,
-    /// The actors that it supervises.
     pub children: Vec<ActorStatus>,
 }
 

@@ -62,7 +62,6 @@ pub enum RootMsg {
 /// Takes note that the node goes on without a child (why), or that this child runs again (`None`). Must not block.
 pub type OnDegraded = Arc<dyn Fn(ChildKind, Option<&str>) + Send + Sync>;
 
-/// What RootSupervisor starts with.
 pub struct RootArgs {
     /// Where it appears itself, for the children that talk to it.
     pub cell: Arc<ServiceCell<RootMsg>>,
@@ -91,7 +90,6 @@ pub struct RootState {
     tasks: JoinSet<()>,
 }
 
-/// The root of the tree.
 pub struct RootSupervisor;
 
 /// Starts the tree. The handle gives the outcome once everything is down.

@@ -40,7 +40,6 @@ impl<M: Message> Tasks<M> {
     }
 }
 
-/// What a panic said.
 fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());

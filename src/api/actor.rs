@@ -21,7 +21,6 @@ use crate::http::{ServerTask, SharedListener};
 /// How long requests under way may take once the actor is told to stop. Event streams end at once.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
-/// What HttpActor understands.
 #[derive(Debug)]
 pub enum HttpMsg {
     /// Its own server task: it has ended, and why. The actor fails, and its supervisor starts it again.
@@ -33,16 +32,12 @@ pub enum HttpMsg {
     },
 }
 
-/// What an incarnation needs.
 #[derive(Clone)]
 pub struct HttpArgs {
-    /// Where to listen.
     pub listener: SharedListener,
-    /// What to show.
     pub view: AgentView,
 }
 
-/// What an incarnation has.
 pub struct HttpState {
     server: ServerTask,
     streams: Arc<Semaphore>,

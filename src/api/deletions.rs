@@ -23,7 +23,6 @@ use crate::peer::messages::PeersMsg;
 use crate::record::ContentHash;
 use crate::text::quoted;
 
-/// The routes.
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(confirm)).routes(routes!(reject))
 }

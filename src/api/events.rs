@@ -27,7 +27,6 @@ use crate::http::{ApiError, ApiResult, Closing};
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// When a browser shall come back after the stream was cut.
 const RETRY: Duration = Duration::from_secs(2);
-/// Streams at a time.
 pub const STREAMS_MAX: usize = 256;
 
 /// Where a watcher was.

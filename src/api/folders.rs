@@ -32,7 +32,6 @@ const WITHIN: std::time::Duration = std::time::Duration::from_secs(25);
 /// Longest path that a system knows.
 const PATH_BYTES_MAX: usize = 4096;
 
-/// The routes.
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(list, add))

@@ -37,7 +37,6 @@ const WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
 const UNRELEASED_DEFAULT: usize = 100;
 const UNRELEASED_MAX: usize = 1000;
 
-/// The routes.
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
@@ -54,7 +53,6 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(deny))
 }
 
-/// Asks LibraryActor.
 async fn ask<T: Send + 'static>(
     state: &ApiState,
     message: impl FnOnce(RpcReplyPort<Result<T, LibraryError>>) -> LibraryMsg + Send,

@@ -316,7 +316,6 @@ pub(super) fn float(count: u64) -> f64 {
     count as f64
 }
 
-/// A text in the making.
 #[derive(Default)]
 struct Exposition(String);
 

@@ -128,7 +128,6 @@ pub(super) struct NodeModel {
     pub(super) channels: Vec<ChannelRow>,
 }
 
-/// One way of finding peers.
 pub(super) struct ChannelRow {
     pub(super) name: &'static str,
     pub(super) state: &'static str,
@@ -187,7 +186,6 @@ impl NodeModel {
     }
 }
 
-/// The store's scrub.
 pub(super) struct ScrubModel {
     /// When everything was checked last.
     pub(super) last: Option<Ago>,

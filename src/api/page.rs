@@ -21,7 +21,6 @@ use crate::http::{ApiError, ApiResult};
 /// What the page may load: its own script, style and images, and nothing else from anywhere.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
-/// Where the static files are.
 const STATIC_PREFIX: &str = "/assets/";
 /// The static files: name, media type, content.
 const STATIC_FILES: [(&str, &str, &str); 3] = [

@@ -45,37 +45,24 @@ pub enum StoreMode {
 /// Everything that the API shows or asks. Cheap to clone; outlives any incarnation of the actor.
 #[derive(Clone)]
 pub struct AgentView {
-    /// Our endpoint id.
     pub endpoint_id: EndpointId,
-    /// What we call ourselves.
     pub name: String,
-    /// Version of the program.
     pub version: &'static str,
-    /// When the process started.
     pub started: Instant,
     /// Where the passphrase came from: `generated`, `config`, `file`, `environment`.
     pub passphrase_origin: &'static str,
-    /// Where the assets live.
     pub store_mode: StoreMode,
     /// Way to the store's own HTTP API, for the page.
     pub store_proxy: StoreProxy,
-    /// The store.
     pub store: StoreRef,
-    /// PeersActor.
     pub peers: ServiceRef<PeersMsg>,
-    /// LibraryActor.
     pub library: ServiceRef<LibraryMsg>,
-    /// FoldersActor.
     pub folders: ServiceRef<FoldersMsg>,
-    /// All libraries.
     pub libraries: Arc<Libraries>,
     /// Peers' deletions, and the brake on them.
     pub deletes: Arc<DeleteGuard>,
-    /// RootSupervisor.
     pub root: ServiceRef<RootMsg>,
-    /// What happened.
     pub events: EventLog,
-    /// What time it is.
     pub clock: Clock,
     /// The endpoint's own metrics; see [`super::metrics::endpoint_registry`].
     pub registry: Arc<iroh_metrics::Registry>,
@@ -83,7 +70,6 @@ pub struct AgentView {
     pub limits: Arc<[(&'static str, u64)]>,
     /// Our current endpoint ticket; empty until the endpoint has an address.
     pub ticket: watch::Receiver<String>,
-    /// The ways of finding peers.
     pub discovery: Channels,
     /// Bearer token, if one is required.
     pub api_token: Option<SecretString>,
@@ -97,7 +83,6 @@ impl AgentView {
         ask(&self.peers, PEERS, |reply| PeersMsg::GetReport { reply }).await
     }
 
-    /// What moves.
     pub(super) async fn transfers(&self) -> ApiResult<Vec<TransferReport>> {
         ask(&self.peers, PEERS, |reply| PeersMsg::GetTransfers { reply }).await
     }
@@ -107,7 +92,6 @@ impl AgentView {
         ask(&self.folders, FOLDERS, |reply| FoldersMsg::ListFolders { reply }).await
     }
 
-    /// The supervision tree.
     pub(super) async fn tree(&self) -> ApiResult<ActorStatus> {
         ask(&self.root, ROOT, |reply| RootMsg::GetTree { reply }).await
     }
@@ -153,7 +137,6 @@ pub(super) fn unavailable(actor: &str, error: ServiceError, within: Duration) ->
 /// What the handlers share: the view, and what belongs to one incarnation of the server.
 #[derive(Clone)]
 pub(super) struct ApiState {
-    /// The node.
     pub(super) view: AgentView,
     /// One permit per event stream that may still be opened.
     pub(super) streams: Arc<Semaphore>,

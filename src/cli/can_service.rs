@@ -119,7 +119,6 @@ enum ServiceStartError {
     Signals(io::Error),
 }
 
-/// Runs the program.
 pub fn main() -> ExitCode {
     let options = Options::parse();
     let filter =

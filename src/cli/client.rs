@@ -22,7 +22,6 @@ const READ_TIMEOUT: Duration = Duration::from_mins(1);
 /// Largest answer in JSON: a page of 1,000 assets with all the metadata that they may have.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 
-/// Whose API is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ServerKind {
     Agent,
@@ -39,7 +38,6 @@ pub(super) struct ApiClient {
     client: Client,
 }
 
-/// Every answer in JSON.
 #[derive(Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 enum Envelope<T> {
@@ -94,7 +92,6 @@ impl ApiClient {
         Self { prefix, ..self }
     }
 
-    /// The base URL.
     pub(super) fn base(&self) -> &str {
         &self.base
     }
@@ -155,7 +152,6 @@ impl ApiClient {
         }
     }
 
-    /// `GET` with a query.
     pub(super) async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -184,7 +180,6 @@ impl ApiClient {
         }
     }
 
-    /// `POST` with JSON.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -193,7 +188,6 @@ impl ApiClient {
         self.call(self.request(Method::POST, path).json(body).timeout(ANSWER_TIMEOUT)).await
     }
 
-    /// `DELETE`.
     pub(super) async fn delete(&self, path: &str) -> Result<(), CliError> {
         self.send(self.request(Method::DELETE, path).timeout(ANSWER_TIMEOUT)).await.map(drop)
     }

@@ -28,13 +28,11 @@ pub(super) enum Exit {
 }
 
 impl Exit {
-    /// The number.
     pub(super) fn code(self) -> u8 {
         self as u8
     }
 }
 
-/// Why a command failed.
 #[derive(Debug)]
 pub(super) struct CliError {
     exit: Exit,

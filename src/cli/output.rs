@@ -11,7 +11,6 @@ use super::resolve;
 use super::text::{self, escape, is_hazard};
 use crate::stderr;
 
-/// How results are written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output {
     /// JSON, one value per line.

@@ -191,7 +191,6 @@ struct Stored {
     asset: Asset,
 }
 
-/// What became of an upload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum PutOutcome {
@@ -201,7 +200,6 @@ enum PutOutcome {
     Unchanged,
 }
 
-/// What became of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum NameTaken {

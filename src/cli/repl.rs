@@ -33,7 +33,6 @@ const LINE_BYTES_MAX: u64 = 64 * 1024;
 /// What is typed with this is not remembered.
 const SECRET_FLAG: &str = "--topic-secret";
 
-/// What a line asks for.
 #[derive(Debug)]
 enum ReplLine {
     Nothing,
@@ -170,7 +169,6 @@ fn over(outer: &Globals, line: Globals, matches: &ArgMatches) -> Globals {
     }
 }
 
-/// Where lines come from.
 enum LineSource {
     Pipe,
     Terminal { editor: Box<Editor<Completion, FileHistory>>, history: Option<PathBuf> },

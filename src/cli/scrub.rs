@@ -51,7 +51,6 @@ impl From<ScrubFinding> for DamagedAsset {
     }
 }
 
-/// What came out.
 struct Scrubbed {
     checked: u64,
     bytes: u64,

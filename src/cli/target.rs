@@ -66,7 +66,6 @@ impl NodeHere {
 }
 
 impl Context {
-    /// The daemon's API.
     pub(super) fn agent(&self) -> Result<ApiClient, CliError> {
         let target = self.target()?;
         ApiClient::agent(&target.api_url, target.token_file.as_deref())

@@ -98,9 +98,7 @@ pub struct AddressBookError {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RememberedPeer {
-    /// Where it can be reached.
     pub addr: EndpointAddr,
-    /// What it called itself.
     pub name: String,
     /// Milliseconds since the Unix epoch of its last session; `None` if there was none yet.
     pub last_seen_ms: Option<u64>,
@@ -108,12 +106,9 @@ pub struct RememberedPeer {
     pub mirror: Option<bool>,
 }
 
-/// A change of the book.
 #[derive(Clone, Debug)]
 pub enum BookChange {
-    /// As [`AddressBook::remember`].
     Remember(RememberedPeer),
-    /// As [`AddressBook::forget`].
     Forget(EndpointId),
 }
 

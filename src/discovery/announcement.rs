@@ -16,13 +16,9 @@ use crate::wire::proto::{SignedAnnouncement, WireAnnouncement};
 
 /// Longest encoded announcement. Gossip's messages hold 4,096 bytes with their framing, and larger ones vanish without a word.
 pub const ANNOUNCEMENT_BYTES_MAX: usize = 3584;
-/// Characters of a name.
 pub const NAME_CHARS_MAX: usize = 64;
-/// Addresses in one announcement.
 pub const ADDRS_MAX: usize = ANNOUNCED_ADDRS_MAX;
-/// Characters of a version.
 const VERSION_CHARS_MAX: usize = 32;
-/// Bytes of a relay's URL.
 const RELAY_URL_BYTES_MAX: usize = 512;
 /// What a signature is made over begins with this, so that it can never be taken for a signature of something else.
 const DOMAIN: &[u8] = b"can-sync announcement v1";
@@ -32,7 +28,6 @@ const DOMAIN: &[u8] = b"can-sync announcement v1";
 pub enum AnnouncementError {
     #[error("an announcement has {0} bytes; {ANNOUNCEMENT_BYTES_MAX} are the most")]
     TooLong(usize),
-    /// No protobuf, or not this message.
     #[error("an announcement cannot be read")]
     Malformed,
     /// Signed by nobody, or by somebody else than it names, or altered.
@@ -197,7 +192,6 @@ impl Unverified {
 pub struct Mark {
     /// When it was written, by the author's clock.
     pub timestamp_ms: u64,
-    /// Which run of the author.
     pub boot_id: u64,
     /// Which one within that.
     pub counter: u64,

@@ -11,13 +11,11 @@ use utoipa::ToSchema;
 /// Peers that are counted per channel; beyond that, the count stands still.
 const FOUND_MAX: u64 = 4096;
 
-/// One way of finding peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Channel {
     /// Peers remembered from earlier runs.
     Saved,
-    /// The local network.
     Mdns,
     /// Tickets: files, users, other programs.
     Tickets,
@@ -46,7 +44,6 @@ impl Channel {
         Self::Library,
     ];
 
-    /// Its name in the API.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -79,7 +76,6 @@ impl Channel {
 pub struct ChannelSet(u8);
 
 impl ChannelSet {
-    /// The empty set.
     #[must_use]
     pub const fn new() -> Self {
         Self(0)
@@ -95,7 +91,6 @@ impl ChannelSet {
         self.0 & Self::bit(channel) != 0
     }
 
-    /// Whether there are none.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
@@ -153,9 +148,7 @@ pub enum ChannelState {
 /// How one channel does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChannelReport {
-    /// Which.
     pub channel: Channel,
-    /// Whether it works.
     pub state: ChannelState,
     /// When it last did what it is for, in milliseconds since the Unix epoch.
     pub last_success_ms: Option<u64>,

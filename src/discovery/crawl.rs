@@ -14,13 +14,11 @@ use crate::discovery::list_peers::{Found, Listed};
 /// Addresses of one agent that are kept, whichever agents name them.
 const ADDRS_MAX: usize = 32;
 
-/// How far a crawl goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CrawlLimits {
     /// Steps away from the beginning at which agents are still asked; 0 asks only those that it begins with, `None` asks
     /// everyone.
     pub depth: Option<u32>,
-    /// Agents that are taken in.
     pub peers_max: usize,
     /// Agents that are asked at once.
     pub at_once_max: usize,
@@ -33,7 +31,6 @@ impl Default for CrawlLimits {
     }
 }
 
-/// What a crawl came to.
 #[derive(Debug, Default)]
 pub struct Crawled {
     /// Every agent that somebody described, by id.
@@ -47,7 +44,6 @@ pub struct Crawled {
     pub timed_out: bool,
 }
 
-/// Where an agent stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AgentState {
     /// Too far away to be asked.
@@ -293,7 +289,6 @@ mod tests {
         names
     }
 
-    /// The peers of each agent.
     type Graph = BTreeMap<u8, Vec<u8>>;
 
     /// Asks everyone, the one under way that `pick` picks answering first.

@@ -68,7 +68,6 @@ pub struct AgentListing {
     pub stale: bool,
     /// Where it can be reached, as far as known.
     pub addr: EndpointAddr,
-    /// Which channels led to it.
     pub sources: ChannelSet,
     /// Its last announcement as it signed it (an encoded [`crate::wire::proto::SignedAnnouncement`]), to be passed on.
     pub signed: Option<Bytes>,
@@ -96,7 +95,6 @@ pub enum DirectoryEffect {
 /// Why an announcement does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnnouncementRefusal {
-    /// Our own, come back.
     #[error("it is our own")]
     Own,
     /// Its time is too far from ours: old, or from the future, or a clock is wrong.
@@ -108,7 +106,6 @@ pub enum AnnouncementRefusal {
     /// Sooner after the last one than any honest author speaks.
     #[error("its author speaks too often")]
     TooSoon,
-    /// Nobody can make room for it.
     #[error("there is no room for it")]
     Full,
 }

@@ -59,7 +59,6 @@ pub enum LookupError {
     NoChannel(EndpointId),
     #[error("{0} has published nothing lately: it may be off, or not have this version's discovery")]
     NotFound(EndpointId),
-    /// It is another network's, or nothing of ours.
     #[error("what {0} has published is not readable with this network's passphrase")]
     NotOurs(EndpointId),
     #[error("cannot look {id} up: {source}; check the network")]

@@ -15,9 +15,7 @@ pub use client::{Found, ListError, Listed, ListingConnection, list_all, probe};
 pub use server::{ListPeersService, ListingSource};
 
 pub use crate::net::LIST_PEERS_ALPN as ALPN;
-/// Entries of a page.
 pub const PAGE_ENTRIES_MAX: usize = crate::wire::decode::LISTED_PER_PAGE_MAX;
-/// Bytes of a page.
 pub const PAGE_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a request: a cursor and a number.
 const REQUEST_BYTES_MAX: usize = 256;

@@ -44,13 +44,11 @@ const EAGER_FOR: Duration = Duration::from_secs(5);
 const ANSWERS_PER_SEC: f32 = 1.0;
 /// How often the interfaces are looked at, and a network that took no multicast is tried again.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Interfaces that are used.
 const INTERFACES_MAX: usize = 16;
 /// Answers that wait for us; what does not fit comes again with the next ones.
 const ANSWERS_MAX: usize = 64;
 /// Name of the attribute that holds the tag.
 const TAG_ATTRIBUTE: &str = "tag";
-/// Bytes of a tag.
 const TAG_BYTES: usize = 16;
 /// Peers of which we know that we have told of them; beyond that, all are told of once more.
 const TOLD_MAX: usize = 1024;

@@ -35,7 +35,6 @@ const DHT_WIDTH: usize = 8;
 /// Why a key was not read or written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
-    /// No answer in time.
     #[error("no answer from {from} within {} s", within.as_secs())]
     Timeout {
         from: &'static str,
@@ -130,7 +129,6 @@ impl NetworkSettings {
     }
 }
 
-/// Microseconds since the Unix epoch.
 #[must_use]
 pub fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

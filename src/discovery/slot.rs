@@ -25,7 +25,6 @@ use zeroize::Zeroizing;
 use crate::config::SlotFormat;
 use crate::identity::{Key, NetworkKeys, normal};
 
-/// Slots of a network.
 pub const SLOTS: u8 = 8;
 /// Agents that a sealed slot lists. With 24 entries, a packet has 944 of the 1,000 bytes that the DHT takes.
 pub const ENTRIES_MAX: usize = 24;
@@ -78,7 +77,6 @@ pub struct Slot {
     pub index: u8,
 }
 
-/// An agent in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotEntry {
     pub id: EndpointId,

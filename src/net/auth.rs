@@ -72,10 +72,8 @@ pub const LIST_PEERS: Domain = Domain {
     tickets: None,
 };
 
-/// Which end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The end that opened it.
     Opener,
     Answerer,
 }
@@ -302,7 +300,6 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Counts a failure at `now`.
     pub fn failed(&mut self, id: EndpointId, now: Instant) {
         self.forget_old(now);
         if self.failures.len() < THROTTLED_MAX || self.failures.contains_key(&id) {

@@ -66,7 +66,6 @@ enum PathState {
     Long,
 }
 
-/// The controller of a path.
 #[derive(Debug)]
 struct Watched {
     in_force: Box<dyn Controller>,

@@ -16,7 +16,6 @@ use iroh::{EndpointAddr, EndpointId, TransportAddr};
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RemoteNet {
-    /// An IPv4 address.
     V4(Ipv4Addr),
     /// The first 64 bits of an IPv6 address.
     V6([u8; 8]),
@@ -24,7 +23,6 @@ pub enum RemoteNet {
     LocalV6(Ipv6Addr),
     /// A program on this machine, which shares its address with all others.
     Local(SocketAddr),
-    /// An endpoint behind a relay.
     Relayed(EndpointId),
     Other,
 }
@@ -125,7 +123,6 @@ impl Handshakes {
         }
     }
 
-    /// How many are under way.
     #[must_use]
     pub fn count(&self) -> usize {
         self.all

@@ -16,7 +16,6 @@ const TRIES: usize = 16;
 #[derive(Debug)]
 pub struct UdpError {
     pub addr: SocketAddr,
-    /// What the system said.
     pub source: io::Error,
 }
 

@@ -48,7 +48,6 @@ pub(super) fn shut_out(libraries: &Arc<Libraries>) -> gate::GatePolicy {
     })
 }
 
-/// Hands connections to gossip.
 fn gossip(gossip: &Gossip, directory: &SharedDirectory) -> (&'static [u8], ProtocolHandler) {
     let (gossip, directory) = (gossip.clone(), directory.clone());
     let members = Arc::new(Semaphore::new(GOSSIP_MEMBERS_MAX));

@@ -13,7 +13,6 @@ use crate::library::registry::Registry;
 use crate::library::ticket::Subject;
 use crate::store::embedded::EmbeddedStore;
 
-/// What was done.
 #[derive(Debug)]
 pub(crate) struct RenewedId {
     pub(crate) former: EndpointId,
@@ -27,7 +26,6 @@ pub(crate) struct RenewedId {
 /// Why there is no other id.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RenewalError {
-    /// There is no node.
     #[error("there is no node in '{0}': its first start makes an endpoint id")]
     NoNode(String),
     /// A node runs on it.

@@ -51,7 +51,6 @@ use crate::transfer::partial::Partials;
 const LOCK_TRIES: usize = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(30);
 
-/// Everything that is made once.
 pub(super) struct Resources {
     pub(super) api_listener: SharedListener,
     pub(super) api_addr: SocketAddr,

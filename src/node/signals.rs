@@ -151,7 +151,6 @@ pub enum SignalMsg {
     GetHealth { reply: RpcReplyPort<ActorDetail> },
 }
 
-/// What SignalActor starts with.
 #[derive(Clone)]
 pub struct SignalArgs {
     pub signals: Signals,
@@ -161,7 +160,6 @@ pub struct SignalArgs {
     pub peers: ServiceRef<PeersMsg>,
     /// How the ways of finding peers do, for the dump.
     pub channels: Channels,
-    /// Where `status.txt` goes.
     pub data_dir: PathBuf,
 }
 

@@ -66,7 +66,6 @@ const FRAMES_OUT: usize = 16_384;
 /// Bytes of frames that may wait to be written; offers are most of what an honest session has outstanding, and have
 /// a limit of their own below this.
 const BYTES_OUT: usize = 16 * 1024 * 1024;
-/// Requests that are served at once; further ones wait.
 const SERVED_AT_ONCE: usize = 16;
 /// Contents that a peer may have asked for and not got yet: those of all offers that may be open, and as many again for
 /// what was given up and is asked for anew. Over a slow path each may come in a request of its own.
@@ -75,14 +74,12 @@ const SERVED_MAX: usize = 8192;
 const RANGES_PER_WANT_MAX: usize = 16;
 /// Changes of the store that are kept while the session is being established.
 const EARLY_CHANGES_MAX: usize = 256;
-/// How often time-outs are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
 /// What a session shows without being asked, and what outlives its actor: messages can be overtaken by the news of its
 /// end.
 #[derive(Debug, Default)]
 pub struct SharedView {
-    /// How it stands, while it is up.
     pub standing: Option<SessionStatus>,
     /// Whether our contents go out on a connection of their own.
     pub bulk_out: bool,
@@ -90,7 +87,6 @@ pub struct SharedView {
     pub misbehaved: Option<String>,
     /// Whether a session came about: the peer has proved itself.
     pub proven: bool,
-    /// Why we do not let it in.
     pub refusal: Option<PeerRefusal>,
     /// Versions that wait on either side for one of the clocks, not all of them if they are many.
     pub waiting: Vec<WaitingVersion>,
@@ -106,7 +102,6 @@ pub(super) struct ProvedSession {
     pub(super) epoch: u64,
     /// What is shared, by its blinded id, in the order of the lanes.
     pub(super) lanes: Arc<[(bytes::Bytes, Arc<Library>)]>,
-    /// Whether both sides know the records of folders.
     pub(super) entries: bool,
 }
 
@@ -117,7 +112,6 @@ struct Served {
 }
 
 struct Running {
-    /// The libraries that are shared, at least one.
     lanes: Vec<Lane>,
     /// Libraries that both know beside the mirror: only their revocations are passed on.
     known: Vec<(bytes::Bytes, Arc<Library>)>,
@@ -125,22 +119,17 @@ struct Running {
     revocations_sent: HashMap<bytes::Bytes, u64>,
     /// What the peer calls itself.
     name: String,
-    /// Which libraries there were when the session began.
     generation: u64,
     epoch: u64,
     out: mpsc::Sender<bytes::Bytes>,
     /// Bytes that wait in `out`.
     bytes_out: Arc<AtomicUsize>,
-    /// What it holds, beside other sessions.
     held: HeldBySession,
     expected: Arc<Expected>,
     serving: HashMap<u64, Served>,
     serve_turns: Turns,
-    /// The connection for contents that we send.
     bulk: BulkOutgoing,
-    /// The streams on it.
     streams: SendStreams,
-    /// How fast content moves.
     meter: Meter,
     /// Whether the peer can be asked for contents by their names.
     peer_finds: bool,
@@ -157,7 +146,6 @@ struct Running {
     waiting_told: dates::WaitingTold,
     /// Libraries whose list of revocations was too old at the last look.
     stale: usize,
-    /// Everything that ends with the session.
     tasks: Tasks<PeerMsg>,
 }
 
@@ -169,7 +157,6 @@ pub struct PeerState {
     epochs: u64,
     /// The session, for the tasks that accept streams: nothing but a control stream is served without one.
     proved: watch::Sender<Option<ProvedSession>>,
-    /// Whether we are opening a control stream.
     opening: Arc<AtomicBool>,
     early: Vec<Arc<[FeedEntry]>>,
     early_lost: bool,
@@ -337,7 +324,6 @@ impl PeerState {
         self.publish();
     }
 
-    /// Says what the session holds.
     fn note_held(&self) {
         let Some(running) = &self.running else { return };
         let taken: usize = running.lanes.iter().map(|lane| lane.session.taken_bytes()).sum();

@@ -15,19 +15,15 @@ use crate::wire::proto::LibraryTicket;
 /// Why somebody is not let in, or not any longer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Somebody shut it out.
     #[error("this machine was denied by its owner")]
     Denied,
-    /// Nobody has let it in yet.
     #[error("this machine waits for approval: `can-sync approve` on the other side lets it in")]
     Waiting,
     /// Its ticket does not hold.
     #[error("{0}")]
     Ticket(#[from] TicketError),
-    /// The library is not there any more.
     #[error("the library was deleted")]
     Gone,
-    /// Whether it may could not be found out.
     #[error("cannot tell whether it may: try again")]
     Unknown,
 }

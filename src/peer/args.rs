@@ -41,11 +41,8 @@ use crate::transfer::take::Taker;
 #[derive(Clone)]
 pub struct Replica {
     pub store: StoreRef,
-    /// What may be shared.
     pub libraries: Arc<Libraries>,
-    /// Large contents until they are complete.
     pub partials: Partials,
-    /// Whether and how peers' deletions are applied.
     pub deletes: Arc<DeleteGuard>,
     /// Versions that have to wait, and the clock that says so.
     pub deferrals: Deferrals,
@@ -54,13 +51,11 @@ pub struct Replica {
 /// What discovery tells PeersActor, and hears from it.
 #[derive(Clone)]
 pub struct DiscoveryLinks {
-    /// How the ways of finding peers do.
     pub channels: Channels,
     /// Who is told of sessions and of dials that came to nothing.
     pub gossip: ServiceRef<GossipMsg>,
     /// Who looks peers up that are not where they were.
     pub rendezvous: ServiceRef<RendezvousMsg>,
-    /// Who has announced themselves.
     pub directory: SharedDirectory,
     /// What discovery found and nobody looked at yet.
     pub hints: Hints,
@@ -68,46 +63,34 @@ pub struct DiscoveryLinks {
     pub connected: watch::Sender<usize>,
 }
 
-/// Peers that are known before discovery finds any.
 #[derive(Clone)]
 pub struct FirstPeers {
-    /// Peers that were met.
     pub book: AddressBook,
     /// A file with the ticket of a peer to connect to.
     pub connect_ticket_file: Option<PathBuf>,
-    /// Peers to try first.
     pub bootstrap: Vec<EndpointAddr>,
 }
 
-/// How much, how fast and how often.
 #[derive(Clone)]
 pub struct PeersLimits {
     pub places: PlaceLimits,
     pub in_flight: ScheduleLimits,
-    /// How peers are dialled.
     pub dialling: DialLimits,
-    /// Waits and speeds of every session.
     pub session: PeerLimits,
-    /// Time between two comparisons with every connected peer.
     pub verify_interval: Duration,
 }
 
-/// What PeersActor is started with.
 #[derive(Clone)]
 pub struct PeersArgs {
     /// The QUIC endpoint; outlives the actor.
     pub endpoint: Endpoint,
-    /// What we say of ourselves.
     pub introduction: Introduction,
-    /// Who takes connections that are no sessions.
     pub protocols: Protocols,
     pub replica: Replica,
     pub discovery: DiscoveryLinks,
     pub first: FirstPeers,
     pub limits: PeersLimits,
-    /// What happens is told here.
     pub events: EventLog,
-    /// How a PeerActor is started.
     pub spawn_peer: SpawnPeer,
     /// Ourselves, for the children: leads to whichever incarnation runs.
     pub myself: ServiceRef<PeersMsg>,
@@ -116,7 +99,6 @@ pub struct PeersArgs {
 /// What a PeerActor is started with. The connection and the counters outlive the actor.
 #[derive(Clone)]
 pub struct PeerArgs {
-    /// Number of the session.
     pub session: SessionId,
     pub connection: Connection,
     /// What opens connections for contents; its id is ours.
@@ -131,27 +113,21 @@ pub struct PeerArgs {
     pub memory: Arc<ConnectionMemory>,
     /// Whether the mirror is offered to this peer on a control stream that we open.
     pub offers_mirror: bool,
-    /// What we say of ourselves.
     pub introduction: Introduction,
     pub replica: Replica,
-    /// Counters of this peer.
     pub traffic: Arc<Traffic>,
     /// Large contents under way from the peer, and to it.
     pub receiving: ActiveTransfers,
-    /// See `receiving`.
     pub sending: ActiveTransfers,
     /// What PeersActor reads of the session at any time.
     pub board: Arc<Mutex<SharedView>>,
     pub peers: ServiceRef<PeersMsg>,
-    /// What happens is told here.
     pub events: EventLog,
-    /// What all sessions hold.
     pub held: SessionMemory,
     pub limits: PeerLimits,
 }
 
 impl PeerArgs {
-    /// What finding out takes what is shared.
     pub(super) fn meeting(&self) -> Meeting<'_> {
         Meeting {
             connection: &self.connection,
@@ -176,7 +152,6 @@ impl PeerArgs {
 /// How long a session waits, and how fast it may go.
 #[derive(Clone, Debug)]
 pub struct PeerLimits {
-    /// For a session to come about.
     pub establish: Duration,
     /// Streams of each kind that the peer may have open.
     pub streams: u32,
@@ -184,9 +159,7 @@ pub struct PeerLimits {
     pub stall: Duration,
     /// Without a word, the peer is asked whether it is there.
     pub probe_after: Duration,
-    /// Speed of content to peers.
     pub upload: Pace,
-    /// Speed of content from peers.
     pub download: Pace,
 }
 

@@ -24,7 +24,6 @@ pub(super) struct BulkReceiver {
     epoch: u64,
     session: Connection,
     window: InboundWindow,
-    /// Streams that the peer may have open.
     streams: u32,
     receiver: Receiver,
     breaks: Breaks,

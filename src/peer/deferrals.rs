@@ -46,7 +46,6 @@ const STEPS: &[M<'_>] = &[M::up(SCHEMA), M::up(CONFIRMED)];
 /// The newest schema that is understood.
 pub(crate) const SCHEMA_KNOWN: usize = STEPS.len();
 
-/// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot open '{path}': {source}; move the file away to start with an empty one")]
 pub struct DeferralsError {
@@ -62,7 +61,6 @@ pub struct Deferrals(Arc<DeferralsInner>);
 struct DeferralsInner {
     clock: Clock,
     notes: Mutex<Notes>,
-    /// Changes that are not on disk yet.
     unsaved: Mutex<Vec<NoteChange>>,
     /// The newest date of a version that a member has, of each library: nothing that our clock depends on, for members are no
     /// machines of the user's.
@@ -73,9 +71,7 @@ struct DeferralsInner {
 #[derive(Debug)]
 struct Disk {
     connection: Connection,
-    /// What it has of the clock.
     saved: (u64, bool),
-    /// What it has of what members confirmed.
     confirmed: HashMap<LibraryId, u64>,
 }
 
@@ -126,13 +122,11 @@ impl Deferrals {
         }
     }
 
-    /// Takes note of a version that has to wait.
     pub fn add(&self, note: Note) {
         let changes = self.notes().add(note);
         self.keep(changes);
     }
 
-    /// See [`Notes::settle`].
     #[must_use]
     pub fn settle(
         &self,
@@ -146,7 +140,6 @@ impl Deferrals {
         reassert
     }
 
-    /// See [`Notes::spend`].
     pub fn spend(&self, offered: &AssetRecord, library: Option<LibraryId>) {
         let changes = self.notes().spend(offered, library);
         self.keep(changes);
@@ -169,7 +162,6 @@ impl Deferrals {
         self.0.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Versions of an asset that have to wait.
     #[must_use]
     pub fn of(&self, hash: &ContentHash) -> Vec<Note> {
         self.notes().of(hash).to_vec()

@@ -28,7 +28,6 @@ use crate::store::{ItemOutcome, StoreError, StoreRef, StoredRecord};
 const BATCH: usize = 500;
 /// How long it has for them.
 const STORE_WITHIN: Duration = Duration::from_secs(30);
-/// Assets that are named of those whose deletion waits.
 const EXAMPLES: usize = 5;
 /// A clock that shows something else by more than this was set.
 const JUMP_MS: u64 = 60 * 1000;
@@ -66,7 +65,6 @@ impl SteadyTime {
     }
 }
 
-/// The deletions of one deleter that wait, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HoldReport {
     pub id: String,
@@ -74,11 +72,9 @@ pub struct HoldReport {
     pub count: u64,
     /// Since when, in milliseconds since the Unix epoch.
     pub since_ms: u64,
-    /// Some of the assets.
     pub examples: Vec<ContentHash>,
 }
 
-/// There is no hold of this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("nothing is held back under this id")]
 pub struct UnknownHold;
@@ -118,7 +114,6 @@ impl DeleteGuard {
         Self { enabled, decisions, registry, writing, clock, time, events }
     }
 
-    /// Whether peers' deletions are applied at all.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         self.enabled
@@ -164,13 +159,11 @@ impl DeleteGuard {
         deletions.iter().map(|deletion| decisions.is_put_off(library, deletion)).collect()
     }
 
-    /// Assets whose deletion waits.
     #[must_use]
     pub fn held(&self) -> u64 {
         if self.enabled { self.decisions().held() } else { 0 }
     }
 
-    /// What waits, by deleter.
     #[must_use]
     pub fn holds(&self) -> Vec<HoldReport> {
         if !self.enabled {

@@ -24,13 +24,11 @@ use crate::net::close;
 use crate::net::endpoint::{self, Protocols};
 use crate::net::handshakes::{HandshakeAdmission, Pending, SharedHandshakes};
 
-/// Addresses of one peer that are tried.
 pub(super) const ADDRS_MAX: usize = 32;
 /// Limit of a dial: holepunching and a relay's round trips included.
 const DIAL_WITHIN: Duration = Duration::from_secs(15);
 /// Limit of a dial to a peer that only hints led to: many of them may lead nowhere.
 const DIAL_HINT_WITHIN: Duration = Duration::from_secs(8);
-/// How often the ticket file is looked at.
 const TICKET_FILE_EVERY: Duration = Duration::from_secs(1);
 const TICKET_FILE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -45,12 +43,10 @@ pub(super) struct Acceptor {
     pub(super) within: Duration,
     /// Who may begin one.
     pub(super) handshakes: SharedHandshakes,
-    /// The sessions that bulk connections may belong to.
     pub(super) bulk: BulkSessions,
 }
 
 impl Acceptor {
-    /// Accepts connections for as long as the endpoint lives.
     pub(super) async fn run(self) {
         let mut handshakes = JoinSet::new();
         let (from_elsewhere, from_here) =

@@ -22,16 +22,13 @@ const RUNS_MAX: usize = 4;
 /// Ids of which runs are known.
 const IDS_MAX: usize = 4096;
 
-/// How a run showed itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sighting {
-    /// A session with it came about.
     Session,
     /// An announcement of its was heard.
     Announcement,
 }
 
-/// What is known of the runs of each id.
 #[derive(Clone, Debug, Default)]
 pub struct Doubles {
     seen: HashMap<EndpointId, SeenRuns>,
@@ -73,13 +70,11 @@ impl Doubles {
         !known
     }
 
-    /// Whether two machines have `id`, as far as known.
     #[must_use]
     pub fn is_doubled(&self, id: &EndpointId, now: Instant) -> bool {
         self.seen.get(id).is_some_and(|seen| seen.is_doubled(now))
     }
 
-    /// All ids that two machines have.
     #[must_use]
     pub fn doubled(&self, now: Instant) -> Vec<EndpointId> {
         let mut doubled: Vec<EndpointId> =

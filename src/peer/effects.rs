@@ -30,7 +30,6 @@ pub(super) use self::entries::{load_entries, take_entries};
 pub(super) use self::judging::{FetchRequest, Rules, judge_all};
 pub(super) use self::storing::{apply, reassert, store_inline, take_absent};
 
-/// Wait before a store that failed is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How long our feed has to catch up with our store before a summary goes out as it is.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(2);

@@ -48,13 +48,11 @@ const REASON_WITHIN: Duration = Duration::from_secs(1);
 /// How often it is looked at whether a library was read.
 const FILLED_LOOK: Duration = Duration::from_millis(50);
 
-/// Why there is no session.
 #[derive(Debug, thiserror::Error)]
 pub enum EstablishError {
     /// Frames did not come as they should.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// The exchange took too long.
     #[error("no session within {} s", .0.as_secs())]
     Timeout(Duration),
     /// The other side proved nothing that we share, or does not let us in.
@@ -62,10 +60,8 @@ pub enum EstablishError {
         "nothing is shared: the other side knows another passphrase, and no ticket lets one into a library of the other"
     )]
     NotShared,
-    /// There is nothing that may be offered to this peer.
     #[error("there is no library that it is known to take part in")]
     NothingToOffer,
-    /// They do, and the peer may not.
     #[error("the peer is not let in: {0}")]
     Refused(#[from] Refusal),
     /// The first frames lead to nothing.
@@ -100,15 +96,12 @@ impl EstablishError {
     }
 }
 
-/// A library that both sides let each other into.
 #[derive(Debug)]
 pub struct CommonLibrary {
     pub library: Arc<Library>,
-    /// Its blinded id on this connection.
     pub blinded: Bytes,
     /// What the peer showed for it; nothing for the mirror.
     pub member: Option<SignedClaims>,
-    /// Our summary as we sent it.
     pub ours: Summary,
     pub theirs: Summary,
     /// Whether both know the records of folders, and it has some.
@@ -117,7 +110,6 @@ pub struct CommonLibrary {
 
 #[derive(Debug)]
 pub struct Established {
-    /// Our end of the control stream.
     pub send: SendStream,
     pub receive: RecvStream,
     /// What ties everything to this control stream; known to both ends alone.
@@ -202,7 +194,6 @@ impl ConnectionMemory {
 
 /// A library and the key with which its members prove themselves on this stream, whatever epoch begins meanwhile.
 type KeyedLibrary = (Arc<Library>, Key);
-/// A library and its blinded id.
 type BlindedLibrary = (Bytes, Arc<Library>);
 /// The same with what the peer showed for it, and our summary.
 type Admitted = (BlindedLibrary, Option<SignedClaims>, Summary);
@@ -212,15 +203,11 @@ type Admitted = (BlindedLibrary, Option<SignedClaims>, Summary);
 pub struct Meeting<'a> {
     pub connection: &'a Connection,
     pub own_id: EndpointId,
-    /// What may be shared.
     pub libraries: &'a Libraries,
-    /// What we say of ourselves.
     pub introduction: &'a Introduction,
-    /// What happened on this connection before.
     pub memory: &'a ConnectionMemory,
     /// Whether the mirror is offered to this peer, on a stream that we open.
     pub offers_mirror: bool,
-    /// Limit of the whole exchange.
     pub within: Duration,
 }
 

@@ -21,9 +21,7 @@ use crate::library::{Libraries, Library};
 /// The number of the owner's own ticket.
 const OWNER_SERIAL: u64 = 0;
 
-/// A library that both sides let each other into.
 pub(super) struct Lane {
-    /// Its id on this connection.
     pub(super) blinded: Bytes,
     pub(super) library: Arc<Library>,
     pub(super) session: Session,

@@ -146,7 +146,6 @@ pub enum PeersMsg {
         name: String,
         /// Where else it can be reached: an endpoint ticket, or nothing.
         ticket: String,
-        /// Live assets that it holds.
         assets: u64,
         /// By which tickets it was let into libraries; `None` for one of our network, which shares everything.
         tickets: Option<Vec<TicketSerial>>,
@@ -172,7 +171,6 @@ pub enum PeersMsg {
         session: SessionId,
         /// In which library; `None` for the mirror.
         library: Option<LibraryId>,
-        /// What the peer says of them.
         records: Vec<AssetRecord>,
     },
     /// PeerActor: the peer was asked for these and does not have them, or cannot be asked.
@@ -192,7 +190,6 @@ pub enum PeersMsg {
     Arrived {
         /// For which library; `None` for the mirror.
         library: Option<LibraryId>,
-        /// The records that are stored with their contents.
         records: Vec<AssetRecord>,
     },
     /// PeerActor: what became of contents that the scheduler had it ask for.
@@ -200,16 +197,13 @@ pub enum PeersMsg {
     /// PeerActor: what became of a part of a large content that the scheduler had it ask for.
     PartFinished {
         session: SessionId,
-        /// Number of the request.
         request: u64,
-        /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
         /// Whether it is here.
         result: Result<(), Failure>,
     },
     /// Own task: what became of a large content whose parts were all here.
     Committed {
-        /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
         /// Whether it is stored, or whose fault it is.
         outcome: CommitOutcome,
@@ -261,7 +255,6 @@ pub enum PeerMsg {
     },
     /// PeersActor: ask the peer for these, as one request.
     Fetch {
-        /// Number of the request.
         request: u64,
         /// In which library; `None` for the mirror.
         library: Option<LibraryId>,
@@ -303,7 +296,6 @@ pub enum PeerMsg {
     EstablishFailed(super::establish::EstablishError),
     /// Reader task: a frame of the control stream; the permit bounds how many wait.
     Frame {
-        /// Which of this actor's control streams.
         epoch: u64,
         kind: frame::Kind,
         /// Held while it waits.
@@ -311,7 +303,6 @@ pub enum PeerMsg {
     },
     /// Reader and writer task: the control stream ended or broke.
     ControlEnded {
-        /// Which of this actor's control streams.
         epoch: u64,
         reason: String,
         /// Whether the peer broke the rules.
@@ -319,7 +310,6 @@ pub enum PeerMsg {
     },
     /// Own tasks: the outcome of an effect.
     Outcome {
-        /// Which of this actor's control streams.
         epoch: u64,
         /// Which of the libraries that are shared on it.
         lane: usize,
@@ -327,11 +317,9 @@ pub enum PeerMsg {
     },
     /// Own tasks: our feed has caught up; send our summary.
     SummaryReady {
-        /// Which of this actor's control streams.
         epoch: u64,
         /// Which of the libraries that are shared on it.
         lane: usize,
-        /// Number of the question.
         nonce: u64,
         /// Whether it answers the peer's question.
         answer: bool,
@@ -340,7 +328,6 @@ pub enum PeerMsg {
     },
     /// Own tasks: what the peer asked for by name was looked for.
     Looked {
-        /// Which of this actor's control streams.
         epoch: u64,
         /// In which of its libraries.
         lane: usize,

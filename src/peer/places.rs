@@ -13,7 +13,6 @@ use std::collections::HashMap;
 use crate::library::ticket::TicketSerial;
 use crate::transfer::schedule::SessionId;
 
-/// Whose connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// A peer that the user named.
@@ -26,21 +25,16 @@ pub enum Class {
     Stranger,
 }
 
-/// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoPlace {
-    /// Too many others have proved nothing yet.
     #[error("too many connections wait for their proof: try again in a moment")]
     Pending,
-    /// Those of the class are all taken.
     #[error("too many connections: try again later")]
     Connections,
-    /// Too many have come with this ticket.
     #[error("too many machines are connected with the same ticket: ask for one of your own")]
     Ticket,
 }
 
-/// How many places there are.
 #[derive(Clone, Copy, Debug)]
 pub struct PlaceLimits {
     /// For those who have proved themselves.

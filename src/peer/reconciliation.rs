@@ -28,7 +28,6 @@ pub enum StreamError {
     Engine(#[from] ReconError),
     #[error("no answer for {} s", ANSWER_WITHIN.as_secs())]
     Silence,
-    /// The other side gave up.
     #[error("the peer ended it: {0}")]
     Refused(String),
 }
@@ -45,7 +44,6 @@ impl StreamError {
     }
 }
 
-/// What is compared.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject {
     /// The entries of folders, and not the assets.

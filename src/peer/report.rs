@@ -163,10 +163,8 @@ pub enum SyncState {
     Paused,
 }
 
-/// The `sync` part of `/status`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SyncReport {
-    /// How things stand.
     pub state: SyncState,
     /// Why, where the state needs a reason; and why versions wait although nothing is missing.
     pub reason: Option<String>,
@@ -199,12 +197,9 @@ pub struct SyncReport {
     pub eta_secs: Option<u64>,
 }
 
-/// Everything [`crate::peer::messages::PeersMsg::GetReport`] answers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PeersReport {
-    /// The node as a whole.
     pub sync: SyncReport,
-    /// Every known peer, connected ones first.
     pub peers: Vec<PeerReport>,
 }
 
@@ -214,7 +209,6 @@ impl PeersReport {
         self.peers.iter().filter(|peer| peer.state.is_refused()).map(PeerReport::told)
     }
 
-    /// Peers with an authenticated session.
     #[must_use]
     pub fn connected(&self) -> usize {
         self.peers
@@ -229,13 +223,11 @@ impl PeersReport {
     }
 }
 
-/// Direction of a transfer, seen from this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// From the peer to us.
     Receiving,
-    /// From us to the peer.
     Sending,
 }
 
@@ -262,9 +254,7 @@ pub struct TransferReport {
 pub struct WhyReport {
     /// Whether somebody has it and we want it.
     pub wanted: bool,
-    /// Its size, where it is wanted.
     pub size: Option<u64>,
-    /// Bytes of it that are here.
     pub done: u64,
     /// Whether all of it is here, and it is being checked or stored.
     pub complete: bool,
@@ -274,7 +264,6 @@ pub struct WhyReport {
     pub only: Option<String>,
     /// Who has it, or was to send it and did not.
     pub sources: Vec<SourceReport>,
-    /// Connected peers.
     pub connected: u64,
     /// How the search for it stands that a user began, or ended lately.
     pub search: Option<SearchReport>,

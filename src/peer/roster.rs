@@ -38,14 +38,12 @@ const HINTED_EVERY: Duration = Duration::from_secs(30);
 /// In a network with more peers than we connect to, one connection is exchanged for another this often, so that no group
 /// closes itself off.
 const ROTATE_EVERY: Duration = Duration::from_mins(10);
-/// Addresses of one peer that are kept.
 const ADDRS_MAX: usize = 32;
 /// Machines that nobody knew before and that wait for approval, or were denied, whose addresses are kept.
 const WAITING_KEPT: usize = 64;
 /// Longest time between two looks whether the other machine's user has let this one in.
 const APPROVAL_RETRY_MAX: Duration = Duration::from_secs(15);
 
-/// How peers are dialled.
 #[derive(Clone, Debug)]
 pub struct DialLimits {
     /// Connections that we dial; and connections in all beyond which nobody is dialled whom no user named. Members of libraries
@@ -63,7 +61,6 @@ pub struct DialLimits {
     pub backoff_max: Duration,
 }
 
-/// What becomes of a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionRuling {
     /// It is kept: it is the only one, or the better one of two that were dialled at once.
@@ -75,7 +72,6 @@ pub enum ConnectionRuling {
 }
 
 impl ConnectionRuling {
-    /// Whether it is kept at once.
     #[must_use]
     pub fn is_kept(self) -> bool {
         matches!(self, Self::Keep | Self::Supersede)
@@ -249,7 +245,6 @@ impl Roster {
         self.peers.entry(id).or_insert_with(|| KnownPeer::new(id))
     }
 
-    /// A peer, if known.
     #[must_use]
     pub fn get(&self, id: &EndpointId) -> Option<&KnownPeer> {
         self.peers.get(id)
@@ -269,7 +264,6 @@ impl Roster {
         self.peers.remove(id).is_some()
     }
 
-    /// Peers with a connection.
     #[must_use]
     pub fn connected_count(&self) -> usize {
         self.peers.values().filter(|p| p.is_connected()).count()
@@ -521,7 +515,6 @@ impl Roster {
         self.peers.get(id).and_then(|known| known.held_until).is_some_and(|until| now < until)
     }
 
-    /// Leaves a peer alone until `until`.
     pub fn hold(&mut self, id: &EndpointId, until: Instant, why: String) {
         if let Some(known) = self.peers.get_mut(id) {
             known.held_until = Some(until);

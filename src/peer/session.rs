@@ -65,7 +65,6 @@ const SIZE_MAX: u64 = 1 << 44;
 /// Encoded records in one frame, with their contents; a record has at most 17 KiB and a content 16, and 2,000 ids of records that
 /// are gone may go along, so a frame stays below its limit of 512 KiB.
 const RECORD_BYTES_PER_FRAME: usize = 256 * 1024;
-/// Largest content that goes along with an offer.
 pub const INLINE_CONTENT_BYTES_MAX: usize = 16 * 1024;
 /// Records that are loaded from the store at once in order to be offered.
 const LOAD_BATCH: usize = 500;
@@ -73,24 +72,19 @@ const LOAD_BATCH: usize = 500;
 const LOAD_BATCH_MIN: usize = 8;
 /// What a peer hears that offers what its ticket does not let it write.
 const READS_ONLY: &str = "your ticket lets you read and not write";
-/// Record ids that may wait for their records.
 const ASKED_MAX: usize = 2000;
 /// Hashes waiting to be offered before we give up on the queue and reconcile again instead.
 const QUEUE_MAX: usize = 2_000_000;
 
-/// Contents that go along with offers.
 pub type InlineContents = HashMap<ContentHash, Bytes>;
 
 /// What is said of the contents of offered records.
 #[derive(Debug, Default)]
 struct Enclosed<'a> {
-    /// Contents that go along.
     contents: Option<&'a InlineContents>,
-    /// Assets whose contents are not held here.
     absent: HashSet<ContentHash>,
 }
 
-/// What differs between sessions.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the two sides")]
 pub struct SessionSettings {
@@ -98,7 +92,6 @@ pub struct SessionSettings {
     pub library: Bytes,
     /// The same, empty for the mirror: says whose offers a confirmation is about.
     pub tag: Bytes,
-    /// The library's record key.
     pub record_key: crate::identity::Key,
     /// Whether we may write into the library, and so offer what we have.
     pub gives: bool,
@@ -114,11 +107,9 @@ pub struct SessionSettings {
     pub probe_after: Duration,
 }
 
-/// The state of one session.
 #[derive(Debug)]
 pub struct Session {
     settings: SessionSettings,
-    /// What the peer last said that it has.
     theirs: Summary,
     offering: Offering,
     asking: Asking,
@@ -288,7 +279,6 @@ impl Session {
         }
     }
 
-    /// Moves on whatever has room to move.
     fn pump(&mut self, now: Instant, out: &mut Vec<SessionEffect>) {
         let room = self.room_to_load();
         if !self.offering.loading && room > 0 {
@@ -316,13 +306,11 @@ impl Session {
         self.settings.gives
     }
 
-    /// Bytes of the peer's offers that are not settled.
     #[must_use]
     pub fn taken_bytes(&self) -> usize {
         self.taking.bytes + self.entries.owed().1
     }
 
-    /// Whether both sides know the records of folders.
     #[must_use]
     pub fn has_entries(&self) -> bool {
         self.settings.entries
@@ -357,7 +345,6 @@ impl Session {
         offers > OFFERS_TAKEN_MAX || bytes > OFFERED_BYTES_TAKEN_MAX
     }
 
-    /// Whether anything is on its way in either direction.
     fn is_busy(&self) -> bool {
         self.comparing.reconciliation != Reconciliation::Ended
             || self.offering.is_busy()

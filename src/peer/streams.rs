@@ -234,7 +234,6 @@ pub(super) async fn accept_uni(actor: ActorRef<PeerMsg>, connection: Connection,
     }
 }
 
-/// Takes in one content stream.
 pub(super) async fn receive_content(actor: ActorRef<PeerMsg>, receiver: Receiver, stream: RecvStream) {
     if let Err(receive::Violation(reason)) = receive::receive_stream(receiver, stream).await {
         let _ = actor.send_message(PeerMsg::Violation(reason));

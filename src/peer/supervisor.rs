@@ -68,7 +68,6 @@ const REST_PARTS: Duration = Duration::from_secs(10);
 const KEEP_PARTS_WITHIN: Duration = Duration::from_secs(2);
 /// Changes of the address book that may wait.
 const BOOK_CHANGES_MAX: usize = 4096;
-/// Transfers in one report.
 const TRANSFERS_MAX: usize = 1000;
 /// How long a peer is left alone that broke the rules.
 const MISBEHAVED_HOLD: Duration = Duration::from_mins(5);
@@ -90,9 +89,7 @@ pub struct PeersState {
     book: mpsc::Sender<BookChange>,
     pub(super) fetching: Fetching,
     pub(super) admission: Admission,
-    /// The sessions that bulk connections may belong to.
     bulk: BulkSessions,
-    /// What all sessions hold.
     held: SessionMemory,
     /// Changes of the store on their way to the PeerActors.
     feeding: feeding::Feeding,
@@ -111,11 +108,9 @@ pub struct PeersState {
     dates: dates::Dates,
 }
 
-/// Who may connect.
 pub(super) struct Admission {
     /// Who has which place.
     pub(super) places: Places,
-    /// Who may begin a handshake.
     handshakes: SharedHandshakes,
     /// Who failed to prove something, and is not heard for a while.
     throttle: Throttle,

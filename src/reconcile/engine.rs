@@ -44,7 +44,6 @@ impl Default for EngineLimits {
     }
 }
 
-/// What one message brought.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct EngineStep {
     /// Items that we have and the peer lacks, in order.
@@ -153,16 +152,12 @@ impl Splitting {
     }
 }
 
-/// Which side of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum EngineSide {
-    /// The initiator.
     Asking,
-    /// The responder.
     Answering,
 }
 
-/// What both sides do.
 #[derive(Debug)]
 struct EngineSession {
     side: EngineSide,

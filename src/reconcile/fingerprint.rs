@@ -13,12 +13,10 @@ pub(super) const FINGERPRINT_BYTES: usize = 16;
 pub(super) struct IdSum([u64; 4]);
 
 impl IdSum {
-    /// The sum of these ids.
     pub(super) fn of<'a>(ids: impl IntoIterator<Item = &'a RecordId>) -> Self {
         ids.into_iter().fold(Self::default(), |sum, id| sum.plus(id.into()))
     }
 
-    /// `self + other`.
     pub(super) fn plus(mut self, other: Self) -> Self {
         let mut carry = false;
         for (lane, addend) in self.0.iter_mut().zip(other.0) {
@@ -27,7 +25,6 @@ impl IdSum {
         self
     }
 
-    /// `self - other`.
     pub(super) fn minus(mut self, other: Self) -> Self {
         let mut borrow = false;
         for (lane, subtrahend) in self.0.iter_mut().zip(other.0) {

@@ -21,7 +21,6 @@ use super::fingerprint::IdSum;
 use super::wire::INFINITY;
 use crate::record::{ContentHash, Hlc, RecordId};
 
-/// What items are ordered by.
 pub(super) type ItemKey = (Hlc, RecordId);
 
 /// How full chunks are when a tree is built at once: room for some changes before the first split.
@@ -41,7 +40,6 @@ pub struct Item {
 }
 
 impl Item {
-    /// What it is ordered by.
     pub(super) fn key(&self) -> ItemKey {
         (self.hlc, self.rid)
     }
@@ -55,7 +53,6 @@ struct Leaf {
     chunk: ChunkId,
 }
 
-/// Where an item lies.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Spot {
     chunk: ChunkId,

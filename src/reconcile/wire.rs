@@ -17,16 +17,12 @@ const VARINT_BYTES_MAX: usize = 10;
 /// Why a session of reconciliation cannot go on.
 #[derive(Debug, thiserror::Error, PartialEq, Eq, Clone, Copy)]
 pub enum ReconError {
-    /// Not even a version.
     #[error("the reconciliation message is empty")]
     Empty,
-    /// Not version 1.
     #[error("the peer speaks reconciliation version byte {0:#04x}, not {VERSION:#04x}")]
     Version(u8),
-    /// The message stops in the middle of something.
     #[error("the reconciliation message ends within {what} at byte {at}")]
     Truncated {
-        /// What was being read.
         what: &'static str,
         /// Where it began, in bytes from the start of the message.
         at: usize,
@@ -91,7 +87,6 @@ pub(super) struct Bound {
 impl Bound {
     /// Below everything.
     pub(super) const START: Self = Self { key: (Hlc(0), RecordId([0; 32])), prefix: 0 };
-    /// Above everything.
     pub(super) const END: Self = Self { key: (INFINITY, RecordId([0; 32])), prefix: 0 };
 
     /// Just below an item.
@@ -140,7 +135,6 @@ pub(super) fn put_varint(out: &mut Vec<u8>, number: u64) {
     }
 }
 
-/// A message in the making.
 #[derive(Debug)]
 pub(super) struct MessageWriter {
     out: Vec<u8>,
@@ -153,7 +147,6 @@ impl MessageWriter {
         Self { out: vec![VERSION], last: Hlc(0) }
     }
 
-    /// Bytes so far.
     pub(super) fn len(&self) -> usize {
         self.out.len()
     }
@@ -197,7 +190,6 @@ impl MessageWriter {
         }
     }
 
-    /// The message.
     pub(super) fn finish(self) -> Vec<u8> {
         self.out
     }
@@ -212,7 +204,6 @@ pub(super) struct MessageReader<'a> {
 }
 
 impl<'a> MessageReader<'a> {
-    /// Checks the version.
     pub(super) fn new(message: &'a [u8]) -> Result<Self, ReconError> {
         match message.first() {
             None => Err(ReconError::Empty),

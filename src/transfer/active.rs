@@ -16,7 +16,6 @@ struct Under {
     streams: usize,
 }
 
-/// How far one content is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ContentProgress {
     /// Bytes that have passed.

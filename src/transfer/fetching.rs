@@ -42,7 +42,6 @@ pub enum FetchDecision {
     },
 }
 
-/// Why nothing is fetched.
 #[derive(Debug, Default)]
 struct StoreFailure {
     /// The store does not work, as its feed says.
@@ -287,7 +286,6 @@ impl Fetching {
         self.store.unhealthy.is_some()
     }
 
-    /// Time passed.
     pub fn tick(&mut self, now: Instant, now_ms: u64) -> Vec<FetchDecision> {
         (self.now, self.now_ms) = (now, now_ms);
         self.store.refused.take_if(|(_, until)| *until <= now);

@@ -31,7 +31,6 @@ impl Ranges {
         self.parts.insert(start, end);
     }
 
-    /// Takes a range out.
     pub fn remove(&mut self, range: &Range<u64>) {
         if range.is_empty() {
             return;
@@ -59,13 +58,11 @@ impl Ranges {
         self.len
     }
 
-    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The ranges, in order.
     pub fn iter(&self) -> impl Iterator<Item = Range<u64>> {
         self.parts.iter().map(|(start, end)| *start..*end)
     }

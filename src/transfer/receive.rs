@@ -58,18 +58,15 @@ pub enum ReceiveOutcome {
     /// A part of a large one.
     Part {
         request: u64,
-        /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
         /// Whether it is here.
         result: Result<(), Failure>,
     },
 }
 
-/// What a receiving task needs.
 #[derive(Clone)]
 pub struct Receiver {
     pub taker: Taker,
-    /// Large contents until they are complete.
     pub partials: Partials,
     pub peer: EndpointId,
     /// What was asked for.

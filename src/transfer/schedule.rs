@@ -418,7 +418,6 @@ impl Scheduler {
         self.paused = true;
     }
 
-    /// The store works again.
     pub fn resume(&mut self) -> Vec<ScheduleDecision> {
         self.paused = false;
         self.assign()

@@ -92,7 +92,6 @@ impl Searches {
         Ok(())
     }
 
-    /// Whether nothing is searched for.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
@@ -188,7 +187,6 @@ impl Searches {
         self.open.values().any(|search| search.peers.get(peer).is_some_and(hopes))
     }
 
-    /// This content is here.
     pub fn came(&mut self, hash: &ContentHash) {
         self.open.remove(hash);
         self.ended.remove(hash);

@@ -74,10 +74,8 @@ impl Drop for TrafficHold {
 /// Why a request could not be served to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// The receiver took nothing for a long time.
     #[error("the peer took no data for {} s", .0.as_secs())]
     Stalled(Duration),
-    /// The stream or its connection is gone.
     #[error("the content stream broke: {0}")]
     Broken(String),
     /// Our store failed in the middle of a content.

@@ -13,9 +13,7 @@ const SOURCES_MAX: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setback {
-    /// Who was to send it.
     pub peer: EndpointId,
-    /// Why it did not.
     pub reason: String,
     /// Whether it sent something else.
     pub lied: bool,

@@ -26,7 +26,6 @@ use crate::wire::proto::{
 pub const RECORDS_PER_FRAME_MAX: usize = 1000;
 /// Record ids in one frame, asked for or gone.
 pub const RIDS_PER_FRAME_MAX: usize = 4000;
-/// Contents in one request.
 pub const CONTENTS_PER_WANT_MAX: usize = 1024;
 /// Contents asked for by name in one frame.
 pub const FINDS_PER_FRAME_MAX: usize = 64;
@@ -34,9 +33,7 @@ pub const FINDS_PER_FRAME_MAX: usize = 64;
 const FORMERS_MAX: usize = 2;
 /// Libraries of which one frame speaks.
 pub const LIBRARIES_PER_FRAME_MAX: usize = 64;
-/// Abilities that a `Welcome` names.
 pub const FEATURES_MAX: usize = 16;
-/// Addresses in an announcement.
 pub const ANNOUNCED_ADDRS_MAX: usize = 16;
 /// Entries in one page of known agents.
 pub const LISTED_PER_PAGE_MAX: usize = 256;
@@ -44,7 +41,6 @@ pub const LISTED_PER_PAGE_MAX: usize = 256;
 /// Fields of one message that are counted; those of a `oneof` count as one.
 const COUNTED_MAX: usize = 4;
 
-/// Why bytes are not decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// A field that occurs more often than any honest sender writes it.
@@ -52,7 +48,6 @@ pub enum DecodeError {
     TooMany {
         /// Message and field, as in the .proto file.
         field: &'static str,
-        /// How often it may occur.
         max: usize,
     },
     /// Not what protobuf looks like, or not this message.

@@ -22,10 +22,8 @@ const AHEAD_BYTES_MAX: usize = 16 * 1024;
 /// Why a frame could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// The stream ended where a frame could have begun.
     #[error("the stream ended")]
     Ended,
-    /// The stream ended inside a frame.
     #[error("the stream ended inside a frame")]
     Truncated,
     /// A length that no honest sender announces.
@@ -36,13 +34,10 @@ pub enum WireError {
     TooMany {
         /// Message and field, as in the .proto file.
         field: &'static str,
-        /// How often it may occur.
         max: usize,
     },
-    /// Bytes that are no frame of this version.
     #[error("not a frame of this protocol version: {0}")]
     Malformed(String),
-    /// The stream or its connection broke.
     #[error("the stream broke: {0}")]
     Broken(String),
 }

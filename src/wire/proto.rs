@@ -25,7 +25,6 @@ pub use generated::{
 /// A record on the wire that no honest sender writes.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RecordError {
-    /// A field of fixed length has another one.
     #[error("field '{field}' of a record has {len} bytes, not 32")]
     FieldLength {
         /// Name in the .proto file.
@@ -36,10 +35,8 @@ pub enum RecordError {
     /// More bytes than any store can hold.
     #[error("a record speaks of {0} bytes of content")]
     Size(u64),
-    /// No metadata at all.
     #[error("a record has no metadata")]
     MetaMissing,
-    /// Metadata over its limits.
     #[error("the metadata of {hash} is not acceptable: {source}")]
     Meta {
         /// The asset it is about.
@@ -50,10 +47,8 @@ pub enum RecordError {
     /// A path that is none.
     #[error("an entry is not acceptable: {0}")]
     Path(#[from] PathError),
-    /// An entry over its limits.
     #[error("an entry is not acceptable: {0}")]
     Entry(#[from] EntryError),
-    /// An entry that is both a file and a folder, or neither.
     #[error("an entry says at once what is at a path and what the folder is, or neither")]
     EntryKind,
 }

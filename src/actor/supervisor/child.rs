@@ -27,9 +27,7 @@ pub type StatusProbe = Arc<dyn Fn(ActorCell) -> BoxFuture<'static, Option<ActorD
 pub struct Child {
     /// Which row of the policy table applies. A supervisor has at most one child of a kind.
     pub kind: ChildKind,
-    /// How to start it.
     pub spawn: Spawn,
-    /// How to ask it.
     pub probe: StatusProbe,
     /// Empties the service's cell while there is no incarnation.
     pub clear: Arc<dyn Fn() + Send + Sync>,

@@ -36,7 +36,6 @@ impl fmt::Display for StopReason {
     }
 }
 
-/// How the tree ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShutdownOutcome {
     /// As asked, one child after the other.
@@ -94,14 +93,12 @@ pub(super) enum SupervisorPhase {
     Stopping(Stopping),
 }
 
-/// A shutdown under way.
 #[derive(Debug)]
 pub(super) struct Stopping {
     /// Who asked; `Err` with the reason when the node cannot go on.
     pub(super) cause: Result<StopReason, String>,
     /// Whether a shutdown was asked for; the next request stops at once.
     pub(super) asked: bool,
-    /// Children killed so far.
     pub(super) killed: Vec<ChildKind>,
 }
 

@@ -6,13 +6,11 @@ use crate::folder::report::{FolderReport, FolderState};
 /// Paths that a row names; the API has more.
 const PATHS_SHOWN: usize = 5;
 
-/// Something that a button does.
 pub(in crate::api) struct FolderButton {
     pub(in crate::api) name: &'static str,
     pub(in crate::api) label: &'static str,
 }
 
-/// A folder in the table.
 pub(in crate::api) struct FolderRow {
     /// Empty for one of the configuration that is not bound.
     pub(in crate::api) id: String,

@@ -20,7 +20,6 @@ pub(in crate::api) struct Recent {
     pub(in crate::api) problem: Option<String>,
 }
 
-/// One asset.
 pub(in crate::api) struct Tile {
     pub(in crate::api) hash: String,
     pub(in crate::api) title: String,
@@ -69,7 +68,6 @@ fn held() -> bool {
 }
 
 impl Recent {
-    /// Asks the store.
     pub(in crate::api) async fn gather(view: &AgentView) -> Self {
         let listing = view.store_proxy.newest(ASSETS_SHOWN).await.and_then(|value| {
             serde_json::from_value::<RecentAssets>(value)

@@ -114,7 +114,6 @@ impl PlaceError {
     }
 }
 
-/// Where a file may go.
 #[derive(Debug)]
 pub(super) enum Place {
     /// It is there already.
@@ -205,7 +204,6 @@ impl ExportDir {
         Err(PlaceError::at("write", &name.below(dir))(taken))
     }
 
-    /// A file in the making.
     fn temporary(dir: &Path, executable: bool) -> Result<NamedTempFile, PlaceError> {
         let mut builder = tempfile::Builder::new();
         // As any new file: the umask takes its part.

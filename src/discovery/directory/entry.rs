@@ -52,7 +52,6 @@ pub(super) struct DirectoryEntry {
     pub(super) standing: AgentStanding,
     /// The same by the wall clock, for the next start.
     pub(super) last_success_ms: Option<u64>,
-    /// When it last announced itself.
     pub(super) heard: Option<Instant>,
     /// How often it did, since it is on the list.
     pub(super) times_heard: u32,

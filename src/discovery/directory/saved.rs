@@ -17,11 +17,8 @@ pub(super) const SAVE_EVERY: Duration = Duration::from_mins(5);
 /// What is kept of an agent from one start to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedPeer {
-    /// Where it was reached.
     pub addr: EndpointAddr,
-    /// What it called itself.
     pub name: String,
-    /// Which channels led to it.
     pub sources: ChannelSet,
     /// When it was last known to be alive, in milliseconds since the Unix epoch by our own clock.
     pub last_success_ms: u64,
@@ -30,7 +27,6 @@ pub struct SavedPeer {
 }
 
 impl Directory {
-    /// Whether [`Directory::restore`] was called.
     #[must_use]
     pub fn is_restored(&self) -> bool {
         self.restored

@@ -111,20 +111,15 @@ pub enum GossipMsg {
     GetHealth { reply: RpcReplyPort<ActorDetail> },
 }
 
-/// What it is started with.
 #[derive(Clone)]
 pub struct GossipArgs {
     /// Gossip on the endpoint, as [`start`](super::start) makes it; outlives the actor.
     pub gossip: Gossip,
     /// The QUIC endpoint; outlives the actor.
     pub endpoint: Endpoint,
-    /// Signs what we say.
     pub secret_key: SecretKey,
-    /// Where the network meets.
     pub topic: TopicId,
-    /// What we call ourselves.
     pub name: String,
-    /// This run of the node.
     pub run: NodeRun,
     /// Told of an agent's announcement in another run than that of the one before; of our own id, of each in another run that is
     /// not older than ours.
@@ -134,17 +129,14 @@ pub struct GossipArgs {
     pub summary: Arc<dyn Fn() -> Summary + Send + Sync>,
     /// Who is there; outlives the actor.
     pub directory: SharedDirectory,
-    /// Where it is kept.
     pub book: AddressBook,
     /// What other channels found and nobody looked at yet.
     pub hints: Hints,
     /// Told of the agents that we find.
     pub candidates: Candidates,
-    /// How the ways of finding peers do.
     pub channels: Channels,
     /// The endpoint's addresses of others.
     pub lookup: MemoryLookup,
-    /// What happens is told here.
     pub events: EventLog,
     /// Announcements whose signatures are checked.
     pub announcements_per_sec: u32,

@@ -34,10 +34,8 @@ const PAGES_MAX: usize = 128;
 /// Why an agent was not heard.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
-    /// There was no connection.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
-    /// It did not answer in time.
     #[error("no {what} within {} s", within.as_secs())]
     Timeout {
         /// What was waited for.
@@ -47,7 +45,6 @@ pub enum ListError {
     /// Neither knows a key of the other.
     #[error("does not know our passphrase or topic secret: check that both use the same one")]
     NotShared,
-    /// It serves enough others just now.
     #[error("is busy: try again in a moment")]
     Busy,
     /// Frames did not come as they should.
@@ -89,12 +86,10 @@ impl Found {
     }
 }
 
-/// One page of an answer.
 #[derive(Clone, Debug, Default)]
 pub struct ListingPage {
     /// The agent that was asked, once it has announced itself.
     pub own: Option<Found>,
-    /// The agents that it knows.
     pub peers: Vec<Found>,
     /// What the next question begins with; empty at the end.
     pub next_cursor: Bytes,

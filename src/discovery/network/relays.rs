@@ -55,7 +55,6 @@ impl Relays {
         Ok(Self { client, urls, spread: Mutex::new(Spread::new(EVERY, BURST)) })
     }
 
-    /// Waits for our turn.
     async fn turn(&self) {
         let at = self.spread.lock().unwrap_or_else(PoisonError::into_inner).reserve(Instant::now());
         sleep_until(at).await;

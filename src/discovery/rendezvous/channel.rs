@@ -40,7 +40,6 @@ pub(super) struct RendezvousChannel {
     pub(super) published_once: bool,
     /// Looks since somebody is connected.
     pub(super) quiet: u32,
-    /// Failures in a row.
     pub(super) failures: u32,
     /// Writes that were repeated this period.
     pub(super) reclaims: u32,
@@ -61,12 +60,10 @@ pub(super) struct RendezvousChannel {
     asked: VecDeque<EndpointId>,
     queued: HashSet<EndpointId>,
     locating: usize,
-    /// Lookups of the present look.
     lookups: usize,
     located: HashMap<EndpointId, Located>,
 }
 
-/// Which tasks are under way.
 #[derive(Default)]
 pub(super) struct Busy {
     pub(super) scanning: bool,

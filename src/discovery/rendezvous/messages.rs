@@ -75,7 +75,6 @@ pub enum RendezvousMsg {
     GetHealth { reply: RpcReplyPort<ActorDetail> },
 }
 
-/// What it is started with.
 #[derive(Clone)]
 pub struct RendezvousArgs {
     /// The endpoint's key: signs our own record.
@@ -90,11 +89,9 @@ pub struct RendezvousArgs {
     pub ticket: watch::Receiver<String>,
     /// Told of the agents that we found.
     pub candidates: Candidates,
-    /// How the channels do.
     pub channels: Channels,
     /// Who was seen alive: how large the network is, and what our record lists.
     pub directory: SharedDirectory,
-    /// How many peers are connected.
     pub connected: watch::Receiver<usize>,
     pub timing: Timing,
 }

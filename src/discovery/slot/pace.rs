@@ -55,7 +55,6 @@ impl Timing {
         jittered(doubled(self.scan, quiet, self.scan_max), draw)
     }
 
-    /// Until the next write.
     #[must_use]
     pub fn until_publish(&self, draw: f64) -> Duration {
         jittered(self.publish, draw)

@@ -23,10 +23,8 @@ pub enum AuthError {
     /// TLS gives no keying material.
     #[error("the connection cannot be bound to a proof: {0}")]
     Binding(String),
-    /// Another version of the protocol.
     #[error("the other side speaks version {0} of the protocol, we speak {VERSION}: update the older one")]
     Version(u32),
-    /// A frame that has no place here.
     #[error("a frame out of order at the start of a stream")]
     OutOfOrder,
     /// A frame that no honest endpoint sends.
@@ -111,7 +109,6 @@ impl Handshake {
         Self { domain, binding, role: Role::Answerer, nonce, keys, phase: HandshakePhase::Hello }
     }
 
-    /// Which end this is.
     #[must_use]
     pub fn role(&self) -> Role {
         self.role

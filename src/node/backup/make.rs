@@ -31,7 +31,6 @@ pub(crate) struct BackupOptions {
     pub(crate) hard_link: bool,
 }
 
-/// What a backup came to.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct BackupReport {
     pub(crate) dir: PathBuf,

@@ -180,7 +180,6 @@ impl ListedContent {
     }
 }
 
-/// Reads a list of contents.
 pub(super) fn read_list(path: &Path) -> Result<Vec<ListedContent>, BackupError> {
     let failed = |error: io::Error| BackupError::io("read", path, &error);
     let mut listed = Vec::new();

@@ -32,11 +32,9 @@ use crate::text::amounts;
 /// Room that a restored node needs beyond what is copied.
 const SPARE_BYTES: u64 = 16 << 20;
 
-/// What a restoration came to.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct RestoreReport {
     pub(crate) data_dir: PathBuf,
-    /// When the backup was made.
     pub(crate) made_at: String,
     /// Absent where it is a new one, or a CAN Service without an agent.
     pub(crate) endpoint_id: Option<String>,

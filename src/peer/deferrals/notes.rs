@@ -17,18 +17,13 @@ const ASSET_MAX: usize = 16;
 /// How long one is remembered after it could be taken: a peer that has it may come late.
 const KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
 
-/// A version that has to wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Note {
-    /// The asset that the version is of.
     pub hash: ContentHash,
-    /// The digest of the version.
     pub version: [u8; 32],
     /// What it says, whatever its date: it may come back with another one.
     pub edit: EditId,
-    /// When it was first seen.
     pub first_seen_ms: u64,
-    /// When it can be taken.
     pub due_ms: u64,
     /// The library that it came through; none for the mirror.
     pub library: Option<LibraryId>,
@@ -79,7 +74,6 @@ enum Match {
 pub enum NoteChange {
     /// Put this in place of what has its asset and version.
     Put(Note),
-    /// Remove the note of this version.
     Remove(ContentHash, [u8; 32]),
 }
 
@@ -163,7 +157,6 @@ impl Notes {
         changes
     }
 
-    /// What is noted of an asset.
     #[must_use]
     pub fn of(&self, hash: &ContentHash) -> &[Note] {
         self.by_hash.get(hash).map_or(&[], Vec::as_slice)

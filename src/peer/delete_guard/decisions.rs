@@ -56,7 +56,6 @@ pub enum DeletionRuling {
     Ignore,
 }
 
-/// The deletions of one deleter that wait.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeletionHold {
     /// Since when, in milliseconds since the Unix epoch.
@@ -287,18 +286,15 @@ impl Decisions {
         if any { vec![DeletionChange::SpentBefore(before)] } else { Vec::new() }
     }
 
-    /// What waits, by deleter.
     pub fn holds(&self) -> impl Iterator<Item = (&Deleter, &DeletionHold)> {
         self.holds.iter()
     }
 
-    /// What waits of this one.
     #[must_use]
     pub fn hold(&self, by: &Deleter) -> Option<&DeletionHold> {
         self.holds.get(by)
     }
 
-    /// Assets whose deletion waits.
     #[must_use]
     pub fn held(&self) -> u64 {
         match self.holds.len() {
@@ -366,7 +362,6 @@ impl Decisions {
         (about, changes)
     }
 
-    /// Whether anything here is about this asset.
     #[must_use]
     pub fn concerns(&self, hash: &ContentHash) -> bool {
         self.holds.values().any(|hold| hold.deletions.contains_key(hash))

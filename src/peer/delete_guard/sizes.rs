@@ -98,7 +98,6 @@ impl Sizes {
         self.filling.remove(library);
     }
 
-    /// The newest span of each library.
     pub(super) fn latest(&self) -> impl Iterator<Item = u64> {
         self.known.values().filter_map(|spans| spans.keys().next_back().copied())
     }

@@ -18,7 +18,6 @@ use crate::transfer::take::Taker;
 
 /// Longest wait before a store that failed is asked again.
 const STORE_RETRY_MAX: Duration = Duration::from_mins(1);
-/// Most records that the store takes at once.
 const STORE_BATCH: usize = 1_000;
 
 pub(in crate::peer) async fn apply(

@@ -10,7 +10,6 @@ use super::known::Share;
 use super::{GIVE_UP_AFTER, KnownPeer, LinkState, ROTATE_EVERY, Roster};
 use crate::library::ticket::TicketSerial;
 
-/// How many more may be dialled.
 pub(super) struct Room {
     /// Of those that a user named: others do not count.
     named: usize,

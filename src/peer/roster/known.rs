@@ -60,7 +60,6 @@ impl Share {
         }
     }
 
-    /// Whether only hints led there.
     pub(super) fn is_hint(self) -> bool {
         match self {
             Self::LocalNetwork | Self::Slots | Self::Gossip => true,
@@ -76,10 +75,8 @@ pub enum LinkState {
     Idle { dial_at: Option<Instant> },
     /// A dial is under way.
     Dialing,
-    /// There is a connection.
     Connected {
         since: Instant,
-        /// Whether we dialled it.
         dialed_here: bool,
     },
 }
@@ -88,11 +85,9 @@ pub enum LinkState {
 pub struct KnownPeer {
     /// Where it can be reached; perhaps without any address yet.
     pub addr: EndpointAddr,
-    /// What it calls itself.
     pub name: String,
     /// Milliseconds since the Unix epoch of its last session.
     pub last_seen_ms: Option<u64>,
-    /// What went wrong last.
     pub last_error: Option<String>,
     /// Who of the two did not let the other in when it was last there.
     pub refusal: Option<PeerRefusal>,
@@ -106,12 +101,9 @@ pub struct KnownPeer {
     pub(super) offer_mirror_at: Option<Instant>,
     /// How often that was in vain.
     pub(super) mirror_offers: u32,
-    /// Until when it is left alone.
     pub(super) held_until: Option<Instant>,
-    /// When a hint last brought the next dial forward.
     pub(super) hinted_at: Option<Instant>,
     pub(super) attempts: u32,
-    /// When it was last dialled.
     pub(super) dialled_at: Option<Instant>,
     /// The same, where that dial takes no room of others ([`super::Roster::retry`]).
     pub(super) retried_at: Option<Instant>,
@@ -126,7 +118,6 @@ pub struct KnownPeer {
 }
 
 impl KnownPeer {
-    /// A peer that nothing is known of.
     pub(super) fn new(id: EndpointId) -> Self {
         Self {
             addr: EndpointAddr::new(id),
@@ -151,7 +142,6 @@ impl KnownPeer {
         }
     }
 
-    /// What it seems to be before it proves anything.
     #[must_use]
     pub fn class(&self) -> Class {
         match self.ticket {

@@ -127,7 +127,6 @@ impl Roster {
 }
 
 impl KnownPeer {
-    /// A dial begins.
     pub(super) fn begin_dial(&mut self, now: Instant) {
         self.link = LinkState::Dialing;
         self.dialled_at = Some(now);
@@ -146,7 +145,6 @@ impl KnownPeer {
         !dialled_just_now && !held && self.refusal.is_none()
     }
 
-    /// Dials it at `at` at the latest.
     fn dial_by(&mut self, at: Instant) {
         if let LinkState::Idle { dial_at } = &mut self.link {
             *dial_at = Some(dial_at.map_or(at, |due| due.min(at)));

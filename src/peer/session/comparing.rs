@@ -12,7 +12,6 @@ use crate::record::ContentHash;
 
 /// Time that it has for the answer. Its store may take a while to answer it.
 const PROBE_ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// Time between attempts at a reconciliation that failed.
 const RECONCILE_RETRY: Duration = Duration::from_secs(5);
 /// Wait after an answer that said nothing because a store lagged behind.
 pub(super) const ASK_APART: Duration = Duration::from_millis(100);
@@ -68,7 +67,6 @@ impl Unmoved {
 #[derive(Debug)]
 pub(super) struct Comparing {
     pub(super) reconciliation: Reconciliation,
-    /// When the last reconciliation was opened here.
     opened_at: Instant,
     /// Something was dropped or missed; reconciling again finds it.
     pub(super) missed: bool,

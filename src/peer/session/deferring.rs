@@ -22,7 +22,6 @@ const WAIT_MAX: Duration = Duration::from_hours(24 * 365);
 /// Shortest wait that is believed, in milliseconds.
 const WAIT_MIN_MS: u64 = 5_000;
 
-/// A version that waits.
 #[derive(Clone, Copy, Debug)]
 struct Postponed {
     rid: RecordId,
@@ -34,18 +33,13 @@ struct Postponed {
 /// How many versions wait, by the side that does not take them and by what they wait for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WaitingCounts {
-    /// For our clock, here.
     pub dated_here: u64,
-    /// For the peer's clock, there.
     pub dated_there: u64,
-    /// For a newer list of revocations, here.
     pub held_here: u64,
-    /// For a newer list of revocations, there.
     pub held_there: u64,
 }
 
 impl WaitingCounts {
-    /// Of two sessions together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
@@ -92,7 +86,6 @@ impl PostponedVersions {
         *self = Self::default();
     }
 
-    /// Those that wait for a clock.
     fn dated(&self) -> u64 {
         self.by_hash.len() as u64 - self.held
     }
@@ -101,15 +94,12 @@ impl PostponedVersions {
 /// What waits, and what the peer has for certain.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
-    /// Offered by the peer and not taken.
     here: PostponedVersions,
     /// The same by version.
     versions_here: HashMap<RecordId, ContentHash>,
-    /// Offered by us and not taken.
     there: PostponedVersions,
     /// Those that there was no room for in either, since the last comparison of all records: it brings them up again.
     beyond: WaitingCounts,
-    /// Grows with each change of the above.
     changes: u64,
     /// The newest date of a version that the peer confirmed.
     confirmed: Hlc,
@@ -117,12 +107,9 @@ pub(super) struct Deferred {
     newest_offered: Hlc,
 }
 
-/// One version that waits, as it is reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WaitingVersion {
-    /// The asset that the version is of.
     pub hash: ContentHash,
-    /// When it can be taken.
     pub due: Instant,
     /// Whether it is the peer's, and waits here.
     pub here: bool,
@@ -197,7 +184,6 @@ impl Deferred {
         self.newest_offered = self.newest_offered.max(hlc);
     }
 
-    /// No offer waits for an answer any more.
     pub(super) fn all_answered(&mut self) {
         self.newest_offered = Hlc::default();
     }

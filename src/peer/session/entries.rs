@@ -47,13 +47,11 @@ pub(super) struct Entries {
     later_here: HashMap<RecordId, Instant>,
     /// Those that there was no room for in either, since the last comparison: here and there.
     beyond: (u64, u64),
-    /// Grows with each change of what waits.
     pub(super) waiting_changes: u64,
     echoes: EntryEchoes,
 }
 
 impl Entries {
-    /// How many versions wait for a clock.
     pub(super) fn waiting(&self) -> WaitingCounts {
         WaitingCounts {
             dated_here: self.later_here.len() as u64 + self.beyond.0,
@@ -72,17 +70,14 @@ impl Entries {
         }
     }
 
-    /// Whether anything is on its way in either direction.
     pub(super) fn is_busy(&self) -> bool {
         self.is_giving() || self.taken.count > 0
     }
 
-    /// Whether the peer has yet to confirm something.
     pub(super) fn is_giving(&self) -> bool {
         self.loading || !self.answers.is_empty() || !self.queue.is_empty() || self.given.count > 0
     }
 
-    /// How many the peer has not confirmed.
     pub(super) fn unconfirmed(&self) -> u64 {
         (self.answers.len() + self.queue.len() + self.given.paths() + self.refused.len()) as u64
     }

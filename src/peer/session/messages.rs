@@ -12,7 +12,6 @@ use crate::store::entries::StoredEntry;
 use crate::store::{FeedEntry, StoredRecord};
 use crate::wire::proto::{Want, frame};
 
-/// What the shell tells the session.
 #[derive(Debug)]
 pub enum SessionInput {
     /// The peer sent a frame, other than those that the shell answers itself.
@@ -21,9 +20,7 @@ pub enum SessionInput {
     Compared {
         /// `Some` for the answer to our own question.
         answer: bool,
-        /// Number of the question.
         nonce: u64,
-        /// What the peer says.
         theirs: Summary,
         ours: Summary,
         /// Whether both had caught up with their stores: only then is being equal worth anything.
@@ -34,14 +31,11 @@ pub enum SessionInput {
     /// The same, with the contents of small assets that were made here.
     Created {
         entries: Arc<[FeedEntry]>,
-        /// Contents of some of them.
         contents: Arc<InlineContents>,
     },
-    /// What concerns records of folders.
     Entries(EntryNews),
     /// Outcome of [`SessionEffect::Store`] for what the store did not take: it is to be fetched like anything else.
     NotStored(Vec<AssetRecord>),
-    /// Outcome of [`SessionEffect::Judge`].
     Judged(Vec<(AssetRecord, OfferVerdict)>),
     /// Outcome of [`SessionEffect::Load`] and [`SessionEffect::Resolve`].
     Loaded {
@@ -57,9 +51,7 @@ pub enum SessionInput {
     },
     /// The scheduler: ask this peer for these contents, as one request of this number.
     Fetch {
-        /// Number of the request.
         request: u64,
-        /// What to ask for.
         records: Vec<AssetRecord>,
     },
     /// These are durable here, whichever peer they came from, or were applied.
@@ -74,9 +66,7 @@ pub enum SessionInput {
         need: Vec<RecordId>,
     },
     ReconEnded {
-        /// Whether we opened it.
         opened_here: bool,
-        /// Why it failed, if it did.
         result: Result<(), String>,
     },
     /// Changes of the store were missed; a reconciliation will find them.
@@ -118,10 +108,8 @@ pub enum EntryNews {
     },
 }
 
-/// What the shell is to do.
 #[derive(Debug, PartialEq)]
 pub enum SessionEffect {
-    /// Send on the control stream.
     Send(frame::Kind),
     /// Compare these with ours ([`judge_holding`](super::judge_holding)); answer with [`SessionInput::Judged`].
     Judge(Vec<AssetRecord>),
@@ -152,7 +140,6 @@ pub enum SessionEffect {
     CancelServe(u64),
     /// Let our feed catch up with the store, then send a `Ping` (or a `Pong`, when `answer`) with our summary.
     SendSummary {
-        /// Number of the question.
         nonce: u64,
         /// Whether it answers the peer's question.
         answer: bool,

@@ -43,7 +43,6 @@ pub(super) struct Offering {
 }
 
 impl Offering {
-    /// Whether the peer has yet to confirm something.
     pub(super) fn is_busy(&self) -> bool {
         self.loading
             || self.resolving > 0

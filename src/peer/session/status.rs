@@ -19,7 +19,6 @@ pub struct SessionStatus {
     pub unseen: u64,
     /// Records that we have and it has not confirmed.
     pub missing_there: u64,
-    /// What went wrong last.
     pub last_error: Option<String>,
     /// Versions that one of the two sides does not take yet.
     pub waiting: WaitingCounts,

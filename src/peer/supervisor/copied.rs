@@ -54,7 +54,6 @@ pub(super) struct Copied {
 struct Probe {
     at: Instant,
     addr: EndpointAddr,
-    /// The key that dials.
     key: EndpointId,
     /// Whether that dial came in here.
     came: bool,

@@ -16,7 +16,6 @@ use crate::peer::messages::PeerMsg;
 use crate::transfer::active::ActiveTransfers;
 use crate::transfer::schedule::SessionId;
 
-/// A connection, and its PeerActor.
 pub(in crate::peer) struct PeerLink {
     pub(in crate::peer) endpoint_id: EndpointId,
     pub(in crate::peer) connection: Connection,
@@ -24,7 +23,6 @@ pub(in crate::peer) struct PeerLink {
     pub(in crate::peer) history: History,
     pub(super) board: Arc<Mutex<SharedView>>,
     pub(super) memory: Arc<ConnectionMemory>,
-    /// Whether a session came about.
     pub(in crate::peer) up: bool,
     /// Whether it shares libraries by ticket alone: the network of the passphrase does not hear of it.
     pub(super) foreign: bool,
@@ -122,7 +120,6 @@ impl Links {
         self.by_session.values()
     }
 
-    /// Peers that are connected.
     pub(super) fn connected(&self) -> usize {
         self.current.len()
     }
@@ -169,7 +166,6 @@ impl Links {
         take_if(&mut self.second, id, session)
     }
 
-    /// A connection has an actor.
     pub(super) fn actor_started(&mut self, session: SessionId, actor: ActorRef<PeerMsg>) {
         let Some(link) = self.by_session.get_mut(&session) else { return };
         link.history.started(Instant::now());

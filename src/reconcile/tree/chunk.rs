@@ -31,7 +31,6 @@ impl Chunk {
         &self.items
     }
 
-    /// Sum of all ids.
     pub(in crate::reconcile) fn sum(&self) -> IdSum {
         self.sum
     }
@@ -51,12 +50,10 @@ impl Chunk {
         self.items.partition_point(|item| item.key() < *key)
     }
 
-    /// The item of this content.
     pub(super) fn position_of_hash(&self, hash: &ContentHash) -> Option<usize> {
         self.items.iter().position(|item| item.hash == *hash)
     }
 
-    /// The item of this id.
     pub(super) fn position_of_rid(&self, rid: &RecordId) -> Option<usize> {
         self.items.iter().position(|item| item.rid == *rid)
     }
@@ -80,7 +77,6 @@ impl Chunk {
         }
     }
 
-    /// Takes an item out.
     pub(super) fn remove(this: &mut Arc<Self>, at: usize) -> Item {
         let removed = this.items[at];
         let sum = this.sum.minus((&removed.rid).into());

@@ -6,7 +6,6 @@
 //! names, and two entries that look alike may stand for each other. It grows by an eighth, not by doubling: memory is
 //! what it saves.
 
-/// Number of a chunk.
 pub(super) type ChunkId = u32;
 
 /// In no chunk: a free slot.
@@ -40,7 +39,6 @@ impl PrintIndex {
         self.probe(print).filter(move |(_, entry)| entry.print == print).map(|(_, entry)| entry.chunk)
     }
 
-    /// Adds an entry.
     pub(super) fn insert(&mut self, print: u32, chunk: ChunkId) {
         if slots_for(self.len + 1) > self.slots.len() {
             self.rebuild(slots_for(self.len + 1).max(self.slots.len() + self.slots.len() / 8));

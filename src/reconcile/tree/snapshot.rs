@@ -47,22 +47,18 @@ impl Snapshot {
         Self(Arc::new(frozen))
     }
 
-    /// Number of items.
     pub fn len(&self) -> usize {
         self.0.starts.last().copied().unwrap_or_default()
     }
 
-    /// Whether there are no items.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Fingerprint of all ids.
     pub fn fingerprint(&self) -> [u8; 16] {
         self.fingerprint_of(0..self.len())
     }
 
-    /// All items in order.
     pub fn items(&self) -> impl Iterator<Item = &Item> {
         self.items_of(0..self.len())
     }
@@ -94,7 +90,6 @@ impl Snapshot {
         self.0.starts[chunk] + self.0.chunks[chunk].lower_bound(key)
     }
 
-    /// The items of these numbers.
     pub(in crate::reconcile) fn items_of(&self, numbers: Range<usize>) -> impl Iterator<Item = &Item> {
         let (chunk, at) = self.locate(numbers.start);
         let chunks = self.0.chunks.get(chunk..).unwrap_or_default();

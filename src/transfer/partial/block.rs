@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::disk::PageBuffer;
 
-/// Length of a buffer.
 pub const BLOCK_BYTES: usize = 1024 * 1024;
 /// Buffers that are kept for later.
 const IDLE_MAX: usize = 8;
@@ -27,7 +26,6 @@ impl BlockPool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An empty block.
     #[must_use]
     pub fn take(&self) -> Block {
         let buffer = self.idle().pop().unwrap_or_else(|| PageBuffer::new(BLOCK_BYTES));

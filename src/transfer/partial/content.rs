@@ -186,7 +186,6 @@ impl Partial {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Size of the whole.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size

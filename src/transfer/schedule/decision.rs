@@ -25,7 +25,6 @@ pub struct ScheduleLimits {
     pub stall: Duration,
 }
 
-/// Why content did not come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The source's fault: gone, broken off, no progress. Another one is tried.
@@ -75,7 +74,6 @@ pub enum Committed {
     Again,
 }
 
-/// What the scheduler decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScheduleDecision {
     /// Ask this session for these, in one request.
@@ -92,7 +90,6 @@ pub enum ScheduleDecision {
         session: SessionId,
         /// Number of the request, from the same sequence.
         request: u64,
-        /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
         /// What each group is to be proved for: BLAKE3 of the whole, as this source says.
         root: Option<GroupSum>,

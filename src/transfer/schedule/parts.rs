@@ -62,7 +62,6 @@ impl Parts {
         }
     }
 
-    /// The bytes of a part.
     pub(super) fn range(&self, part: u64) -> Range<u64> {
         let start = part * self.part_bytes;
         start..(start + self.part_bytes).min(self.size)
@@ -147,7 +146,6 @@ impl Parts {
         self.phase = PartsPhase::Restricting;
     }
 
-    /// All requests for parts.
     pub(super) fn requests(&self) -> Vec<u64> {
         self.flying.values().flatten().copied().collect()
     }

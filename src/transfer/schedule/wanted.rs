@@ -150,7 +150,6 @@ impl WantedState {
     }
 }
 
-/// A request on its way.
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) session: SessionId,
@@ -172,7 +171,6 @@ pub(super) enum Requested {
 /// An asset that is wanted, for the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedAsset {
-    /// Which, and for which library.
     pub key: WantKey,
     /// Who is asked, or the first who could be.
     pub session: Option<SessionId>,
@@ -183,7 +181,6 @@ pub struct WantedAsset {
 /// How one wanted asset stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedStatus {
-    /// Which, and for which library.
     pub key: WantKey,
     /// Sessions that have it.
     pub sources: Vec<SessionId>,

@@ -25,7 +25,6 @@ pub enum Finished {
     Whole {
         /// Ready to be moved into a store; a second name of the file, which stays until it is removed.
         file: ReceivedFile,
-        /// Who sent most of it.
         from: Option<EndpointId>,
         /// Peers whose bytes were thrown away before, and were not these.
         liars: Vec<EndpointId>,

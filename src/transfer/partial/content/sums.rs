@@ -52,7 +52,6 @@ impl SumTable {
         (0..self.count).map(|group| self.get(group)).collect()
     }
 
-    /// Forgets all of them.
     pub(super) fn clear(&mut self) {
         self.parts.clear();
     }

@@ -96,7 +96,6 @@ impl Partial {
         Ok(())
     }
 
-    /// Hashes what comes next.
     fn hash(&self, hasher: &mut Hasher, bytes: &[u8]) {
         hasher.sha256.update(bytes);
         if self.root.is_none() {
