@@ -22,7 +22,6 @@ pub(super) struct Asset {
     pub(super) size: u64,
     #[serde(default)]
     pub(super) mime_type: String,
-    #[serde(default)]
     pub(super) filename: Option<String>,
     /// Further names of the same content.
     #[serde(default)]
@@ -57,9 +56,7 @@ fn held() -> bool {
 #[derive(Debug, Deserialize)]
 pub(super) struct AssetPage {
     pub(super) assets: Vec<Asset>,
-    #[serde(default)]
     pub(super) next_cursor: Option<String>,
-    #[serde(default)]
     pub(super) total: Option<u64>,
     /// Whether there may be more than that.
     #[serde(default)]

@@ -53,11 +53,9 @@ struct Deletions {
 #[derive(Deserialize, Serialize)]
 struct Hold {
     id: String,
-    #[serde(default)]
     library: Option<LibraryNameBody>,
     from: String,
     count: u64,
-    #[serde(default)]
     since: Option<String>,
     #[serde(flatten)]
     more: Map<String, Value>,

@@ -214,11 +214,8 @@ pub(super) struct PeerBody {
     name: String,
     #[serde(default)]
     state: String,
-    #[serde(default)]
     path: Option<String>,
-    #[serde(default)]
     rtt_ms: Option<f64>,
-    #[serde(default)]
     assets: Option<u64>,
     #[serde(default)]
     missing_here: u64,
@@ -228,11 +225,8 @@ pub(super) struct PeerBody {
     pub(super) missing_there: u64,
     #[serde(default)]
     rates: RatesBody,
-    #[serde(default)]
     eta_secs: Option<u64>,
-    #[serde(default)]
     last_seen: Option<String>,
-    #[serde(default)]
     last_error: Option<String>,
     #[serde(flatten)]
     more: Map<String, Value>,

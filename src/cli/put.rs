@@ -179,7 +179,6 @@ struct Stored {
     #[serde(default)]
     outcome: PutOutcome,
     /// What became of the name that came with it.
-    #[serde(default)]
     name_outcome: Option<NameTaken>,
     /// What the file hashed to when it was measured.
     #[serde(skip)]

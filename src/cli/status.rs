@@ -58,7 +58,6 @@ struct FolderBody {
     name: String,
     path: String,
     state: FolderState,
-    #[serde(default)]
     reason: Option<String>,
     #[serde(default)]
     entries: u64,
@@ -66,9 +65,7 @@ struct FolderBody {
     waiting: u64,
     #[serde(default)]
     waiting_bytes: u64,
-    #[serde(default)]
     progress: Option<FolderProgress>,
-    #[serde(default)]
     eta_secs: Option<u64>,
     #[serde(default)]
     held: u64,
@@ -113,23 +110,15 @@ pub(super) struct StoreBody {
     mode: String,
     pub(super) url: String,
     pub(super) healthy: bool,
-    #[serde(default)]
     error: Option<String>,
-    #[serde(default)]
     assets: Option<u64>,
-    #[serde(default)]
     bytes: Option<u64>,
-    #[serde(default)]
     assets_held: Option<u64>,
-    #[serde(default)]
     bytes_held: Option<u64>,
-    #[serde(default)]
     damaged: Option<u64>,
     #[serde(default)]
     damaged_contents: Vec<DamagedBody>,
-    #[serde(default)]
     scrub: Option<ScrubReport>,
-    #[serde(default)]
     notice: Option<String>,
     #[serde(flatten)]
     more: Map<String, Value>,
@@ -139,7 +128,6 @@ pub(super) struct StoreBody {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct DamagedBody {
     hash: String,
-    #[serde(default)]
     filename: Option<String>,
     #[serde(default)]
     holders: Vec<String>,
@@ -152,9 +140,7 @@ struct DamagedBody {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct SyncStatus {
     pub(super) state: String,
-    #[serde(default)]
     summary: Option<String>,
-    #[serde(default)]
     pub(super) reason: Option<String>,
     #[serde(default)]
     held_deletions: u64,
@@ -173,11 +159,9 @@ pub(super) struct PeerCountsBody {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct ChannelBody {
     state: String,
-    #[serde(default)]
     last_success: Option<String>,
     #[serde(default)]
     found: u64,
-    #[serde(default)]
     last_error: Option<String>,
     #[serde(flatten)]
     more: Map<String, Value>,

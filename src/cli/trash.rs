@@ -34,9 +34,7 @@ enum TrashCommand {
 
 #[derive(Deserialize, Serialize)]
 struct TrashedBody {
-    #[serde(default)]
     trashed_at: Option<String>,
-    #[serde(default)]
     kept_until: Option<String>,
     #[serde(default)]
     deleted: bool,
@@ -47,7 +45,6 @@ struct TrashedBody {
 #[derive(Deserialize)]
 struct TrashBody {
     assets: Vec<TrashedBody>,
-    #[serde(default)]
     next_cursor: Option<String>,
 }
 

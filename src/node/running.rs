@@ -26,10 +26,8 @@ pub(crate) struct RunningNode {
     pub(crate) pid: u32,
     pub(crate) api_url: String,
     /// The CAN Service, where it is asked without a token.
-    #[serde(default)]
     pub(crate) store_url: Option<String>,
     /// Where the token of the agent's API is read.
-    #[serde(default)]
     pub(crate) api_token_file: Option<PathBuf>,
     #[serde(default)]
     pub(crate) passphrase: PassphraseSource,

@@ -46,16 +46,12 @@ pub(super) struct AddRequest {
     /// The directory, absolute, on this node's machine.
     pub(super) path: String,
     /// The folder's name or id; the directory's name, if it is missing. A name that the network knows joins that folder.
-    #[serde(default)]
     pub(super) name: Option<String>,
     /// Without it, `both`; of a directory that is bound already, as it is.
-    #[serde(default)]
     pub(super) mode: Option<ModeName>,
     /// Without it, `apply`; of a directory that is bound already, as it is.
-    #[serde(default)]
     pub(super) removals: Option<RemovalsName>,
     /// Changes are found by looking from time to time alone, as it has to be on network file systems.
-    #[serde(default)]
     pub(super) scan_only: Option<bool>,
     /// Makes another folder, also if the network knows one of that name.
     #[serde(default)]
@@ -82,10 +78,8 @@ pub(super) enum ActionName {
 pub(super) struct ActRequest {
     pub(super) action: ActionName,
     /// For `restore`, and for `keep` and `trash` of one file alone.
-    #[serde(default)]
     pub(super) path: Option<String>,
     /// For `restore`: as it was then, in milliseconds since the Unix epoch.
-    #[serde(default)]
     pub(super) at_ms: Option<u64>,
 }
 

@@ -49,15 +49,12 @@ struct ListingData {
 struct ListedAsset {
     hash: String,
     size: u64,
-    #[serde(default)]
     mime_type: Option<String>,
-    #[serde(default)]
     filename: Option<String>,
     #[serde(default)]
     names: Vec<String>,
     #[serde(default)]
     tags: Vec<String>,
-    #[serde(default)]
     created_at: Option<String>,
     #[serde(default = "held")]
     held: bool,

@@ -25,7 +25,6 @@ pub(super) struct FolderLists {
     pub(super) folders: Vec<FolderReport>,
     pub(super) known: Vec<KnownFolder>,
     /// Why those are not known.
-    #[serde(default)]
     known_problem: Option<KnownProblem>,
 }
 

@@ -20,15 +20,10 @@ pub(super) struct LibraryBody {
     pub(super) counts: LibrarySizeBody,
     #[serde(default)]
     progress: AgreementBody,
-    #[serde(default)]
     problem: Option<String>,
-    #[serde(default)]
     fresh_within_secs: Option<u64>,
-    #[serde(default)]
     stale: Option<String>,
-    #[serde(default)]
     held: Option<String>,
-    #[serde(default)]
     not_shared: Option<u64>,
     #[serde(default)]
     members: Vec<MemberBody>,
