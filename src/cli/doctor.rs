@@ -1,7 +1,7 @@
 //! `can-sync doctor`: tries each layer that a node stands on, and says what is wrong and what to do.
 //!
-//! Works with and without a daemon (of one on another machine, it tells what that says of itself), changes nothing, and ends within a few seconds whatever does not answer: each check has its
-//! limit, and all run at once.
+//! Works with and without a daemon (of one on another machine, it tells what that says of itself), changes nothing, and ends
+//! within a few seconds whatever does not answer: each check has its limit, and all run at once.
 
 use std::time::{Duration, Instant};
 

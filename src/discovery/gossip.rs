@@ -343,7 +343,7 @@ impl GossipState {
     // ---- The swarm ----------------------------------------------------------------------------------------------------
 
     fn on_neighbours(&mut self, myself: &ActorRef<GossipMsg>, ids: HashSet<EndpointId>) {
-        // Somebody who is new has not heard us yet. One whom we have heard has heard us, too: neighbours come and go, and all
+        // A new agent has not heard us yet. One that we have heard has heard us, too: neighbours come and go, and all
         // agents hear what we say.
         {
             let directory = self.args.directory.lock();

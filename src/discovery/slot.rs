@@ -4,7 +4,7 @@
 //! which strangers see neither the members nor how many they are. *Compatible*: as agents before this one published and read
 //! them, one endpoint id per slot, in clear.
 //!
-//! A slot is a last-writer-wins register that anyone in the network may overwrite at any time. So it is soft state: whoever
+//! A slot is a last-writer-wins register that anyone in the network may overwrite at any time. So it is soft state: an agent that
 //! writes merges what it has just read, looks later whether that survived, and writes again if not. All that is read is a
 //! hint from a stranger until a session has authenticated.
 

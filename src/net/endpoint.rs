@@ -21,7 +21,7 @@ use super::gate::Gate;
 use super::handshakes::{Pending, RemoteNet};
 use super::{BULK_ALPN, LIST_PEERS_ALPN, SESSION_ALPN, close, sockets};
 
-/// Window of one stream. noq 1.4 ends the connection ("too many gaps") of whoever lets more than 1,024 full packets wait on a
+/// Window of one stream. noq 1.4 ends the connection ("too many gaps") of a peer that lets more than 1,024 full packets wait on a
 /// stream, with or without a gap between them. A packet of the smallest allowed size carries over 1,024 bytes, so a whole
 /// window of them is fewer. Long paths use parallel streams instead of a larger window.
 pub const STREAM_WINDOW: u32 = 1024 * 1024;

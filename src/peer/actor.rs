@@ -1,6 +1,6 @@
 //! PeerActor: one connection to one peer.
 //!
-//! **Owns** the session's state ([`Session`], pure, one for each library that is shared) and every
+//! **Owns** the session's state ([`Session`](super::session::Session), pure, one for each library that is shared) and every
 //! task on the connection: the control stream's reader and writer, the acceptors of streams, reconciliations, and one
 //! task per content stream. **Talks to** PeersActor (`SessionUp`,
 //! `Wanted`, `Finished`, …), which keeps the connection itself.

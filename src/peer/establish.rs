@@ -422,7 +422,7 @@ impl Meeting<'_> {
                     admitted.push(self.admitted(transcript, offered.clone(), Some(claims)));
                 }
                 // A member does not make itself known to somebody whose ticket does not hold. Who has a ticket knows the
-                // owner, and whoever answers us knows what we offered.
+                // owner, and a peer that answers us knows what we offered.
                 Err(why) if shared.key().is_some() || role == Role::Answerer => {
                     refusal = refusal.or(Some(why));
                 }

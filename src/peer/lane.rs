@@ -67,7 +67,7 @@ impl Lane {
         if self.library.shared().is_some() { self.blinded.clone() } else { Bytes::new() }
     }
 
-    /// As whom the peer deletes: as a device in the mirror, as the holder of its ticket in a library.
+    /// What the peer's deletions count for: its device in the mirror, its ticket in a library.
     pub(super) fn deleter(&self) -> Deleter {
         match (self.library.id(), &self.member) {
             (Some(id), Some(member)) => Deleter::of_ticket(id.to_string(), member.claims.serial),
@@ -94,7 +94,7 @@ impl Lane {
         shared.check_own(own_id, now_ms).inspect_err(|why| shared.set_refused(why.to_string()))
     }
 
-    /// Tells the library how things stand with this member, from whom content comes at this rate; `here` says how much of
+    /// Tells the library how things stand with this member, which sends content at this rate; `here` says how much of
     /// what is on its way has come.
     pub(super) fn publish(&self, rate: f64, here: impl FnOnce() -> u64) {
         let Some(shared) = self.library.shared() else { return };

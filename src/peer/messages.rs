@@ -233,7 +233,8 @@ pub enum PeersMsg {
     Tick,
 }
 
-/// Messages of PeerActor: one connection.
+/// Messages of PeerActor, which has one connection. What its own tasks tell names the control stream that it is of (`epoch`), and
+/// the library that is shared on it (`lane`).
 #[derive(Debug)]
 pub enum PeerMsg {
     /// PeersActor: these records changed, in sequence.

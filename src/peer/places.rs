@@ -79,7 +79,7 @@ impl Places {
         Self { limits, held: HashMap::new() }
     }
 
-    /// Whether there is a place for somebody who connects and seems to be of `class`. Nobody asks for those whom we dialled: how
+    /// Whether there is a place for somebody who connects and seems to be of `class`. This is not asked for peers that we dialled: how
     /// many dials there are has limits of its own.
     ///
     /// # Errors
@@ -162,8 +162,8 @@ impl Places {
         self.held.remove(&session);
     }
 
-    /// Whether there would be a place for a peer of this class once it has proved itself: whether it is worth a dial. Somebody
-    /// of whom nothing is known may be one of our own devices.
+    /// Whether there would be a place for a peer of this class once it has proved itself: whether it is worth a dial. A peer
+    /// that nothing is known of may be one of our own devices.
     #[must_use]
     pub fn has_room_for(&self, class: Class) -> bool {
         match class {

@@ -46,8 +46,8 @@ const APPROVAL_RETRY_MAX: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Debug)]
 pub struct DialLimits {
-    /// Connections that we dial; and connections in all beyond which nobody is dialled whom no user named. Members of libraries
-    /// have half as many of their own, and those that a user named as many.
+    /// Connections that we dial; and connections in all beyond which only peers are dialled that a user named. Members of
+    /// libraries have half as many of their own, and peers that a user named as many.
     pub dialled_max: usize,
     /// Dials under way at once to peers that only hints led to.
     pub hints_at_once_max: usize,

@@ -346,7 +346,7 @@ impl PeersState {
         for entry in entries {
             let id = entry.addr.id;
             self.on_candidate(entry.addr, Channel::Saved);
-            // A book of before it said so: whoever is not known to take part in a library was of our network.
+            // Older books do not say: a peer that is not known to take part in a library was of our network.
             let mirror = entry.mirror.unwrap_or_else(|| !self.args.replica.libraries.lead_to(&id));
             let now = (Instant::now(), now_ms());
             self.roster.remembered(&id, entry.name, entry.last_seen_ms, mirror, now);
@@ -386,7 +386,7 @@ impl PeersState {
             // Whatever iroh has not noticed by then, it notices by itself later.
             let _ = timeout(NETWORK_CHANGE_WITHIN, endpoint.network_change()).await;
         });
-        // Whoever is down looks afresh when it starts.
+        // A PeerActor that is down looks afresh when it starts.
         let _ = self.args.discovery.rendezvous.cast(RendezvousMsg::LookNow);
         let _ = self.args.discovery.gossip.cast(GossipMsg::JoinNow);
         self.roster.dial_now(Instant::now());

@@ -26,7 +26,7 @@ const FRAME_BYTES_MIN: usize = 4096;
 /// Kept free in a frame for the range that is being written and for the one that stands for the rest.
 const FRAME_BYTES_SPARE: usize = 200;
 
-/// Bounds of a session.
+/// How much a session says at once, and for how long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EngineLimits {
     /// Longest message that we send, in bytes; at least 4096 (less is taken as that), or 0 for any length.

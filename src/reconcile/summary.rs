@@ -9,7 +9,7 @@ pub struct Summary {
     pub fingerprint: [u8; 16],
     /// Live assets whose contents are held.
     pub assets: u64,
-    /// Sum of their sizes.
+    /// Sum of those contents' sizes.
     pub bytes: u64,
     /// Of the records of folders, where they are kept and told.
     pub entries: Option<EntrySummary>,

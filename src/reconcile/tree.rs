@@ -74,7 +74,7 @@ pub struct ItemTree {
 }
 
 impl ItemTree {
-    /// Without items.
+    /// A tree without items.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -160,12 +160,12 @@ impl ItemTree {
         self.spot_of_rid(rid).map(|spot| self.item(spot))
     }
 
-    /// Number of items.
+    /// How many items there are.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are no items.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -151,7 +151,7 @@ impl MessageWriter {
         self.out.len()
     }
 
-    /// Takes back everything after the first `len` bytes. Only a range up to [`Bound::END`] may follow: it alone is
+    /// Takes back everything after the first `len` bytes. Only a range up to [`RangeBound::END`] may follow: it alone is
     /// written without regard to the bound before.
     pub(super) fn truncate(&mut self, len: usize) {
         self.out.truncate(len);

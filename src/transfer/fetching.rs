@@ -1,4 +1,4 @@
-//! What is fetched from whom, and what follows when it goes wrong: the rules that PeersActor carries out. Pure: time comes in.
+//! What is fetched from which peer, and what follows when it goes wrong: the rules that PeersActor carries out. Pure: time comes in.
 //!
 //! Around the [`Scheduler`], which picks a source for each content, stand three rules. A store that does not take content
 //! pauses everything for a while. A peer that sent wrong bytes for a content is not asked for it again, and its connection is
@@ -55,7 +55,7 @@ pub struct Fetching {
     scheduler: Scheduler,
     searches: Searches,
     setbacks: Setbacks,
-    /// Sessions that there are, and with whom.
+    /// Sessions, with the peer of each.
     peers: HashMap<SessionId, EndpointId>,
     /// Contents that came with wrong bytes, by peer.
     distrusted: HashMap<EndpointId, HashSet<ContentHash>>,
@@ -80,7 +80,7 @@ impl Fetching {
         }
     }
 
-    /// What is wanted, from whom, and how far it is.
+    /// What is wanted, from which peers, and how far it is.
     #[must_use]
     pub fn scheduler(&self) -> &Scheduler {
         &self.scheduler
@@ -322,7 +322,7 @@ impl Fetching {
         sessions.map(|(session, _)| *session).max()
     }
 
-    /// Takes note of what could not be had from whom, and of who lied.
+    /// Takes note of what a peer could not give, and of who lied.
     fn note_failures(&mut self, decisions: Vec<ScheduleDecision>) -> Vec<FetchDecision> {
         let mut out = Vec::with_capacity(decisions.len());
         for decision in decisions {

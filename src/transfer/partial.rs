@@ -3,7 +3,7 @@
 //! `<hash>-<size>` is the content as far as it is here, `<hash>-<size>.ranges` its ledger; of what is wanted for a library,
 //! the library's id follows, so that bytes which came through one library complete nothing that is wanted for another one
 //! or for the mirror. What a crash or a restart leaves is
-//! picked up again when somebody offers that content, for as long as it is neither too old nor too much; whoever sent
+//! picked up again when somebody offers that content, for as long as it is neither too old nor too much; who sent
 //! it is forgotten then, and the hash of the whole decides. What was proved for one root completes nothing of another one, nor of
 //! what nobody proves, and the other way round: then it is begun anew. A file that is complete and right is given a second name,
 //! `….whole`, under which the store takes it; nothing is copied.

@@ -254,7 +254,7 @@ fn settle(done: Option<Result<Result<(), WireError>, tokio::task::JoinError>>) -
     }
 }
 
-/// One page: everyone after the id that the cursor names, so that agents which come and go between two pages move no other
+/// One page: everyone after the id that the cursor names, so that agents which come and go between two pages move nobody
 /// else from one to the other.
 fn page(source: &dyn ListingSource, request: &ListPeersRequest) -> Result<ListPeersReply, WireError> {
     let after: Option<[u8; 32]> = match request.cursor.len() {

@@ -103,8 +103,8 @@ impl TaskContext {
         self.tell(RendezvousMsg::Scanned { channel: self.channel, failure });
     }
 
-    /// Writes our record, if given, then claims a slot, if given what is known of the slots. The record comes first: whoever
-    /// finds us in the slot looks for it.
+    /// Writes our record, if given, then claims a slot, if given what is known of the slots. The record comes first: an agent
+    /// that finds us in the slot looks for it.
     pub(super) async fn publish(self, record: Option<Record>, looks: Option<(u64, Vec<SlotReading>)>) {
         let (mut written, mut claimed, mut failure) = (None, None, None);
         // A slot that nobody has written takes a DHT seconds to say so: that time is not lost.

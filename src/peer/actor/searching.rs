@@ -31,7 +31,7 @@ impl PeerState {
         // What it has not answered yet still counts there.
         let now = Instant::now();
         for hash in hashes {
-            // Whoever may only read what we share has nothing to give. Members of a library do not hear of what we look for
+            // A peer that may only read what we share has nothing to give. Members of a library do not hear of what we look for
             // outside of it, nor of what they said is gone from it; and what they have in it, we know.
             let may_hear = |lane: &Lane| {
                 lane.session.takes() && (lane.library.shared().is_none() || lane.library.lacks(&hash))

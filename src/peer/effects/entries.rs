@@ -29,7 +29,7 @@ pub(in crate::peer) async fn take_entries(
     let (mut settled, mut failed) = (Vec::new(), Vec::new());
     let ahead_max_ms = if library.shared().is_some() { HLC_AHEAD_BY_TICKET_MAX_MS } else { HLC_AHEAD_MAX_MS };
     for record in offered {
-        // Whoever shares one folder writes into no other, and what came by ticket is not our own machines' to change.
+        // A member that shares one folder writes into no other, and what came by ticket is not our own machines' to change.
         if !library.has_folder(record.folder()) {
             if library.shared().is_some() {
                 failed.push((record.hash(), OTHER_FOLDER.to_owned()));

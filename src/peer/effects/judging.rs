@@ -55,7 +55,7 @@ impl FetchRequest {
 /// By what versions are judged, besides what is here.
 pub(in crate::peer) struct Rules {
     pub(in crate::peer) deletes: Arc<DeleteGuard>,
-    /// As whom the peer deletes.
+    /// The device or ticket that the peer's deletions count for.
     pub(in crate::peer) deleter: Deleter,
     pub(in crate::peer) deferrals: Deferrals,
     /// Whether we may write into the library: only then ours can be written once more.

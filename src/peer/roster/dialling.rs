@@ -43,7 +43,7 @@ impl Room {
                 LinkState::Dialing => true,
                 LinkState::Connected { dialed_here, .. } => dialed_here,
             };
-            // A peer that connected to us is company enough, but for those of whom nothing is known yet.
+            // A peer that connected to us is company enough, unless nothing is known of it yet.
             let counts = match known.share() {
                 Share::Members | Share::Named => dialed,
                 Share::Own | Share::LocalNetwork | Share::Slots | Share::Gossip => true,
@@ -132,7 +132,7 @@ impl Roster {
         chosen
     }
 
-    /// Whom to dial because something is searched for, whatever the usual limits and waits: at most `room` under way at
+    /// Peers to dial because something is searched for, whatever the usual limits and waits: at most `room` under way at
     /// once, of those that `is_sought` says. They count as being dialled; with each, whether only hints led to it.
     pub fn seek(
         &mut self,
@@ -157,7 +157,7 @@ impl Roster {
         sought.into_iter().filter_map(dial).collect()
     }
 
-    /// Whether there is anybody whom [`Roster::seek`] could give when there is room, or who is being dialled anyway.
+    /// Whether [`Roster::seek`] could give a peer when there is room, or one is being dialled anyway.
     #[must_use]
     pub fn could_seek(&self, now: Instant, is_sought: impl Fn(&EndpointId, &KnownPeer) -> bool) -> bool {
         let dialed = self.peers.iter().filter(|(_, p)| p.link == LinkState::Dialing);
@@ -181,7 +181,7 @@ impl Roster {
         }
     }
 
-    /// Whom to offer the mirror now, on a second connection. They count as having been offered it.
+    /// Peers to offer the mirror now, on a second connection. They count as having been offered it.
     pub fn offer_mirror(&mut self, now: Instant) -> Vec<EndpointAddr> {
         let due = self.peers.values_mut().filter(|known| {
             let due = known.offer_mirror_at.is_some_and(|at| at <= now);

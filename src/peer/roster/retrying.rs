@@ -27,7 +27,7 @@ const REVISITED_MAX: usize = 64;
 const REVISIT_EVERY: Duration = Duration::from_secs(5);
 
 impl Roster {
-    /// Whom to dial now, of those that `may_dial` says, because they were connected lately; whether only hints led there is
+    /// Peers to dial now, of those that `may_dial` says, because they were connected lately; whether only hints led there is
     /// said as by [`Roster::due`]. They take no room of others.
     pub fn retry(
         &mut self,

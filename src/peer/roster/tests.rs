@@ -20,7 +20,7 @@ fn limits(dialled_max: usize) -> DialLimits {
     }
 }
 
-/// A day after those of whom a test says that they were last seen at 1.
+/// A day after the peers that a test says were last seen at 1.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000 + 1;
 
 fn member(serial: u64) -> Class {

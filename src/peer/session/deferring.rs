@@ -17,7 +17,7 @@ use crate::wire::proto::{Deferral, Later, frame};
 const DEFERRED_MAX: usize = 16_384;
 /// The same for a library that is shared by ticket.
 const DEFERRED_BY_TICKET_MAX: usize = 1_024;
-/// Longest wait; no session lasts as long.
+/// Longest wait that is kept, of assets and records of folders; no session lasts as long.
 const WAIT_MAX: Duration = Duration::from_hours(24 * 365);
 /// Shortest wait that is believed, in milliseconds.
 const WAIT_MIN_MS: u64 = 5_000;

@@ -18,7 +18,7 @@ pub enum SessionInput {
     Frame(frame::Kind),
     /// A `Ping` or `Pong` with the peer's summary, and ours at this moment.
     Compared {
-        /// `Some` for the answer to our own question.
+        /// Whether it answers our own question.
         answer: bool,
         nonce: u64,
         theirs: Summary,

@@ -218,7 +218,7 @@ impl PeersState {
         }
     }
 
-    /// Discovery looks for members of our network, of whom foreign ones know nothing.
+    /// Discovery looks for members of our network; agents of other networks know nothing of them.
     pub(super) fn count_connected(&self) {
         let ours = self.links.values().filter(|link| link.up && !link.foreign);
         self.args.discovery.connected.send_replace(ours.count());
@@ -319,7 +319,7 @@ impl PeersState {
         });
         let proven = link.up || link.shared_view().proven && link.given_up != Some(GivenUp::Refused);
         if !proven && !kept && self.roster.get(&id).is_none_or(KnownPeer::is_stranger) {
-            // Nothing is kept of whoever only knocked, or was a wrong hint: ids cost nothing to make.
+            // A peer that only knocked, or was a wrong hint, is forgotten: ids cost nothing to make.
             self.roster.forget(&id);
             self.traffic.remove(&id);
             return;
@@ -335,7 +335,7 @@ impl PeersState {
             self.roster.let_in(&id, now);
         }
         if doubled {
-            // Members of libraries could say anything, and so could whoever proved nothing yet.
+            // Members of libraries could say anything, and so could a peer that has proved nothing yet.
             let is_believed = link.up && !link.foreign || self.roster.get(&id).is_some_and(KnownPeer::is_own);
             self.on_closed_for_double(&id, is_believed);
         }

@@ -95,8 +95,7 @@ impl PeersState {
         }
     }
 
-    /// Has somebody looked up whom a user named, and who is not where the user said, or of whom the user said no more than the
-    /// id.
+    /// Has a peer looked up that a user named, where it is not at the address that the user gave, or the user gave none.
     fn locate(&self, endpoint_id: EndpointId) {
         // It may be down; the next attempt asks again.
         let _ = self.args.discovery.rendezvous.cast(RendezvousMsg::Locate { endpoint_id });

@@ -25,7 +25,7 @@ use crate::text::amounts::{ago, counted};
 use crate::transfer::meter::Meter;
 
 pub(super) fn report(state: &PeersState) -> PeersReport {
-    // Whoever only knocked, or was only hinted at, is nobody's business before it has proved itself.
+    // A peer that only knocked, or was only hinted at, is not shown before it has proved itself.
     let known = state.roster.iter().filter(|(_, known)| !known.is_hint() || known.refusal.is_some());
     let mut peers: Vec<PeerReport> = known.map(|(id, known)| peer(state, id, known)).collect();
     add_announced(&mut peers, &state.args.discovery.directory.lock().listings(tokio::time::Instant::now()));
@@ -118,7 +118,7 @@ fn channels_of(names: &[&'static str]) -> ChannelSet {
 
 fn standing(state: &PeersState, link: &PeerLink) -> Option<SessionStatus> {
     let mut standing = link.shared_view().standing.clone()?;
-    // A comparison that was asked for and has not begun is under way for whoever asked.
+    // A comparison that a user asked for counts as under way before it has begun.
     if standing.verified < state.verify_round && standing.state == ConnectionState::InSync {
         standing.state = ConnectionState::Reconciling;
     }
@@ -181,7 +181,7 @@ fn peer(state: &PeersState, id: &EndpointId, known: &KnownPeer) -> PeerReport {
     }
 }
 
-/// Who does not let whom in: what users of this machine decided since counts at once.
+/// Why one side does not let the other in. What users of this machine decided meanwhile counts at once.
 fn refusal(state: &PeersState, id: &EndpointId, known: &KnownPeer) -> Option<PeerRefusal> {
     match (state.args.replica.libraries.standing(id), &known.refusal) {
         (DeviceStanding::Denied, _) => Some(PeerRefusal::DeniedHere),

@@ -94,7 +94,7 @@ impl PeersState {
     pub(super) fn second_over(&mut self, session: SessionId, link: &PeerLink) {
         let id = link.endpoint_id;
         self.links.end_second(&id, session);
-        // Whoever breaks the rules on one of them loses both.
+        // A peer that breaks the rules on one of them loses both.
         let Some(why) = link.shared_view().misbehaved.take() else { return };
         let current = self.links.current(&id);
         if let Some(current) = current {

@@ -294,7 +294,7 @@ impl PeersState {
 }
 
 impl PeersState {
-    /// Who has a content, and what went wrong with whom.
+    /// Which peers have a content, and what went wrong with each.
     pub(super) fn why(&self, hash: &ContentHash) -> WhyReport {
         let standing = self.fetching.scheduler().standing(hash);
         let id_of = |session: &SessionId| self.links.get(*session).map(|link| link.endpoint_id);

@@ -284,7 +284,7 @@ impl Drop for BlockWriter {
     /// What came counts, also when the stream breaks, or its task ends with its session.
     fn drop(&mut self) {
         if self.ready > 0 && tokio::runtime::Handle::try_current().is_ok() {
-            // Nobody is left to hear of a disk that fails; the content says so to whoever goes on with it.
+            // Nobody is left to hear of a disk that fails; the content says so to the session that goes on with it.
             let _ = self.begin();
         }
     }

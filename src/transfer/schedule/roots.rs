@@ -68,8 +68,7 @@ impl Scheduler {
         out.push(ScheduleDecision::Restart(key));
     }
 
-    /// A content that has to be begun anew, from whom it is to come: those who can prove it, if there are any; else one source at
-    /// a time.
+    /// Begins a content anew: from the sources that can prove it, if there are any; else from one source at a time.
     pub(super) fn take_from_others(
         &mut self,
         key: WantKey,

@@ -40,7 +40,7 @@ pub(super) struct Wanted {
     pub(super) state: WantedState,
 }
 
-/// What sources say the BLAKE3 of a content is. Each speaks for itself: it is no part of a version, and whoever has the content has
+/// What sources say the BLAKE3 of a content is. Each speaks for itself: it is no part of a version, and a peer that has the content has
 /// computed it.
 #[derive(Debug, Default)]
 pub(super) struct Claims {

@@ -62,7 +62,7 @@ pub(super) enum Mode {
     AddOnly,
     /// All of them apply them; the clock of one is off while there is trouble.
     WrongClock,
-    /// Two machines of one owner, who has two libraries, and members of these, one of whom lies. Some apply deletions.
+    /// Two machines of one owner, who has two libraries, and members of these; one of the members lies. Some apply deletions.
     Libraries,
 }
 
@@ -172,7 +172,7 @@ impl SimWorld {
         (agents.collect(), groups)
     }
 
-    /// Everybody is connected to everybody with whom something is shared: the mirror, or libraries in which one of them
+    /// Agents that share something are connected: the mirror, or libraries in which one of them
     /// may write.
     fn connect_members(&mut self) {
         for later in 1..self.agents.len() {

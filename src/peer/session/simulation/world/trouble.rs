@@ -67,12 +67,12 @@ impl SimWorld {
         }
     }
 
-    /// Whoever tells everybody something else keeps a library apart. The lies are the same for all in the end: the liar's own
+    /// A liar that tells each member something else keeps a library apart. The lies are the same for all in the end: the liar's own
     /// library has them, too.
     pub(super) fn own_up(&mut self) {
         let liar = self.agents.len() - 1;
         let mut lies = std::mem::take(&mut self.lies);
-        // Whoever has the content never takes another size of it; whoever has not cannot know, until it comes: where it may, from
+        // An agent that has the content never takes another size of it; one that has not cannot know, until it comes: where it may, from
         // somebody who has an older version of it, the lie ends by itself.
         let now_ms = self.agents[liar].clock_ms(self.now) - 1000;
         for (library, record) in &mut lies {

@@ -146,7 +146,7 @@ impl SimWorld {
         Ok(())
     }
 
-    /// Members of a library to whom everything comes that anybody has. Machines of one owner share the mirror alone: where only
+    /// Members of a library that get everything that any member has. Machines of one owner share the mirror alone: where only
     /// those may write, one may have what nobody gives to the other.
     pub(super) fn reached(&self, id: LibraryId) -> Vec<usize> {
         let writes = |number: usize| self.agents[number].access(id) == Some(Access::Write);
