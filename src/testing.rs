@@ -210,8 +210,8 @@ pub mod peer {
     }
     pub mod report {
         pub use crate::peer::report::{
-            ConnectionState, Direction, PeerReport, PeersReport, Rates, SourceReport, SourceState,
-            SyncReport, SyncState, TransferReport, WhyReport,
+            ConnectionState, PeerReport, PeersReport, Rates, SourceReport, SourceState, SyncReport,
+            SyncState, TransferDirection, TransferReport, WhyReport,
         };
     }
     pub mod roster {
@@ -294,7 +294,7 @@ pub mod transfer {
         pub use crate::transfer::receive::Results;
     }
     pub mod schedule {
-        pub use crate::transfer::schedule::{Failure, PART_BYTES, ScheduleLimits, SessionId, WantKey};
+        pub use crate::transfer::schedule::{FetchFailure, PART_BYTES, ScheduleLimits, SessionId, WantKey};
     }
 }
 pub mod wire {

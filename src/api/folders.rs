@@ -8,7 +8,7 @@ use utoipa_axum::routes;
 
 use self::bodies::{
     ActRequest, Acted, ActionName, AddRequest, FolderConflicts, FolderForgotten, FolderHistory, FolderList,
-    FolderPlaces, PlacesRequest, RemovalsName,
+    FolderPlacesBody, PlacesRequest, RemovalsName,
 };
 use super::view::{ApiState, FOLDERS, unavailable};
 use crate::actor::service_ref::ServiceError;
@@ -326,7 +326,7 @@ async fn conflicts(
     tag = "folders",
     request_body(content = PlacesRequest),
     responses(
-        (status = 200, body = Success<FolderPlaces>),
+        (status = 200, body = Success<FolderPlacesBody>),
         (status = 400, description = "More hashes than 1000, or what is none."),
         (status = 409, description = "The store does not say, and why."),
         (status = 503, description = "FoldersActor does not answer.")
@@ -335,14 +335,14 @@ async fn conflicts(
 async fn places(
     State(state): State<ApiState>,
     JsonBody(PlacesRequest { hashes }): JsonBody<PlacesRequest>,
-) -> ApiResult<Success<FolderPlaces>> {
+) -> ApiResult<Success<FolderPlacesBody>> {
     if hashes.len() > ENTRIES_MAX {
         let why = format!("{} hashes are more than {ENTRIES_MAX}", hashes.len());
         return Err(ApiError::bad_request("too_many_hashes", why, "ask for fewer at a time"));
     }
     let hashes: Vec<ContentHash> = hashes.iter().map(|hash| parse_hash(hash)).collect::<ApiResult<_>>()?;
     let found = ask(&state, |reply| FoldersMsg::ListPlaces { hashes, reply }).await?;
-    Ok(Success::new(FolderPlaces { places: found.map_err(|error| refused(&error))? }))
+    Ok(Success::new(FolderPlacesBody { places: found.map_err(|error| refused(&error))? }))
 }
 
 #[cfg(test)]

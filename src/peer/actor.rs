@@ -45,7 +45,7 @@ use crate::store::FeedEntry;
 use crate::store::entries::StoredEntry;
 use crate::transfer::meter::Meter;
 use crate::transfer::receive::Expected;
-use crate::transfer::schedule::Failure;
+use crate::transfer::schedule::FetchFailure;
 use crate::transfer::send::SendStreams;
 use crate::transfer::turns::Turns;
 use crate::wire;

@@ -30,7 +30,7 @@ pub(super) struct BulkReceiver {
 }
 
 /// A bulk connection that is open; dropped, it is closed.
-struct OpenBulk {
+struct InboundBulk {
     connection: Connection,
     source: Arc<BulkSource>,
     receiver: Receiver,
@@ -39,7 +39,7 @@ struct OpenBulk {
     _window: BulkWindow,
 }
 
-impl Drop for OpenBulk {
+impl Drop for InboundBulk {
     fn drop(&mut self) {
         self.connection.close(VarInt::from_u32(close::SHUTDOWN), b"the session is over");
     }
@@ -60,7 +60,7 @@ impl BulkReceiver {
     }
 
     pub(super) async fn run(self, mut arrivals: BulkArrivals) {
-        let mut open: Option<OpenBulk> = None;
+        let mut open: Option<InboundBulk> = None;
         // They are the session's: when a connection breaks, each of its streams still says what became of its content.
         let mut contents = Tasks::new(self.actor.clone(), PeerMsg::TaskFailed);
         let mut looks = interval(LOOK_EVERY);
@@ -113,11 +113,11 @@ impl BulkReceiver {
         }
     }
 
-    fn open(&self, connection: Connection) -> OpenBulk {
+    fn open(&self, connection: Connection) -> InboundBulk {
         let window = self.window.open_bulk(&connection, self.streams);
         let source = Arc::new(BulkSource::new(connection.clone(), self.breaks.clone()));
         let receiver = Receiver { bulk: Some(Arc::clone(&source)), ..self.receiver.clone() };
-        OpenBulk {
+        InboundBulk {
             connection,
             source,
             receiver,

@@ -10,7 +10,7 @@ use ractor::ActorRef;
 use tokio::time::{sleep, timeout};
 
 use super::messages::PeerMsg;
-use super::reconciliation::{self, Subject};
+use super::reconciliation::{self, ComparedRecords};
 use super::session::{EntryNews, SessionInput};
 use crate::clock::now_ms;
 use crate::entry::EntryHash;
@@ -20,7 +20,7 @@ use crate::reconcile::tree::Snapshot;
 use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::store::{StoreError, StoreRef};
 use crate::transfer::receive::Results;
-use crate::transfer::schedule::Failure;
+use crate::transfer::schedule::FetchFailure;
 
 mod entries;
 mod judging;
@@ -137,7 +137,7 @@ pub(super) async fn reconcile(
                 report.report(SessionInput::Differences { have, need });
             }
         };
-        let subject = Subject { entries: false, more: entries.is_some() };
+        let subject = ComparedRecords { entries: false, more: entries.is_some() };
         result = reconciliation::initiate(&connection, library.clone(), (assets, subject), found).await;
     }
     if let Some(entries) = entries.filter(|_| result.is_ok()) {
@@ -147,7 +147,7 @@ pub(super) async fn reconcile(
                 report.report(SessionInput::Entries(EntryNews::Differences { have, need }));
             }
         };
-        let subject = Subject { entries: true, more: false };
+        let subject = ComparedRecords { entries: true, more: false };
         result = reconciliation::initiate(&connection, library, (entries, subject), found).await;
     }
     report.report(SessionInput::ReconEnded { opened_here: true, result: result.map_err(|e| e.to_string()) });
@@ -161,7 +161,7 @@ pub(super) fn publish_results(events: &EventLog, peer: EndpointId, results: &Res
         match result {
             Ok(()) => events.publish(at_ms, NodeEvent::AssetReceived { hash, size, from }),
             // It is asked for again at once.
-            Err(Failure::Interrupted(_)) => {}
+            Err(FetchFailure::Interrupted(_)) => {}
             Err(failure) => {
                 let reason = failure.reason().to_owned();
                 events.publish(at_ms, NodeEvent::AssetFailed { hash, from, reason });

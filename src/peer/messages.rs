@@ -22,7 +22,7 @@ use crate::store::entries::StoredEntry;
 use crate::store::groups::GroupSum;
 use crate::transfer::commit::CommitOutcome;
 use crate::transfer::receive::Results;
-use crate::transfer::schedule::{Failure, SessionId, WantKey};
+use crate::transfer::schedule::{FetchFailure, SessionId, WantKey};
 use crate::transfer::search::TooMany;
 use crate::wire::proto::frame;
 
@@ -357,7 +357,7 @@ pub enum PeerMsg {
         /// Which of this actor's control streams.
         epoch: u64,
         /// What that means for contents that did not come.
-        failure: Failure,
+        failure: FetchFailure,
     },
     /// Own tasks: the peer broke the rules.
     Violation(String),

@@ -45,7 +45,7 @@ impl StreamError {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Subject {
+pub struct ComparedRecords {
     /// The entries of folders, and not the assets.
     pub entries: bool,
     /// Whether another comparison follows.
@@ -59,7 +59,7 @@ pub struct Subject {
 pub async fn initiate(
     connection: &Connection,
     library: Bytes,
-    (snapshot, Subject { entries, more }): (Snapshot, Subject),
+    (snapshot, ComparedRecords { entries, more }): (Snapshot, ComparedRecords),
     mut found: impl FnMut(Vec<ContentHash>, Vec<RecordId>) + Send,
 ) -> Result<(), StreamError> {
     let (mut send, mut receive) =

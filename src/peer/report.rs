@@ -242,7 +242,7 @@ pub struct TransferReport {
     pub done: u64,
     /// `receiving` or `sending`.
     #[schema(value_type = String)]
-    pub direction: Direction,
+    pub direction: TransferDirection,
     /// Endpoint id of the other side.
     pub peer: String,
     /// Whether it moves; otherwise it waits for its turn.

@@ -101,7 +101,7 @@ pub struct PeersState {
     /// Whether the store was read once; sessions begin after that.
     accepting: bool,
     due: Due,
-    copied: copied::Copied,
+    copied: copied::EndpointCopies,
     /// Rounds of comparing afresh that were asked for.
     pub(super) verify_round: u64,
     was_in_sync: bool,
@@ -326,7 +326,7 @@ impl PeersState {
             tasks,
             accepting: false,
             due,
-            copied: copied::Copied::default(),
+            copied: copied::EndpointCopies::default(),
             verify_round: 0,
             was_in_sync: false,
             dates: dates::Dates::default(),

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use super::tree::{Item, Snapshot};
 pub use super::wire::ReconError;
-use super::wire::{Bound, MessageReader, MessageWriter, RangeContent};
+use super::wire::{MessageReader, MessageWriter, RangeBound, RangeContent};
 use crate::record::RecordId;
 
 /// Longest message that is written, in bytes.
@@ -69,7 +69,7 @@ impl Initiator {
     fn with(splitting: Splitting, snapshot: Snapshot, limits: EngineLimits) -> (Self, Vec<u8>) {
         let session = EngineSession::new(EngineSide::Asking, splitting, snapshot, limits);
         let mut opening = MessageWriter::new();
-        session.split(&mut opening, 0..session.snapshot.len(), &Bound::END);
+        session.split(&mut opening, 0..session.snapshot.len(), &RangeBound::END);
         (Self(session), opening.finish())
     }
 
@@ -173,7 +173,7 @@ struct EngineSession {
 /// How far the reading of one message has come.
 struct MessageCursor {
     /// Upper bound of the last range that was read, and the number of the first item above it.
-    bound: Bound,
+    bound: RangeBound,
     next: usize,
     /// Whether ranges below that bound await a skip, once something is said of a later one.
     skipping: bool,
@@ -218,7 +218,7 @@ impl EngineSession {
     fn answer(&self, message: &[u8], mut step: Option<&mut EngineStep>) -> Result<Vec<u8>, ReconError> {
         let mut reader = MessageReader::new(message)?;
         let mut out = MessageWriter::new();
-        let mut progress = MessageCursor { bound: Bound::START, next: 0, skipping: false, written: 0 };
+        let mut progress = MessageCursor { bound: RangeBound::START, next: 0, skipping: false, written: 0 };
         while let Some((bound, content)) = reader.next_range()? {
             let numbers = progress.next..self.snapshot.lower_bound(&bound.key).max(progress.next);
             let end = numbers.end;
@@ -237,7 +237,7 @@ impl EngineSession {
                 (RangeContent::Ids(theirs), Some(step)) => {
                     progress.skipping = true;
                     if let Some(cut) = self.compare(theirs, numbers, step) {
-                        progress.bound = Bound::before(self.snapshot.item(cut).key());
+                        progress.bound = RangeBound::before(self.snapshot.item(cut).key());
                         progress.resume(&mut out);
                         self.rest(&mut out, cut);
                         break;
@@ -264,13 +264,13 @@ impl EngineSession {
     }
 
     /// Writes a range that differs in more detail: by fingerprints of its parts, or by its ids.
-    fn split(&self, out: &mut MessageWriter, numbers: Range<usize>, upper: &Bound) {
+    fn split(&self, out: &mut MessageWriter, numbers: Range<usize>, upper: &RangeBound) {
         let count = numbers.len();
         let Some(parts) = self.splitting.parts(count, self.side) else {
             return out.ids(upper, count, self.rids(numbers));
         };
-        let newest = (self.splitting.ends_at_newest() && *upper == Bound::END)
-            .then(|| Bound::after(self.snapshot.item(numbers.end - 1).key()));
+        let newest = (self.splitting.ends_at_newest() && *upper == RangeBound::END)
+            .then(|| RangeBound::after(self.snapshot.item(numbers.end - 1).key()));
         // The empty range at the end is one of the parts.
         let parts = parts - usize::from(newest.is_some());
         let mut start = numbers.start;
@@ -279,7 +279,7 @@ impl EngineSession {
             let bound = if end == numbers.end {
                 newest.unwrap_or(*upper)
             } else {
-                Bound::between(self.snapshot.item(end - 1).key(), self.snapshot.item(end).key())
+                RangeBound::between(self.snapshot.item(end - 1).key(), self.snapshot.item(end).key())
             };
             out.fingerprint(&bound, self.snapshot.fingerprint_of(start..end));
             start = end;
@@ -291,18 +291,18 @@ impl EngineSession {
 
     /// Writes the ids of a range, as many as the frame has room for after its first `used` bytes. Returns the number of
     /// the first item that is not among them.
-    fn list(&self, out: &mut MessageWriter, used: usize, numbers: Range<usize>, upper: &Bound) -> usize {
+    fn list(&self, out: &mut MessageWriter, used: usize, numbers: Range<usize>, upper: &RangeBound) -> usize {
         let room = self.full_bytes.saturating_sub(used) / 32 + 1;
         let count = numbers.len().min(room);
         let end = numbers.start + count;
-        let cut = (end < numbers.end).then(|| Bound::before(self.snapshot.item(end).key()));
+        let cut = (end < numbers.end).then(|| RangeBound::before(self.snapshot.item(end).key()));
         out.ids(&cut.unwrap_or(*upper), count, self.rids(numbers.start..end));
         end
     }
 
     /// Writes everything from an item on as one range, for the other side to take up again.
     fn rest(&self, out: &mut MessageWriter, from: usize) {
-        out.fingerprint(&Bound::END, self.snapshot.fingerprint_of(from..self.snapshot.len()));
+        out.fingerprint(&RangeBound::END, self.snapshot.fingerprint_of(from..self.snapshot.len()));
     }
 
     /// Adds the differences between the peer's list of a range and ours to `step`. Returns the number of the first item

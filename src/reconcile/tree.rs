@@ -14,7 +14,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use self::chunk::{Chunk, ITEMS_MAX};
+use self::chunk::{ITEMS_MAX, TreeChunk};
 use self::index::{ChunkId, PrintIndex};
 pub use self::snapshot::Snapshot;
 use super::fingerprint::IdSum;
@@ -64,7 +64,7 @@ struct Spot {
 pub struct ItemTree {
     leaves: Vec<Leaf>,
     /// By number; numbers in `free` stand for none.
-    chunks: Vec<Arc<Chunk>>,
+    chunks: Vec<Arc<TreeChunk>>,
     free: Vec<ChunkId>,
     by_hash: PrintIndex,
     by_rid: PrintIndex,
@@ -111,7 +111,7 @@ impl ItemTree {
         let by_rid = PrintIndex::with_capacity(items.len());
         let mut tree = Self { by_hash, by_rid, ..Self::default() };
         for items in items.chunks(ITEMS_AT_BUILD) {
-            let chunk = tree.add_chunk(tree.leaves.len(), Chunk::new(items.to_vec()));
+            let chunk = tree.add_chunk(tree.leaves.len(), TreeChunk::new(items.to_vec()));
             for (at, item) in items.iter().enumerate() {
                 let own = |spot: Spot| spot == Spot { chunk, at };
                 if !tree.spot_of_hash(&item.hash).is_none_or(own)
@@ -180,7 +180,7 @@ impl ItemTree {
         Snapshot::new(self.leaves.iter().map(|leaf| (leaf.first, self.chunk(leaf.chunk))))
     }
 
-    fn chunk(&self, chunk: ChunkId) -> &Arc<Chunk> {
+    fn chunk(&self, chunk: ChunkId) -> &Arc<TreeChunk> {
         &self.chunks[chunk as usize]
     }
 
@@ -229,7 +229,7 @@ impl ItemTree {
             }
         }
         let chunk = self.leaves[leaf].chunk;
-        Chunk::insert(&mut self.chunks[chunk as usize], at, item);
+        TreeChunk::insert(&mut self.chunks[chunk as usize], at, item);
         if at == 0 {
             self.leaves[leaf].first = key;
         }
@@ -237,13 +237,13 @@ impl ItemTree {
     }
 
     fn put_in_new_chunk(&mut self, place: usize, item: Item) {
-        let chunk = self.add_chunk(place, Chunk::new(vec![item]));
+        let chunk = self.add_chunk(place, TreeChunk::new(vec![item]));
         self.note(&item, chunk);
     }
 
     fn take(&mut self, spot: Spot) -> Item {
         let leaf = self.leaf_of(&self.item(spot).key());
-        let item = Chunk::remove(&mut self.chunks[spot.chunk as usize], spot.at);
+        let item = TreeChunk::remove(&mut self.chunks[spot.chunk as usize], spot.at);
         self.by_hash.remove(self.print(&item.hash.0), spot.chunk);
         self.by_rid.remove(self.print(&item.rid.0), spot.chunk);
         self.sum = self.sum.minus((&item.rid).into());
@@ -270,7 +270,7 @@ impl ItemTree {
     }
 
     /// Adds a chunk, which has items, at a place in the order.
-    fn add_chunk(&mut self, place: usize, chunk: Chunk) -> ChunkId {
+    fn add_chunk(&mut self, place: usize, chunk: TreeChunk) -> ChunkId {
         let first = chunk.items()[0].key();
         let id = if let Some(id) = self.free.pop() {
             self.chunks[id as usize] = Arc::new(chunk);
@@ -292,7 +292,7 @@ impl ItemTree {
     /// Moves all but the first `kept` items of a chunk to a new one.
     fn split(&mut self, leaf: usize, kept: usize) {
         let lower = self.leaves[leaf].chunk;
-        let moved = Chunk::split_off(&mut self.chunks[lower as usize], kept);
+        let moved = TreeChunk::split_off(&mut self.chunks[lower as usize], kept);
         let upper = self.add_chunk(leaf + 1, moved);
         self.relocate(&Arc::clone(self.chunk(upper)), lower, upper);
     }
@@ -309,13 +309,13 @@ impl ItemTree {
         let Some((_, lower)) = sizes.min().filter(|(size, _)| *size <= ITEMS_AT_BUILD) else { return };
         let (into, from) = (self.leaves[lower].chunk, self.leaves[lower + 1].chunk);
         let upper = Arc::clone(self.chunk(from));
-        Chunk::append(&mut self.chunks[into as usize], &upper);
+        TreeChunk::append(&mut self.chunks[into as usize], &upper);
         self.relocate(&upper, from, into);
         self.drop_leaf(lower + 1);
     }
 
     /// Notes that the items of `moved` have changed their chunk.
-    fn relocate(&mut self, moved: &Chunk, from: ChunkId, to: ChunkId) {
+    fn relocate(&mut self, moved: &TreeChunk, from: ChunkId, to: ChunkId) {
         for item in moved.items() {
             self.by_hash.relocate(self.print(&item.hash.0), from, to);
             self.by_rid.relocate(self.print(&item.rid.0), from, to);

@@ -77,7 +77,7 @@ pub enum ReconError {
 
 /// A place between items: below every item that is not less than it, above all others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Bound {
+pub(super) struct RangeBound {
     /// The clock first, then the id, filled up with zeros.
     pub(super) key: (Hlc, RecordId),
     /// Bytes of the id that are written.
@@ -157,7 +157,7 @@ impl MessageWriter {
         self.out.truncate(len);
     }
 
-    fn bound(&mut self, bound: &Bound) {
+    fn bound(&mut self, bound: &RangeBound) {
         let hlc = bound.key.0;
         let number = if hlc == INFINITY { 0 } else { hlc.0.saturating_sub(self.last.0).saturating_add(1) };
         self.last = hlc;
@@ -167,7 +167,7 @@ impl MessageWriter {
     }
 
     /// A range of which nothing is said.
-    pub(super) fn skip(&mut self, upper: &Bound) {
+    pub(super) fn skip(&mut self, upper: &RangeBound) {
         self.bound(upper);
         self.out.push(MODE_SKIP);
     }
@@ -180,7 +180,12 @@ impl MessageWriter {
     }
 
     /// A range by all its ids, of which there are `count`.
-    pub(super) fn ids<'a>(&mut self, upper: &Bound, count: usize, ids: impl Iterator<Item = &'a RecordId>) {
+    pub(super) fn ids<'a>(
+        &mut self,
+        upper: &RangeBound,
+        count: usize,
+        ids: impl Iterator<Item = &'a RecordId>,
+    ) {
         self.bound(upper);
         self.out.push(MODE_IDS);
         put_varint(&mut self.out, count as u64);
@@ -200,20 +205,20 @@ impl MessageWriter {
 pub(super) struct MessageReader<'a> {
     message: &'a [u8],
     at: usize,
-    last: Bound,
+    last: RangeBound,
 }
 
 impl<'a> MessageReader<'a> {
     pub(super) fn new(message: &'a [u8]) -> Result<Self, ReconError> {
         match message.first() {
             None => Err(ReconError::Empty),
-            Some(&VERSION) => Ok(Self { message, at: 1, last: Bound::START }),
+            Some(&VERSION) => Ok(Self { message, at: 1, last: RangeBound::START }),
             Some(&other) => Err(ReconError::Version(other)),
         }
     }
 
     /// The next range, or `None` at the end of the message. Bounds never decrease; a range may be empty.
-    pub(super) fn next_range(&mut self) -> Result<Option<(Bound, RangeContent<'a>)>, ReconError> {
+    pub(super) fn next_range(&mut self) -> Result<Option<(RangeBound, RangeContent<'a>)>, ReconError> {
         if self.at == self.message.len() {
             return Ok(None);
         }
@@ -230,7 +235,7 @@ impl<'a> MessageReader<'a> {
         Ok(Some((bound, content)))
     }
 
-    fn bound(&mut self) -> Result<Bound, ReconError> {
+    fn bound(&mut self) -> Result<RangeBound, ReconError> {
         let start = self.at;
         let hlc = match self.varint("a bound's clock")? {
             0 => INFINITY,
@@ -242,7 +247,7 @@ impl<'a> MessageReader<'a> {
         let prefix = prefix.ok_or(ReconError::IdPrefix { len, at })?;
         let mut rid = [0; 32];
         rid[..prefix].copy_from_slice(self.take(prefix, "an id prefix")?);
-        let bound = Bound { key: (hlc, RecordId(rid)), prefix };
+        let bound = RangeBound { key: (hlc, RecordId(rid)), prefix };
         if bound.key < self.last.key {
             return Err(ReconError::BoundsOutOfOrder { at: start });
         }
@@ -298,7 +303,7 @@ mod tests {
 
     use super::*;
 
-    fn read(message: &[u8]) -> Result<Vec<(Bound, RangeContent<'_>)>, ReconError> {
+    fn read(message: &[u8]) -> Result<Vec<(RangeBound, RangeContent<'_>)>, ReconError> {
         let mut reader = MessageReader::new(message)?;
         std::iter::from_fn(|| reader.next_range().transpose()).collect()
     }
@@ -356,9 +361,9 @@ mod tests {
             id[..start.len()].copy_from_slice(start);
             RecordId(id)
         };
-        let by_clock = Bound::between((Hlc(1), id(&[9])), (Hlc(5), id(&[1])));
+        let by_clock = RangeBound::between((Hlc(1), id(&[9])), (Hlc(5), id(&[1])));
         assert_eq!((by_clock.key.0, by_clock.prefix), (Hlc(5), 0));
-        let by_id = Bound::between((Hlc(5), id(&[1, 2, 3])), (Hlc(5), id(&[1, 2, 4])));
+        let by_id = RangeBound::between((Hlc(5), id(&[1, 2, 3])), (Hlc(5), id(&[1, 2, 4])));
         assert_eq!((by_id.prefix, &by_id.key.1.0[..4]), (3, &[1, 2, 4, 0][..]));
     }
 
@@ -377,7 +382,7 @@ mod tests {
             let mut writer = MessageWriter::new();
             let mut expected = Vec::new();
             for (i, (hlc, id, prefix)) in bounds.into_iter().enumerate() {
-                let bound = Bound { key: (Hlc(hlc), RecordId(id)), prefix };
+                let bound = RangeBound { key: (Hlc(hlc), RecordId(id)), prefix };
                 let content = match kinds[i].0 {
                     0 => { writer.skip(&bound); RangeContent::Skip }
                     1 => { writer.fingerprint(&bound, kinds[i].1); RangeContent::Fingerprint(kinds[i].1) }

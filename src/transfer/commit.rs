@@ -3,7 +3,7 @@
 use iroh::EndpointId;
 
 use super::partial::{Blame, Finished, Partials};
-use super::schedule::{Failure, WantKey};
+use super::schedule::{FetchFailure, WantKey};
 use super::take::Taker;
 use crate::record::AssetRecord;
 use crate::store::{IncomingAsset, IncomingContent, ItemOutcome, StoreError};
@@ -18,8 +18,8 @@ pub enum CommitOutcome {
         /// Who sent something else before.
         liars: Vec<EndpointId>,
     },
-    /// The store did not take it: [`Failure::Store`] or [`Failure::Asset`].
-    NotTaken(Failure),
+    /// The store did not take it: [`FetchFailure::Store`] or [`FetchFailure::Asset`].
+    NotTaken(FetchFailure),
     /// It is something else.
     Wrong(Blame),
     /// Some of it is missing after all.
@@ -58,9 +58,9 @@ async fn try_commit(
             let outcomes = taker.ingest(key.library, vec![asset]).await?;
             Ok(match outcomes.into_iter().next() {
                 Some(ItemOutcome::Stored | ItemOutcome::Unchanged) => CommitOutcome::Stored { from, liars },
-                Some(ItemOutcome::Rejected(reason)) => CommitOutcome::NotTaken(Failure::Asset(reason)),
+                Some(ItemOutcome::Rejected(reason)) => CommitOutcome::NotTaken(FetchFailure::Asset(reason)),
                 Some(ItemOutcome::NeedsContent | ItemOutcome::Absent) | None => {
-                    CommitOutcome::NotTaken(Failure::Store("the store lost the content again".into()))
+                    CommitOutcome::NotTaken(FetchFailure::Store("the store lost the content again".into()))
                 }
             })
         }
@@ -72,23 +72,23 @@ async fn try_commit(
 /// Applies a newer record of a content that was taken.
 ///
 /// # Errors
-/// [`Failure::Source`] if the store no longer has the content.
-pub async fn apply(taker: Taker, key: WantKey, record: AssetRecord) -> Result<(), Failure> {
+/// [`FetchFailure::Source`] if the store no longer has the content.
+pub async fn apply(taker: Taker, key: WantKey, record: AssetRecord) -> Result<(), FetchFailure> {
     let outcomes = taker.apply(key.library, vec![record]).await.map_err(failure)?;
     match outcomes.into_iter().next() {
         Some(ItemOutcome::Stored | ItemOutcome::Unchanged) => Ok(()),
-        Some(ItemOutcome::Rejected(reason)) => Err(Failure::Asset(reason)),
+        Some(ItemOutcome::Rejected(reason)) => Err(FetchFailure::Asset(reason)),
         Some(ItemOutcome::NeedsContent | ItemOutcome::Absent) | None => {
-            Err(Failure::Source("its content went away meanwhile".into()))
+            Err(FetchFailure::Source("its content went away meanwhile".into()))
         }
     }
 }
 
-fn failure(error: StoreError) -> Failure {
+fn failure(error: StoreError) -> FetchFailure {
     if let StoreError::Invalid(reason) = error {
         // The same would be refused again.
-        Failure::Asset(reason)
+        FetchFailure::Asset(reason)
     } else {
-        Failure::Store(error.to_string())
+        FetchFailure::Store(error.to_string())
     }
 }

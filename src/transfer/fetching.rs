@@ -14,7 +14,7 @@ use super::commit::CommitOutcome;
 use super::partial::Blame;
 use super::receive::Results;
 use super::schedule::{
-    Committed, Failure, ScheduleDecision, ScheduleLimits, Scheduler, SessionId, SourceProgress, WantKey,
+    Committed, FetchFailure, ScheduleDecision, ScheduleLimits, Scheduler, SessionId, SourceProgress, WantKey,
 };
 use super::search::{Searches, TooMany};
 use super::setbacks::{Setback, Setbacks};
@@ -191,7 +191,7 @@ impl Fetching {
         session: SessionId,
         request: u64,
         hash: ContentHash,
-        result: Result<(), Failure>,
+        result: Result<(), FetchFailure>,
     ) -> Vec<FetchDecision> {
         let distrust = result.as_ref().err().and_then(|failure| self.note_failure(session, hash, failure));
         let scheduled = self.scheduler.part_finished(session, request, result);
@@ -242,7 +242,7 @@ impl Fetching {
     }
 
     /// A newer record of a content that is here was applied, or not.
-    pub fn applied(&mut self, key: WantKey, result: Result<(), Failure>) -> Vec<FetchDecision> {
+    pub fn applied(&mut self, key: WantKey, result: Result<(), FetchFailure>) -> Vec<FetchDecision> {
         if let Err(failure) = &result {
             self.note_store(failure);
         }
@@ -251,7 +251,7 @@ impl Fetching {
     }
 
     /// What others sent of a content was thrown away, or could not be.
-    pub fn restricted(&mut self, key: WantKey, result: Result<(), Failure>) -> Vec<FetchDecision> {
+    pub fn restricted(&mut self, key: WantKey, result: Result<(), FetchFailure>) -> Vec<FetchDecision> {
         if let Err(failure) = &result {
             self.note_store(failure);
         }
@@ -369,27 +369,27 @@ impl Fetching {
         &mut self,
         session: SessionId,
         hash: ContentHash,
-        failure: &Failure,
+        failure: &FetchFailure,
     ) -> Option<FetchDecision> {
         self.note_store(failure);
         let peer = self.peers.get(&session).copied()?;
         match failure {
-            Failure::WrongBytes(reason) => Some(self.distrust(peer, hash, reason)),
-            Failure::FalseProof(reason) => {
+            FetchFailure::WrongBytes(reason) => Some(self.distrust(peer, hash, reason)),
+            FetchFailure::FalseProof(reason) => {
                 tracing::warn!(peer = %peer.fmt_short(), %hash, reason);
                 self.note_setback(peer, hash, reason);
                 None
             }
-            Failure::Source(_)
-            | Failure::Interrupted(_)
-            | Failure::NoProof(_)
-            | Failure::Store(_)
-            | Failure::Asset(_) => None,
+            FetchFailure::Source(_)
+            | FetchFailure::Interrupted(_)
+            | FetchFailure::NoProof(_)
+            | FetchFailure::Store(_)
+            | FetchFailure::Asset(_) => None,
         }
     }
 
-    fn note_store(&mut self, failure: &Failure) {
-        let Failure::Store(reason) = failure else { return };
+    fn note_store(&mut self, failure: &FetchFailure) {
+        let FetchFailure::Store(reason) = failure else { return };
         tracing::warn!(reason, "the store does not take content; transfers pause");
         self.store.refused = Some((reason.clone(), self.now + STORE_PAUSE));
     }
@@ -449,7 +449,7 @@ mod tests {
     }
 
     fn wrong(n: u8) -> Results {
-        vec![(WantKey::new(None, &record(n)), Err(Failure::WrongBytes("another hash".into())))]
+        vec![(WantKey::new(None, &record(n)), Err(FetchFailure::WrongBytes("another hash".into())))]
     }
 
     #[test]
@@ -487,7 +487,7 @@ mod tests {
         let start = Instant::now();
         fetching.tick(start, 1_000);
         fetching.announce(SESSION, None, vec![record(1)]);
-        let full = Err(Failure::Store("the disk is full".into()));
+        let full = Err(FetchFailure::Store("the disk is full".into()));
         fetching.finished(SESSION, vec![(WantKey::new(None, &record(1)), full)]);
         assert_eq!(fetching.paused(), Some("the disk is full"));
         assert!(!is_asked(&fetching.announce(OTHER, None, vec![record(2)]), OTHER));

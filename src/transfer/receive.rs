@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::active::{ActiveTransfers, TransferGuard};
 use super::pace::Pace;
 use super::partial::Partials;
-use super::schedule::{Failure, SMALL_BYTES_MAX, WantKey};
+use super::schedule::{FetchFailure, SMALL_BYTES_MAX, WantKey};
 use super::send::Traffic;
 use super::take::Taker;
 use crate::record::{AssetRecord, ContentHash, LibraryId};
@@ -49,7 +49,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 const WRONG_BYTES: &str = "the peer sent wrong bytes";
 
 /// What became of contents that were asked for: here, or not.
-pub type Results = Vec<(WantKey, Result<(), Failure>)>;
+pub type Results = Vec<(WantKey, Result<(), FetchFailure>)>;
 
 /// What became of what was asked for.
 #[derive(Debug)]
@@ -87,10 +87,10 @@ pub struct Receiver {
 
 impl Receiver {
     /// What a stream that ended early means.
-    fn broken(&self, reason: String) -> Failure {
+    fn broken(&self, reason: String) -> FetchFailure {
         match &self.bulk {
             Some(bulk) => bulk.failure(reason),
-            None => Failure::Source(reason),
+            None => FetchFailure::Source(reason),
         }
     }
 }
@@ -200,13 +200,13 @@ impl Intake {
     ) -> Result<(), Trouble> {
         let (key, size) = (WantKey::new(self.library, &record), record.size);
         if header.gone {
-            let gone = Failure::Source("the peer cannot serve it now".into());
+            let gone = FetchFailure::Source("the peer cannot serve it now".into());
             self.report(vec![(key, Err(gone))]).await;
             return Ok(());
         }
         if (header.total, header.offset, header.length) != (size, 0, size) {
             let lie = format!("{WRONG_BYTES}: {} bytes for an asset of {size}", header.length);
-            return self.refuse(key, Failure::WrongBytes(lie)).await;
+            return self.refuse(key, FetchFailure::WrongBytes(lie)).await;
         }
         let received = if size <= SMALL_BYTES_MAX {
             self.small(stream, record).await
@@ -230,11 +230,11 @@ impl Intake {
     ) -> Result<(), Trouble> {
         let (size, length) = (key.size, range.end - range.start);
         let result = if header.gone {
-            Err(Failure::Source("the peer cannot serve it now".into()))
+            Err(FetchFailure::Source("the peer cannot serve it now".into()))
         } else if (header.total, header.offset, header.length) != (size, range.start, length) {
             let what = format!("{} bytes at {} of {}", header.length, header.offset, header.total);
             let asked = format!("{length} at {} of {size}", range.start);
-            Err(Failure::WrongBytes(format!("{WRONG_BYTES}: {what}, asked for {asked}")))
+            Err(FetchFailure::WrongBytes(format!("{WRONG_BYTES}: {what}, asked for {asked}")))
         } else {
             let moving = self.receiver.moving.begin(key.hash, size);
             let part = match part::sums_of(header, root, &range) {
@@ -265,7 +265,7 @@ impl Intake {
     }
 
     /// Reports what became of a content, and ends the stream.
-    async fn refuse(&self, key: WantKey, failure: Failure) -> Result<(), Trouble> {
+    async fn refuse(&self, key: WantKey, failure: FetchFailure) -> Result<(), Trouble> {
         let reason = failure.reason().to_owned();
         self.report(vec![(key, Err(failure))]).await;
         Err(Trouble::Reported(reason))
@@ -316,7 +316,7 @@ impl Intake {
                 Ok(())
             }
             Ok(_) => {
-                self.report(vec![(key, Err(Failure::WrongBytes(WRONG_BYTES.into())))]).await;
+                self.report(vec![(key, Err(FetchFailure::WrongBytes(WRONG_BYTES.into())))]).await;
                 Ok(())
             }
             Err(failure) => self.refuse(key, failure).await,
@@ -329,12 +329,15 @@ impl Intake {
         stream: &mut RecvStream,
         size: u64,
         moving: &TransferGuard,
-    ) -> Result<Result<ReceivedFile, Failure>, Trouble> {
+    ) -> Result<Result<ReceivedFile, FetchFailure>, Trouble> {
         let dir = self.receiver.partials.dir();
         let mut file = match HashingFile::create(dir) {
             Ok(file) => file,
             Err(e) => {
-                return Ok(Err(Failure::Store(format!("cannot create a file in {}: {e}", dir.display()))));
+                return Ok(Err(FetchFailure::Store(format!(
+                    "cannot create a file in {}: {e}",
+                    dir.display()
+                ))));
             }
         };
         let mut left = size;
@@ -343,12 +346,12 @@ impl Intake {
             left -= chunk.len() as u64;
             let held = self.receiver.traffic.hold();
             if let Err(error) = file.write(chunk).await {
-                return Ok(Err(Failure::Store(error.to_string())));
+                return Ok(Err(FetchFailure::Store(error.to_string())));
             }
             drop(held);
             moving.set(size - left);
         }
-        Ok(file.finish().await.map_err(|error| Failure::Store(error.to_string())))
+        Ok(file.finish().await.map_err(|error| FetchFailure::Store(error.to_string())))
     }
 
     async fn chunk(&self, stream: &mut RecvStream, left: u64) -> Result<Bytes, Trouble> {
@@ -398,9 +401,9 @@ impl Intake {
                 Err(error) => {
                     let failure = if let StoreError::Invalid(reason) = &error {
                         // The same would be refused again.
-                        Failure::Asset(reason.clone())
+                        FetchFailure::Asset(reason.clone())
                     } else {
-                        Failure::Store(error.to_string())
+                        FetchFailure::Store(error.to_string())
                     };
                     keys.into_iter().map(|key| (key, Err(failure.clone()))).collect()
                 }
@@ -426,19 +429,19 @@ impl Intake {
         }
     }
 
-    async fn report_part(&self, request: u64, key: WantKey, result: Result<(), Failure>) {
+    async fn report_part(&self, request: u64, key: WantKey, result: Result<(), FetchFailure>) {
         let _ = self.receiver.results.send(ReceiveOutcome::Part { request, key, result }).await;
     }
 }
 
-fn result(outcome: ItemOutcome) -> Result<(), Failure> {
+fn result(outcome: ItemOutcome) -> Result<(), FetchFailure> {
     match outcome {
         ItemOutcome::Stored | ItemOutcome::Unchanged => Ok(()),
         ItemOutcome::NeedsContent | ItemOutcome::Absent => {
-            Err(Failure::Store("the store lost the content again".into()))
+            Err(FetchFailure::Store("the store lost the content again".into()))
         }
         ItemOutcome::Rejected(reason) => {
-            Err(Failure::WrongBytes(format!("{WRONG_BYTES}, or a wrong record: {reason}")))
+            Err(FetchFailure::WrongBytes(format!("{WRONG_BYTES}, or a wrong record: {reason}")))
         }
     }
 }

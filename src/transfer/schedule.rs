@@ -38,7 +38,7 @@ mod tests;
 mod wanted;
 
 use self::decision::gather;
-pub use self::decision::{Committed, Failure, ScheduleDecision, ScheduleLimits, SessionId};
+pub use self::decision::{Committed, FetchFailure, ScheduleDecision, ScheduleLimits, SessionId};
 use self::parts::{Parts, PartsPhase};
 pub use self::source::SourceProgress;
 use self::source::{JUDGED_AFTER, Judgement, Source};
@@ -68,7 +68,7 @@ pub struct Scheduler {
     wanted: BTreeMap<WantKey, Wanted>,
     wanted_bytes: u64,
     // Ordered, so that equal inputs give equal decisions.
-    sources: BTreeMap<SessionId, Source>,
+    sources: BTreeMap<SessionId, SessionSource>,
     flights: BTreeMap<u64, Flight>,
     /// Assets that are here, and to be stored or their newest record applied.
     ready: BTreeSet<WantKey>,
@@ -109,7 +109,7 @@ impl Scheduler {
             let wanted = self.wanted.entry(key).or_insert_with(|| {
                 self.wanted_bytes = self.wanted_bytes.saturating_add(size);
                 let state = WantedState::new(size, root, &self.limits);
-                let claims = Claims::default();
+                let claims = RootClaims::default();
                 Wanted { record: record.clone(), is_newer: false, sources: Vec::new(), claims, state }
             });
             if record.supersedes(&wanted.record) {
@@ -150,7 +150,7 @@ impl Scheduler {
     pub fn finished(
         &mut self,
         session: SessionId,
-        results: impl IntoIterator<Item = (WantKey, Result<(), Failure>)>,
+        results: impl IntoIterator<Item = (WantKey, Result<(), FetchFailure>)>,
     ) -> Vec<ScheduleDecision> {
         let mut out = Vec::new();
         for (key, result) in results {
@@ -174,7 +174,7 @@ impl Scheduler {
         &mut self,
         session: SessionId,
         request: u64,
-        result: Result<(), Failure>,
+        result: Result<(), FetchFailure>,
     ) -> Vec<ScheduleDecision> {
         let mut out = Vec::new();
         let Some(Flight { session: asked, work: Requested::Part { key, part, .. }, .. }) =
@@ -259,11 +259,11 @@ impl Scheduler {
         &mut self,
         session: SessionId,
         key: WantKey,
-        failure: Failure,
+        failure: FetchFailure,
         out: &mut Vec<ScheduleDecision>,
     ) {
         match failure {
-            Failure::Source(reason) | Failure::WrongBytes(reason) => {
+            FetchFailure::Source(reason) | FetchFailure::WrongBytes(reason) => {
                 let Some(wanted) = self.wanted.get_mut(&key) else { return };
                 if !wanted.sources.contains(&session) {
                     return;
@@ -277,11 +277,11 @@ impl Scheduler {
                 out.push(ScheduleDecision::Failed { session, key, reason });
                 self.source_lost(session, key, out);
             }
-            Failure::NoProof(_) => self.unproved(session, key, None, out),
-            Failure::FalseProof(reason) => self.unproved(session, key, Some(reason), out),
-            Failure::Asset(reason) => self.fail_all(key, &reason, out),
-            Failure::Store(_) | Failure::Interrupted(_) => {
-                self.paused |= matches!(failure, Failure::Store(_));
+            FetchFailure::NoProof(_) => self.unproved(session, key, None, out),
+            FetchFailure::FalseProof(reason) => self.unproved(session, key, Some(reason), out),
+            FetchFailure::Asset(reason) => self.fail_all(key, &reason, out),
+            FetchFailure::Store(_) | FetchFailure::Interrupted(_) => {
+                self.paused |= matches!(failure, FetchFailure::Store(_));
                 if let Some(wanted) = self.wanted.get_mut(&key)
                     && let WantedState::Asked(_) = wanted.state
                 {
@@ -362,9 +362,9 @@ impl Scheduler {
             let stall = self.limits.stall;
             let Some(source) = self.sources.get_mut(&session) else { continue };
             match source.note(progress, now, stall) {
-                Judgement::Fine => {}
-                Judgement::Silent => self.take_from(session, None, &mut out),
-                Judgement::Hopeless(came) => self.take_from(session, Some(came), &mut out),
+                SourceJudgement::Fine => {}
+                SourceJudgement::Silent => self.take_from(session, None, &mut out),
+                SourceJudgement::Hopeless(came) => self.take_from(session, Some(came), &mut out),
             }
         }
         self.replace_slow_only(&mut out);

@@ -2,7 +2,7 @@
 
 use can_sync::testing::actor::status::ActorState;
 use can_sync::testing::peer::messages::PeersMsg;
-use can_sync::testing::peer::report::{ConnectionState, Direction, SyncState, TransferReport};
+use can_sync::testing::peer::report::{ConnectionState, SyncState, TransferDirection, TransferReport};
 use can_sync::testing::store::embedded::IngestFields;
 use iroh::{EndpointAddr, SecretKey};
 use iroh_tickets::endpoint::EndpointTicket;
@@ -174,7 +174,7 @@ async fn transfers_actors_and_ticket() {
         hash: "ab".repeat(32),
         size: 100,
         done: 40,
-        direction: Direction::Receiving,
+        direction: TransferDirection::Receiving,
         peer: "cd".repeat(32),
         started: true,
     }];

@@ -30,7 +30,7 @@ use can_sync::testing::store::embedded::{EmbeddedStore, IngestFields};
 use can_sync::testing::store::{ContentStore as _, FeedEntry, Holding, StoreError, StoreRef};
 use can_sync::testing::transfer::partial::Partials;
 use can_sync::testing::transfer::receive::Results;
-use can_sync::testing::transfer::schedule::{Failure, SessionId, WantKey};
+use can_sync::testing::transfer::schedule::{FetchFailure, SessionId, WantKey};
 use can_sync::testing::wire;
 use can_sync::testing::wire::proto::{
     Auth, Cancel, ContentHeader, ContentRequest, Find, Frame, Have, Hello, Lacks, LibraryProof, Offer, Ping,
@@ -385,7 +385,7 @@ async fn bytes_that_are_not_the_content_are_reported_and_not_stored() {
         t.send_content(n, &[(&record, &noise(len, 2))]).await;
         t.wait_finished(usize::try_from(n).unwrap()).await;
         let (hash, result) = t.finished().pop().unwrap();
-        let Err(Failure::WrongBytes(reason)) = result else { panic!("{result:?}") };
+        let Err(FetchFailure::WrongBytes(reason)) = result else { panic!("{result:?}") };
         assert!(
             hash == WantKey::new(None, &record) && reason.starts_with("the peer sent wrong bytes"),
             "{reason}"
@@ -415,7 +415,11 @@ async fn a_content_of_another_size_is_reported_and_not_stored() {
         want(&mut session).await;
         t.send_raw(&ContentHeader { request: n, ..lie }, &content).await;
         t.wait_finished(usize::try_from(n).unwrap()).await;
-        assert!(matches!(t.finished().pop(), Some((_, Err(Failure::WrongBytes(_))))), "{:?}", t.finished());
+        assert!(
+            matches!(t.finished().pop(), Some((_, Err(FetchFailure::WrongBytes(_))))),
+            "{:?}",
+            t.finished()
+        );
     }
     assert!(held(&t.store, record.hash).await.is_none());
 }
@@ -435,7 +439,7 @@ async fn a_content_that_nobody_asked_for_is_not_taken() {
     t.send_content(5, &[(&uninvited, &content)]).await;
     t.wait_finished(1).await;
     assert!(
-        matches!(&t.finished()[..], [(hash, Err(Failure::Source(_)))] if *hash == WantKey::new(None, &wanted))
+        matches!(&t.finished()[..], [(hash, Err(FetchFailure::Source(_)))] if *hash == WantKey::new(None, &wanted))
     );
     assert!(read_feed(&t.store, 0, 1000).await.is_empty());
 }
@@ -453,7 +457,7 @@ async fn a_store_that_takes_nothing_is_not_the_peers_fault() {
     want(&mut session).await;
     t.send_content(1, &[(&record, &content)]).await;
     t.wait_finished(1).await;
-    assert!(matches!(&t.finished()[..], [(_, Err(Failure::Store(_)))]), "{:?}", t.finished());
+    assert!(matches!(&t.finished()[..], [(_, Err(FetchFailure::Store(_)))]), "{:?}", t.finished());
 }
 
 /// A store that has a version of the user's, and one that is dated after it, had to wait, and was first seen before it.
@@ -533,7 +537,10 @@ async fn a_request_that_nothing_comes_of_is_given_up_and_cancelled() {
     t.tell(PeerMsg::Fetch { request: 3, library: None, records: vec![record.clone()] });
     want(&mut session).await;
     t.wait_finished(1).await;
-    assert_eq!(t.finished(), [(WantKey::new(None, &record), Err(Failure::Source("no progress".into())))]);
+    assert_eq!(
+        t.finished(),
+        [(WantKey::new(None, &record), Err(FetchFailure::Source("no progress".into())))]
+    );
     let cancelled = pick(&mut session, |kind| match kind {
         frame::Kind::Cancel(cancel) => Some(cancel.request),
         _ => None,
@@ -1021,7 +1028,7 @@ fn wanted(seen: &[PeersMsg]) -> Vec<AssetRecord> {
     seen.iter().flat_map(records).collect()
 }
 
-fn results(message: &PeersMsg) -> &[(WantKey, Result<(), Failure>)] {
+fn results(message: &PeersMsg) -> &[(WantKey, Result<(), FetchFailure>)] {
     match message {
         PeersMsg::Finished { session: SESSION, results } => results,
         _ => &[],

@@ -17,11 +17,11 @@ use can_sync::testing::events::NodeEvent;
 use can_sync::testing::net::close;
 use can_sync::testing::peer::messages::{PeerMsg, PeersMsg};
 use can_sync::testing::peer::places::PlaceLimits;
-use can_sync::testing::peer::report::{ConnectionState, Direction, SyncState};
+use can_sync::testing::peer::report::{ConnectionState, SyncState, TransferDirection};
 use can_sync::testing::peer::session::{SessionStatus, WaitingCounts};
 use can_sync::testing::record::{AssetRecord, ContentHash};
 use can_sync::testing::store::{FeedEntry, Holding, IncomingAsset, IncomingContent};
-use can_sync::testing::transfer::schedule::{Failure, SessionId, WantKey};
+use can_sync::testing::transfer::schedule::{FetchFailure, SessionId, WantKey};
 use iroh::{EndpointAddr, EndpointId, SecretKey};
 use ractor::ActorStatus as Life;
 use tokio::time::{Instant, sleep, timeout};
@@ -479,7 +479,7 @@ async fn another_source_is_asked_when_the_first_fails() {
     rig.tell(wanted(a, &[&r]));
     rig.stage.told("the request", a, 0, fetch).await;
     rig.tell(wanted(b, &[&r]));
-    rig.tell(finished(a, &r, Err(Failure::Source("wrong bytes".into()))));
+    rig.tell(finished(a, &r, Err(FetchFailure::Source("wrong bytes".into()))));
     let failure = rig.stage.told("the failure", a, 0, failed).await;
     assert_eq!(failure, (r.hash, "wrong bytes".to_owned()));
     assert_eq!(rig.stage.told("the request", b, 0, fetch).await.1, std::slice::from_ref(&r));
@@ -515,7 +515,7 @@ async fn a_store_that_takes_nothing_pauses_the_transfers_for_a_moment() {
     let (r, other) = (record(1), record(2));
     rig.tell(wanted(a, &[&r]));
     rig.stage.told("the request", a, 0, fetch).await;
-    rig.tell(finished(a, &r, Err(Failure::Store("disk full".into()))));
+    rig.tell(finished(a, &r, Err(FetchFailure::Store("disk full".into()))));
     rig.tell(wanted(a, &[&other]));
     let sync = rig.report().await.sync;
     assert_eq!((sync.state, sync.reason.as_deref(), sync.missing), (SyncState::Paused, Some("disk full"), 2));
@@ -533,9 +533,9 @@ async fn a_store_that_is_down_pauses_the_transfers_until_it_is_back() {
     let (r, other) = (record(1), record(2));
     rig.tell(wanted(a, &[&r]));
     rig.stage.told("the request", a, 0, fetch).await;
-    rig.tell(finished(a, &r, Err(Failure::Store("it broke".into()))));
+    rig.tell(finished(a, &r, Err(FetchFailure::Store("it broke".into()))));
     rig.tell(PeersMsg::StoreHealth(Some("down".into())));
-    rig.tell(finished(a, &r, Err(Failure::Store("it broke".into()))));
+    rig.tell(finished(a, &r, Err(FetchFailure::Store("it broke".into()))));
     rig.tell(wanted(a, &[&other]));
     // Longer than the moment after which a mere failure is tried again.
     let until = Instant::now() + Duration::from_secs(5);
@@ -562,7 +562,7 @@ async fn transfers_are_listed_those_on_their_way_first() {
     assert_eq!(listed.len(), 20);
     let started = listed.iter().take_while(|transfer| transfer.started).count();
     assert!((1..20).contains(&started) && listed[started..].iter().all(|transfer| !transfer.started));
-    assert!(listed.iter().all(|t| t.direction == Direction::Receiving && t.peer == peer.to_string()));
+    assert!(listed.iter().all(|t| t.direction == TransferDirection::Receiving && t.peer == peer.to_string()));
     let sizes: BTreeSet<(String, u64)> = listed.into_iter().map(|t| (t.hash, t.size)).collect();
     assert_eq!(sizes, large.iter().map(|r| (r.hash.to_string(), r.size)).collect());
 }
@@ -681,7 +681,7 @@ fn wanted(session: SessionId, records: &[&AssetRecord]) -> PeersMsg {
     }
 }
 
-fn finished(session: SessionId, record: &AssetRecord, result: Result<(), Failure>) -> PeersMsg {
+fn finished(session: SessionId, record: &AssetRecord, result: Result<(), FetchFailure>) -> PeersMsg {
     PeersMsg::Finished { session, results: vec![(WantKey::new(None, record), result)] }
 }
 

@@ -130,7 +130,7 @@ pub(super) struct PlacesRequest {
 }
 
 #[derive(Serialize, ToSchema)]
-pub(super) struct FolderPlaces {
+pub(super) struct FolderPlacesBody {
     /// At most 10000, in no order.
     pub(super) places: Vec<FolderPlace>,
 }

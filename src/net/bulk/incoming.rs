@@ -39,10 +39,10 @@ enum BulkRefusal {
 
 /// The sessions that bulk connections may belong to. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct BulkSessions(Arc<Mutex<Registry>>);
+pub struct BulkSessions(Arc<Mutex<BulkRegistry>>);
 
 #[derive(Debug, Default)]
-struct Registry {
+struct BulkRegistry {
     sessions: HashMap<EndpointId, Vec<Registered>>,
     next: u64,
     throttle: Throttle,
@@ -88,7 +88,7 @@ impl Drop for BulkArrivals {
 }
 
 impl BulkSessions {
-    fn lock(&self) -> MutexGuard<'_, Registry> {
+    fn lock(&self) -> MutexGuard<'_, BulkRegistry> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -166,7 +166,7 @@ impl BulkSessions {
         shown: &BulkProof,
     ) -> Result<(BulkProof, mpsc::Sender<Connection>), BulkRefusal> {
         let (now, mut registry) = (Instant::now(), self.lock());
-        let Registry { sessions, throttle, .. } = &mut *registry;
+        let BulkRegistry { sessions, throttle, .. } = &mut *registry;
         let mut theirs = sessions.get_mut(&peer).into_iter().flatten();
         // The side that opened it sends on it.
         let Some(session) =

@@ -11,7 +11,7 @@ use crate::peer::session::SessionInput;
 use crate::record::{AssetRecord, ContentHash, LibraryId};
 use crate::store::groups::GroupSum;
 use crate::transfer::receive::{self, Left, PartOf, Results};
-use crate::transfer::schedule::{Failure, SMALL_BYTES_MAX, WantKey};
+use crate::transfer::schedule::{FetchFailure, SMALL_BYTES_MAX, WantKey};
 use crate::transfer::send::Sender;
 use crate::wire::proto::{Cancel, ContentRequest, Want, frame};
 use ractor::ActorRef;
@@ -108,9 +108,10 @@ impl PeerState {
         self.tell(PeersMsg::Finished { session: self.args.session, results });
     }
 
-    pub(super) fn on_part_received(&mut self, request: u64, key: WantKey, result: Result<(), Failure>) {
+    pub(super) fn on_part_received(&mut self, request: u64, key: WantKey, result: Result<(), FetchFailure>) {
         // Of who only cannot prove what it has, the whole can be had.
-        if let Some(failure) = result.as_ref().err().filter(|failure| !matches!(failure, Failure::NoProof(_)))
+        if let Some(failure) =
+            result.as_ref().err().filter(|failure| !matches!(failure, FetchFailure::NoProof(_)))
         {
             let results = vec![(key, Err(failure.clone()))];
             effects::publish_results(&self.args.events, self.args.connection.remote_id(), &results);
@@ -120,14 +121,14 @@ impl PeerState {
 
     /// The bulk connection broke that contents came on. What had begun to come says so itself; of the rest nobody knows whether it
     /// was on its way, so it is asked for anew.
-    pub(super) fn on_bulk_lost(&mut self, epoch: u64, failure: &Failure) {
+    pub(super) fn on_bulk_lost(&mut self, epoch: u64, failure: &FetchFailure) {
         let Some(running) = self.running.as_ref().filter(|running| running.epoch == epoch) else { return };
         let lost = running.expected.take_unbegun();
         self.give_up(lost, failure);
     }
 
     /// Requests that are not expected to be answered any more, for this reason.
-    pub(super) fn give_up(&mut self, requests: Vec<(u64, Left)>, failure: &Failure) {
+    pub(super) fn give_up(&mut self, requests: Vec<(u64, Left)>, failure: &FetchFailure) {
         for (request, left) in requests {
             match left {
                 Left::Assets(keys) => {

@@ -13,7 +13,7 @@ use crate::peer::session::SessionInput;
 use crate::record::{AssetRecord, LibraryId};
 use crate::store::{IncomingAsset, IncomingContent, ItemOutcome, Redating, StoreError, StoreRef};
 use crate::transfer::receive::Results;
-use crate::transfer::schedule::{Failure, WantKey};
+use crate::transfer::schedule::{FetchFailure, WantKey};
 use crate::transfer::take::Taker;
 
 /// Longest wait before a store that failed is asked again.
@@ -121,7 +121,7 @@ pub(in crate::peer) async fn store_inline(
             ItemOutcome::NeedsContent | ItemOutcome::Absent => not_stored.push(record),
             ItemOutcome::Rejected(reason) => {
                 let reason = format!("the peer sent wrong bytes, or a wrong record: {reason}");
-                results.push((WantKey::new(library, &record), Err(Failure::WrongBytes(reason.clone()))));
+                results.push((WantKey::new(library, &record), Err(FetchFailure::WrongBytes(reason.clone()))));
                 failed.push((record.hash, reason));
             }
         }

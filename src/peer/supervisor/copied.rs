@@ -36,7 +36,7 @@ const PROBE_ADDRS_MAX: usize = 4;
 
 /// What is known of such machines.
 #[derive(Debug, Default)]
-pub(super) struct Copied {
+pub(super) struct EndpointCopies {
     /// When there was a sign that our own id is another machine's, too.
     own: Option<Instant>,
     peers: Doubles,
@@ -59,7 +59,7 @@ struct Probe {
     came: bool,
 }
 
-impl Copied {
+impl EndpointCopies {
     fn is_own_shown(&self) -> bool {
         self.own.is_some_and(|at| at.elapsed() < DOUBLED_FOR)
     }

@@ -15,13 +15,13 @@ use crate::clock::now_ms;
 use crate::events::NodeEvent;
 use crate::net::close;
 use crate::peer::messages::{PeerMsg, PeersMsg};
-use crate::peer::report::{Direction, SourceReport, SourceState, TransferReport, WhyReport};
+use crate::peer::report::{SourceReport, SourceState, TransferDirection, TransferReport, WhyReport};
 use crate::record::{AssetRecord, ContentHash, LibraryId};
 use crate::store::{FeedEntry, Holding};
 use crate::transfer::commit::{self, CommitOutcome};
 use crate::transfer::fetching::FetchDecision;
 use crate::transfer::receive::Results;
-use crate::transfer::schedule::{Failure, ScheduleDecision, SessionId, SourceProgress, WantKey};
+use crate::transfer::schedule::{FetchFailure, ScheduleDecision, SessionId, SourceProgress, WantKey};
 use crate::transfer::take::Taker;
 
 /// Hashes that the store is asked about at once.
@@ -60,7 +60,7 @@ impl PeersState {
         session: SessionId,
         request: u64,
         key: WantKey,
-        result: Result<(), Failure>,
+        result: Result<(), FetchFailure>,
     ) {
         // PeerActor has published what it says itself.
         let said = result.as_ref().err().map(|failure| failure.reason().to_owned());
@@ -93,12 +93,12 @@ impl PeersState {
         self.keep_comparing(myself);
     }
 
-    pub(super) fn on_applied(&mut self, key: WantKey, result: Result<(), Failure>) {
+    pub(super) fn on_applied(&mut self, key: WantKey, result: Result<(), FetchFailure>) {
         let decisions = self.fetching.applied(key, result);
         self.carry_out(decisions);
     }
 
-    pub(super) fn on_restricted(&mut self, key: WantKey, result: Result<(), Failure>) {
+    pub(super) fn on_restricted(&mut self, key: WantKey, result: Result<(), FetchFailure>) {
         let decisions = self.fetching.restricted(key, result);
         self.carry_out(decisions);
     }
@@ -181,7 +181,7 @@ impl PeersState {
         self.tasks.spawn(async move {
             let mut result = Ok(());
             if let (Some(partial), Some(peer)) = (partials.get(&key), peer) {
-                result = partial.restrict(peer).await.map_err(|error| Failure::Store(error.to_string()));
+                result = partial.restrict(peer).await.map_err(|error| FetchFailure::Store(error.to_string()));
             }
             let _ = myself.cast(PeersMsg::Restricted { key, result });
         });
@@ -271,7 +271,7 @@ impl PeersState {
                 hash: hash.to_string(),
                 size: progress.size,
                 done: progress.done,
-                direction: Direction::Sending,
+                direction: TransferDirection::Sending,
                 peer: link.endpoint_id.to_string(),
                 started: true,
             })
@@ -284,7 +284,7 @@ impl PeersState {
                 hash: wanted.key.hash.to_string(),
                 size: wanted.key.size,
                 done: kept.or(progress.map(|progress| progress.done)).unwrap_or(0),
-                direction: Direction::Receiving,
+                direction: TransferDirection::Receiving,
                 peer: link.map(|link| link.endpoint_id.to_string()).unwrap_or_default(),
                 started: wanted.started,
             }

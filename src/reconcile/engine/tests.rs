@@ -378,7 +378,7 @@ fn a_peer_that_never_agrees_is_left_in_the_end() {
     let (mut initiator, _) =
         Initiator::new(snapshot(&a), EngineLimits { rounds_max: 50, ..EngineLimits::default() });
     let mut lie = MessageWriter::new();
-    lie.fingerprint(&Bound::END, [0xee; 16]);
+    lie.fingerprint(&RangeBound::END, [0xee; 16]);
     let lie = lie.finish();
     for _ in 0..50 {
         assert!(initiator.handle(&lie).unwrap().reply.is_some());
@@ -407,7 +407,7 @@ fn an_id_that_is_listed_twice_is_needed_once() {
     let (mut initiator, _) = Initiator::new(snapshot(&[]), EngineLimits::default());
     let id = RecordId([5; 32]);
     let mut twice = MessageWriter::new();
-    twice.ids(&Bound::END, 2, [id, id].iter());
+    twice.ids(&RangeBound::END, 2, [id, id].iter());
     let step = initiator.handle(&twice.finish()).unwrap();
     assert_eq!((step.need, step.reply), (vec![id], None));
 }

@@ -14,7 +14,7 @@ const SPARE: usize = 8;
 
 /// Sorted items, at most [`ITEMS_MAX`], with the sum of their ids.
 #[derive(Debug, Default)]
-pub(in crate::reconcile) struct Chunk {
+pub(in crate::reconcile) struct TreeChunk {
     items: Vec<Item>,
     sum: IdSum,
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::chunk::Chunk;
+use super::chunk::TreeChunk;
 use super::{Item, ItemKey};
 use crate::reconcile::fingerprint::{FINGERPRINT_BYTES, IdSum};
 use crate::record::{Hlc, RecordId};
@@ -15,7 +15,7 @@ pub struct Snapshot(Arc<Frozen>);
 
 /// Parallel to each other; `starts` and `sums` have one element more, for the end.
 struct Frozen {
-    chunks: Vec<Arc<Chunk>>,
+    chunks: Vec<Arc<TreeChunk>>,
     firsts: Vec<ItemKey>,
     /// Number of the first item of each chunk.
     starts: Vec<usize>,
@@ -25,7 +25,9 @@ struct Frozen {
 
 impl Snapshot {
     /// From chunks in order, each with its first key.
-    pub(super) fn new<'a>(chunks: impl ExactSizeIterator<Item = (ItemKey, &'a Arc<Chunk>)> + Clone) -> Self {
+    pub(super) fn new<'a>(
+        chunks: impl ExactSizeIterator<Item = (ItemKey, &'a Arc<TreeChunk>)> + Clone,
+    ) -> Self {
         let mut frozen = Frozen {
             chunks: Vec::with_capacity(chunks.len()),
             firsts: Vec::with_capacity(chunks.len()),

@@ -215,10 +215,10 @@ fn a_change_copies_one_chunk_and_only_while_it_is_shared() {
     let mut numbers = Numbers(5);
     let items = (0..5_000).map(|hlc| item(hlc * 2, numbers.id())).collect();
     let mut tree = ItemTree::from_sorted(items);
-    let addresses = |tree: &ItemTree| -> Vec<*const Chunk> {
+    let addresses = |tree: &ItemTree| -> Vec<*const TreeChunk> {
         tree.leaves.iter().map(|leaf| Arc::as_ptr(tree.chunk(leaf.chunk))).collect()
     };
-    let changed = |before: &[*const Chunk], tree: &ItemTree| {
+    let changed = |before: &[*const TreeChunk], tree: &ItemTree| {
         addresses(tree).iter().zip(before).filter(|(now, then)| now != then).count()
     };
     let before = addresses(&tree);

@@ -16,7 +16,7 @@ use super::{Intake, Trouble, WRONG_BYTES};
 use crate::store::groups::{GROUP_BYTES, GroupSum, check_proof, group_count, group_sum, groups_of};
 use crate::store::{StoreError, StoreRef};
 use crate::transfer::partial::{BLOCK_BYTES, Block, BlockPool, Partial, Partials};
-use crate::transfer::schedule::{Failure, WantKey};
+use crate::transfer::schedule::{FetchFailure, WantKey};
 use crate::wire::proto::ContentHeader;
 
 /// What came is written after this time, also if it does not fill a block: less is lost with the process.
@@ -29,15 +29,15 @@ pub(super) fn sums_of(
     header: &ContentHeader,
     root: Option<GroupSum>,
     range: &Range<u64>,
-) -> Result<Vec<GroupSum>, Failure> {
+) -> Result<Vec<GroupSum>, FetchFailure> {
     let Some(root) = root else { return Ok(Vec::new()) };
     let (proof, rest) = header.proof.as_chunks::<32>();
     if proof.is_empty() && rest.is_empty() {
-        return Err(Failure::NoProof("the peer cannot prove parts of it".into()));
+        return Err(FetchFailure::NoProof("the peer cannot prove parts of it".into()));
     }
     let sums = check_proof(&root, group_count(header.total), &groups_of(range), proof);
     sums.filter(|_| rest.is_empty()).ok_or_else(|| {
-        Failure::FalseProof(
+        FetchFailure::FalseProof(
             "what it sent as proof does not lead to the BLAKE3 that it says the content has".into(),
         )
     })
@@ -53,7 +53,7 @@ impl Intake {
         root: Option<GroupSum>,
         range: Range<u64>,
         sums: Vec<GroupSum>,
-    ) -> Result<Result<(), Failure>, Trouble> {
+    ) -> Result<Result<(), FetchFailure>, Trouble> {
         let partial = match self.open(key, root).await {
             Ok(partial) => partial,
             Err(failure) => return Ok(Err(failure)),
@@ -87,7 +87,7 @@ impl Intake {
     }
 
     /// Checks what came as far as it can be, and writes what is due.
-    async fn take(&self, writer: &mut BlockWriter, read: usize) -> Result<(), Failure> {
+    async fn take(&self, writer: &mut BlockWriter, read: usize) -> Result<(), FetchFailure> {
         let is_right = writer.take(read);
         let is_due = writer.is_full()
             || writer.left() == 0
@@ -100,10 +100,10 @@ impl Intake {
             return Ok(());
         }
         let at = writer.at;
-        Err(Failure::WrongBytes(format!("{WRONG_BYTES}: those at {at} are not of this content")))
+        Err(FetchFailure::WrongBytes(format!("{WRONG_BYTES}: those at {at} are not of this content")))
     }
 
-    async fn open(&self, key: WantKey, root: Option<GroupSum>) -> Result<Arc<Partial>, Failure> {
+    async fn open(&self, key: WantKey, root: Option<GroupSum>) -> Result<Arc<Partial>, FetchFailure> {
         let partials = &self.receiver.partials;
         // It was looked at before it was asked for; that may be a while ago.
         check_room_for_parts(&self.receiver.taker.store, partials, &key)?;
@@ -112,7 +112,7 @@ impl Intake {
             match partials.begin(key, root).await {
                 // Others, who work on it for another root, were told to stop.
                 Err(StoreError::Busy(_)) if Instant::now() < give_up => sleep(LOOK_AGAIN).await,
-                Err(StoreError::Busy(why)) => return Err(Failure::Source(why)),
+                Err(StoreError::Busy(why)) => return Err(FetchFailure::Source(why)),
                 begun => return begun.map_err(store_failure),
             }
         }
@@ -120,15 +120,19 @@ impl Intake {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it maps errors")]
-fn store_failure(error: StoreError) -> Failure {
-    Failure::Store(error.to_string())
+fn store_failure(error: StoreError) -> FetchFailure {
+    FetchFailure::Store(error.to_string())
 }
 
 /// Whether there is room for what is missing of a large content.
 ///
 /// # Errors
-/// [`Failure::Asset`] if there is not, [`Failure::Store`] if nothing is taken at all.
-pub fn check_room_for_parts(store: &StoreRef, partials: &Partials, key: &WantKey) -> Result<(), Failure> {
+/// [`FetchFailure::Asset`] if there is not, [`FetchFailure::Store`] if nothing is taken at all.
+pub fn check_room_for_parts(
+    store: &StoreRef,
+    partials: &Partials,
+    key: &WantKey,
+) -> Result<(), FetchFailure> {
     if partials.get(key).is_some() {
         return Ok(());
     }
@@ -141,9 +145,9 @@ pub fn check_room_for_parts(store: &StoreRef, partials: &Partials, key: &WantKey
 ///
 /// # Errors
 /// As [`check_room_for_parts`].
-pub fn check_room(store: &StoreRef, bytes: u64) -> Result<(), Failure> {
+pub fn check_room(store: &StoreRef, bytes: u64) -> Result<(), FetchFailure> {
     store.check_room(bytes).map_err(|error| match error {
-        StoreError::Full(_) => Failure::Asset(error.to_string()),
+        StoreError::Full(_) => FetchFailure::Asset(error.to_string()),
         StoreError::NotFound(_)
         | StoreError::NotHeld(_)
         | StoreError::Changed(_)
@@ -156,7 +160,7 @@ pub fn check_room(store: &StoreRef, bytes: u64) -> Result<(), Failure> {
         | StoreError::Unavailable { .. }
         | StoreError::Unauthorized { .. }
         | StoreError::Unsupported { .. }
-        | StoreError::Io { .. } => Failure::Store(error.to_string()),
+        | StoreError::Io { .. } => FetchFailure::Store(error.to_string()),
     })
 }
 

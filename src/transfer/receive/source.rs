@@ -7,7 +7,7 @@ use std::time::Duration;
 use iroh::endpoint::Connection;
 use tokio::time::Instant;
 
-use crate::transfer::schedule::Failure;
+use crate::transfer::schedule::FetchFailure;
 
 /// So many bulk connections of a session may break within [`EXCUSED_WINDOW`] before it is the peer's fault. A path breaks now and
 /// then; without a limit, a peer that closes its connection again and again would be asked for the same content for ever.
@@ -49,12 +49,12 @@ impl BulkSource {
 
     /// What it means that contents did not come, for this reason: the source's fault, unless the connection broke under them.
     #[must_use]
-    pub fn failure(&self, reason: String) -> Failure {
+    pub fn failure(&self, reason: String) -> FetchFailure {
         if self.connection.close_reason().is_none() {
-            return Failure::Source(reason);
+            return FetchFailure::Source(reason);
         }
         let is_excused = *self.is_excused.get_or_init(|| self.breaks.is_excused(Instant::now()));
-        if is_excused { Failure::Interrupted(reason) } else { Failure::Source(reason) }
+        if is_excused { FetchFailure::Interrupted(reason) } else { FetchFailure::Source(reason) }
     }
 }
 

@@ -26,7 +26,7 @@ pub struct ScheduleLimits {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum FetchFailure {
     /// The source's fault: gone, broken off, no progress. Another one is tried.
     Source(String),
     /// Nobody's fault: the connection broke that it came on, and the session goes on. The same source may be asked again.
@@ -62,8 +62,8 @@ impl Failure {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Committed {
     Stored,
-    /// Not stored, and it is not the sources' fault: [`Failure::Store`] or [`Failure::Asset`].
-    NotTaken(Failure),
+    /// Not stored, and it is not the sources' fault: [`FetchFailure::Store`] or [`FetchFailure::Asset`].
+    NotTaken(FetchFailure),
     /// Wrong bytes, all of them from one peer: this session, unless it is over.
     WrongFrom(Option<SessionId>),
     /// All of it was proved for the root that the sources say, and it is another content: these sessions sent it.

@@ -5,18 +5,20 @@ use std::collections::BTreeSet;
 use super::decision::gather;
 use super::parts::PartsPhase;
 use super::wanted::{Requested, Wanted, WantedState};
-use super::{Committed, Failure, HEDGE_FACTOR, HEDGE_SECS, ScheduleDecision, Scheduler, SessionId, WantKey};
+use super::{
+    Committed, FetchFailure, HEDGE_FACTOR, HEDGE_SECS, ScheduleDecision, Scheduler, SessionId, WantKey,
+};
 
 impl Scheduler {
     /// What others sent of a content was thrown away, as [`ScheduleDecision::Restrict`] said; or that failed.
-    pub fn restricted(&mut self, key: WantKey, result: Result<(), Failure>) -> Vec<ScheduleDecision> {
+    pub fn restricted(&mut self, key: WantKey, result: Result<(), FetchFailure>) -> Vec<ScheduleDecision> {
         let mut out = Vec::new();
         if let Some(parts) = self.parts_mut(&key).filter(|parts| parts.phase == PartsPhase::Restricting) {
             parts.phase = PartsPhase::Fetching;
             let only = parts.only;
             match result {
                 Ok(()) => {}
-                Err(Failure::Store(_)) => self.paused = true,
+                Err(FetchFailure::Store(_)) => self.paused = true,
                 Err(failure) => self.fail_all(key, failure.reason(), &mut out),
             }
             if self.wanted.get(&key).is_some_and(|w| only.is_none_or(|only| w.sources.contains(&only))) {
@@ -44,23 +46,23 @@ impl Scheduler {
                     parts.phase = PartsPhase::Complete;
                 }
                 match failure {
-                    Failure::Store(_) => {
+                    FetchFailure::Store(_) => {
                         self.paused = true;
                         self.ready.insert(key);
                     }
-                    failure @ (Failure::Source(_)
-                    | Failure::Interrupted(_)
-                    | Failure::WrongBytes(_)
-                    | Failure::NoProof(_)
-                    | Failure::FalseProof(_)
-                    | Failure::Asset(_)) => self.fail_all(key, failure.reason(), &mut out),
+                    failure @ (FetchFailure::Source(_)
+                    | FetchFailure::Interrupted(_)
+                    | FetchFailure::WrongBytes(_)
+                    | FetchFailure::NoProof(_)
+                    | FetchFailure::FalseProof(_)
+                    | FetchFailure::Asset(_)) => self.fail_all(key, failure.reason(), &mut out),
                 }
             }
             Committed::WrongFrom(liar) => {
                 self.start_over(key);
                 if let Some(liar) = liar {
                     let reason = "it sent wrong bytes".to_owned();
-                    self.failed(liar, key, Failure::WrongBytes(reason), &mut out);
+                    self.failed(liar, key, FetchFailure::WrongBytes(reason), &mut out);
                 }
                 self.keep_to_one(key, &mut out);
             }
@@ -80,18 +82,18 @@ impl Scheduler {
     }
 
     /// What became of [`ScheduleDecision::Apply`].
-    pub fn applied(&mut self, key: WantKey, result: Result<(), Failure>) -> Vec<ScheduleDecision> {
+    pub fn applied(&mut self, key: WantKey, result: Result<(), FetchFailure>) -> Vec<ScheduleDecision> {
         let mut out = Vec::new();
         if let Some(wanted) =
             self.wanted.get_mut(&key).filter(|wanted| matches!(wanted.state, WantedState::Stored))
         {
             match result {
                 Ok(()) => self.stored(key, &mut out),
-                Err(Failure::Store(_)) => {
+                Err(FetchFailure::Store(_)) => {
                     self.paused = true;
                     self.ready.insert(key);
                 }
-                Err(Failure::Source(_)) => {
+                Err(FetchFailure::Source(_)) => {
                     // The content went away again.
                     let root = wanted.claims.best(None);
                     wanted.state = WantedState::new(wanted.record.size, root, &self.limits);

@@ -2,7 +2,7 @@
 
 use super::parts::PartsPhase;
 use super::wanted::{Wanted, WantedState};
-use super::{Failure, ScheduleDecision, Scheduler, SessionId, WantKey};
+use super::{FetchFailure, ScheduleDecision, Scheduler, SessionId, WantKey};
 use crate::store::groups::GroupSum;
 
 /// How often a content is begun anew because more sources say another root. Afterwards it is taken to its end, whoever comes and
@@ -96,7 +96,7 @@ impl Scheduler {
         let Some(wanted) = self.wanted.get_mut(&key) else { return };
         let Some(said) = wanted.claims.remove(session) else {
             // It was asked for no proof.
-            return self.failed(session, key, Failure::Source("it did not come".into()), out);
+            return self.failed(session, key, FetchFailure::Source("it did not come".into()), out);
         };
         let is_proved = match &wanted.state {
             WantedState::Parts(parts) => parts.proved && parts.root == Some(said),
@@ -126,7 +126,7 @@ impl Scheduler {
 
     fn lied(&mut self, session: SessionId, key: WantKey, reason: String, out: &mut Vec<ScheduleDecision>) {
         out.push(ScheduleDecision::Lied { session, key, reason: reason.clone() });
-        self.failed(session, key, Failure::WrongBytes(reason), out);
+        self.failed(session, key, FetchFailure::WrongBytes(reason), out);
     }
 
     /// All of a content was proved for its root, and is another one. `givers` sent it.
@@ -145,7 +145,7 @@ impl Scheduler {
         }
         for giver in givers {
             let reason = "it sent wrong bytes".to_owned();
-            self.failed(*giver, key, Failure::WrongBytes(reason), out);
+            self.failed(*giver, key, FetchFailure::WrongBytes(reason), out);
         }
         self.weigh_roots(key, out);
     }

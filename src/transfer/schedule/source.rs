@@ -30,7 +30,7 @@ pub struct SourceProgress {
 
 /// What is to be thought of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Judgement {
+pub(super) enum SourceJudgement {
     Fine,
     Silent,
     /// So little came, so many bytes, that it is no source.
@@ -38,7 +38,7 @@ pub(super) enum Judgement {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Source {
+pub(super) struct SessionSource {
     pub(super) small: VecDeque<WantKey>,
     pub(super) large: VecDeque<WantKey>,
     /// Charged for what is on its way.
@@ -54,7 +54,7 @@ pub(super) struct Source {
     rests_until: Option<Instant>,
 }
 
-impl Source {
+impl SessionSource {
     pub(super) fn queue(&mut self, size: u64) -> &mut VecDeque<WantKey> {
         if size <= SMALL_BYTES_MAX { &mut self.small } else { &mut self.large }
     }
@@ -83,11 +83,16 @@ impl Source {
 
     /// Takes note of what came until `now`, once a second or so, and judges.
     #[expect(clippy::cast_precision_loss, reason = "rates are for comparing")]
-    pub(super) fn note(&mut self, progress: SourceProgress, now: Instant, stall: Duration) -> Judgement {
+    pub(super) fn note(
+        &mut self,
+        progress: SourceProgress,
+        now: Instant,
+        stall: Duration,
+    ) -> SourceJudgement {
         if self.requests == 0 {
             self.samples.clear();
             self.last = None;
-            return Judgement::Fine;
+            return SourceJudgement::Fine;
         }
         if let Some((at, before)) = self.last.replace((now, progress.received)) {
             let secs = now.duration_since(at).as_secs_f64().max(0.01);
@@ -120,10 +125,10 @@ impl Source {
         };
         let periods = u64::from(u32::try_from(stall.as_secs() / JUDGED_AFTER.as_secs()).unwrap_or(1).max(1));
         match (came_in(JUDGED_AFTER), came_in(stall.max(JUDGED_AFTER))) {
-            (_, Some(came)) if came < LEAST_BYTES * periods => Judgement::Hopeless(came),
-            (Some(0), _) => Judgement::Silent,
-            (Some(came), _) if came < LEAST_BYTES => Judgement::Hopeless(came),
-            (_, _) => Judgement::Fine,
+            (_, Some(came)) if came < LEAST_BYTES * periods => SourceJudgement::Hopeless(came),
+            (Some(0), _) => SourceJudgement::Silent,
+            (Some(came), _) if came < LEAST_BYTES => SourceJudgement::Hopeless(came),
+            (_, _) => SourceJudgement::Fine,
         }
     }
 

@@ -67,7 +67,7 @@ fn another_source_is_asked_when_one_fails_or_leaves() {
     let r = record(1, 10);
     s.announce(A, None, vec![r.clone()]);
     s.announce(B, None, vec![r.clone()]);
-    let decisions = s.finished(A, [(key(&r), Err(Failure::Source("wrong bytes".into())))]);
+    let decisions = s.finished(A, [(key(&r), Err(FetchFailure::Source("wrong bytes".into())))]);
     assert!(matches!(&decisions[0], ScheduleDecision::Failed { session: A, .. }));
     assert_eq!(fetched(&decisions), [(B, key(&r))]);
     s.announce(A, None, vec![r.clone()]);
@@ -81,7 +81,7 @@ fn a_failing_store_pauses_everything_and_loses_nothing() {
     let mut s = scheduler();
     let (r, other) = (record(1, 10), record(2, 10));
     s.announce(A, None, vec![r.clone()]);
-    assert_eq!(s.finished(A, [(key(&r), Err(Failure::Store("disk full".into())))]), []);
+    assert_eq!(s.finished(A, [(key(&r), Err(FetchFailure::Store("disk full".into())))]), []);
     assert_eq!(s.announce(A, None, vec![other.clone()]), []);
     let all = fetched(&s.resume());
     assert_eq!(all, [(A, key(&r)), (A, key(&other))]);
@@ -201,7 +201,7 @@ fn a_large_asset_comes_in_parts_from_all_who_have_it() {
     assert_eq!((last[0].0, last[0].2.clone()), (B, 10 * PART_BYTES..r.size));
     assert_eq!(s.missing(), (1, r.size - PART_BYTES));
     // What one cannot give, the other is asked for.
-    let moved = s.part_finished(A, of_a[0].1, Err(Failure::Source("gone".into())));
+    let moved = s.part_finished(A, of_a[0].1, Err(FetchFailure::Source("gone".into())));
     assert_eq!(revoked(&moved).len(), 4, "it is not asked for the others either: {moved:?}");
     let mut open = [&of_b[1..], &last[..], &parts(&moved)[..]].concat();
     let mut commit = Vec::new();
@@ -425,7 +425,7 @@ fn the_newest_version_is_what_is_stored_and_confirmed() {
         let newest = newer(&new);
         s.announce(A, None, vec![newest.clone()]);
         assert_eq!(s.applied(key(&old), Ok(())), [ScheduleDecision::Apply(key(&newest), newest.clone())]);
-        assert_eq!(s.applied(key(&old), Err(Failure::Store("full".into()))), []);
+        assert_eq!(s.applied(key(&old), Err(FetchFailure::Store("full".into()))), []);
         assert_eq!(s.resume(), [ScheduleDecision::Apply(key(&newest), newest.clone())]);
         let told = s.applied(key(&old), Ok(()));
         assert_eq!(told, [A, B].map(|session| ScheduleDecision::Settled { session, keys: vec![key(&old)] }));
@@ -440,7 +440,7 @@ fn the_newest_version_is_what_is_stored_and_confirmed() {
     s.announce(A, None, vec![newest.clone()]);
     assert_eq!(s.committed(key(&old), Committed::Stored), [ScheduleDecision::Apply(key(&newest), newest)]);
     // Its content goes away again before that.
-    let again = s.applied(key(&old), Err(Failure::Source("gone".into())));
+    let again = s.applied(key(&old), Err(FetchFailure::Source("gone".into())));
     assert_eq!(parts(&again).len(), 2, "{again:?}");
     assert_eq!(s.missing(), (1, old.size));
 }
@@ -489,8 +489,8 @@ fn requests_of(decisions: &[ScheduleDecision], of: SessionId) -> Vec<u64> {
     theirs.collect()
 }
 
-fn false_proof() -> Result<(), Failure> {
-    Err(Failure::FalseProof("it leads to another one".into()))
+fn false_proof() -> Result<(), FetchFailure> {
+    Err(FetchFailure::FalseProof("it leads to another one".into()))
 }
 
 #[test]
@@ -513,7 +513,7 @@ fn one_that_proves_nothing_is_not_asked_while_others_do() {
     let request = requests_of(&first, A)[0];
     let second = s.announce(C, None, vec![r.clone()]);
     assert_eq!(asked_for(&second), BTreeSet::from([(C, Some(7))]));
-    let failed = s.part_finished(A, request, Err(Failure::NoProof("none".into())));
+    let failed = s.part_finished(A, request, Err(FetchFailure::NoProof("none".into())));
     assert!(asked_for(&failed).iter().all(|(session, root)| (*session, *root) == (C, Some(7))), "{failed:?}");
     // Once the last one that proves anything is gone, it comes as of old, from all at once, for nobody said anything wrong.
     let gone = s.session_ended(C);
@@ -664,11 +664,11 @@ impl Around {
     fn finish(&mut self, s: &mut Scheduler, i: usize, how: u8) -> Vec<ScheduleDecision> {
         let (session, request, key, range) = self.flying.remove(i % self.flying.len());
         let result = match how {
-            0 => Err(Failure::Source("x".into())),
-            1 => Err(Failure::Store("x".into())),
-            2 => Err(Failure::WrongBytes("x".into())),
-            3 => Err(Failure::NoProof("x".into())),
-            4 => Err(Failure::FalseProof("x".into())),
+            0 => Err(FetchFailure::Source("x".into())),
+            1 => Err(FetchFailure::Store("x".into())),
+            2 => Err(FetchFailure::WrongBytes("x".into())),
+            3 => Err(FetchFailure::NoProof("x".into())),
+            4 => Err(FetchFailure::FalseProof("x".into())),
             _ => Ok(()),
         };
         match range {
@@ -678,11 +678,11 @@ impl Around {
     }
 
     fn done(&mut self, s: &mut Scheduler, i: usize, how: u8) -> Vec<ScheduleDecision> {
-        let store = || Failure::Store("x".into());
+        let store = || FetchFailure::Store("x".into());
         match (self.doing.remove(i % self.doing.len()), how) {
             (ScheduleDecision::Commit(key, _), 0) => s.committed(key, Committed::NotTaken(store())),
             (ScheduleDecision::Commit(key, _), 1) => {
-                s.committed(key, Committed::NotTaken(Failure::Asset("x".into())))
+                s.committed(key, Committed::NotTaken(FetchFailure::Asset("x".into())))
             }
             (ScheduleDecision::Commit(key, _), 2) => s.committed(key, Committed::WrongFrom(Some(A))),
             (ScheduleDecision::Commit(key, _), 3) => {
@@ -692,7 +692,7 @@ impl Around {
             (ScheduleDecision::Commit(key, _), 5) => s.committed(key, Committed::WrongRoot(vec![B])),
             (ScheduleDecision::Commit(key, _), _) => s.committed(key, Committed::Stored),
             (ScheduleDecision::Apply(key, _), 0) => s.applied(key, Err(store())),
-            (ScheduleDecision::Apply(key, _), 1) => s.applied(key, Err(Failure::Source("x".into()))),
+            (ScheduleDecision::Apply(key, _), 1) => s.applied(key, Err(FetchFailure::Source("x".into()))),
             (ScheduleDecision::Apply(key, _), _) => s.applied(key, Ok(())),
             (ScheduleDecision::Restrict { key, .. }, 0) => s.restricted(key, Err(store())),
             (ScheduleDecision::Restrict { key, .. } | ScheduleDecision::Restart(key), _) => {
@@ -761,7 +761,7 @@ proptest! {
         }
         prop_assert_eq!(s.missing(), (0, 0));
         prop_assert_eq!((s.in_flight, s.flights.len()), (0, 0));
-        let idle = |source: &Source| (source.bytes, source.requests, source.large_requests) == (0, 0, 0);
+        let idle = |source: &SessionSource| (source.bytes, source.requests, source.large_requests) == (0, 0, 0);
         prop_assert!(s.sources.values().all(idle));
     }
 }

@@ -36,14 +36,14 @@ pub(super) struct Wanted {
     pub(super) is_newer: bool,
     /// Sessions that have it and have not failed at it.
     pub(super) sources: Vec<SessionId>,
-    pub(super) claims: Claims,
+    pub(super) claims: RootClaims,
     pub(super) state: WantedState,
 }
 
 /// What sources say the BLAKE3 of a content is. Each speaks for itself: it is no part of a version, and a peer that has the content has
 /// computed it.
 #[derive(Debug, Default)]
-pub(super) struct Claims {
+pub(super) struct RootClaims {
     /// As far as the source can prove it, or was not asked to.
     by: Vec<(SessionId, GroupSum)>,
     /// Rare, and there may be very many wanted assets.
@@ -58,7 +58,7 @@ struct WrongClaims {
     void: BTreeSet<GroupSum>,
 }
 
-impl Claims {
+impl RootClaims {
     /// A source says what its record has; once it could not prove that, it is not believed again.
     pub(super) fn add(&mut self, session: SessionId, root: Option<GroupSum>) {
         let Some(root) = root else { return };

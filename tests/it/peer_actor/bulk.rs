@@ -104,7 +104,7 @@ async fn what_breaks_with_its_connection_is_asked_for_again_and_what_had_come_co
     .await;
     assert_eq!(cancelled, 3, "what had begun ends with its stream");
     t.wait_finished(2).await;
-    let interrupted = |result: &Result<(), Failure>| matches!(result, Err(Failure::Interrupted(_)));
+    let interrupted = |result: &Result<(), FetchFailure>| matches!(result, Err(FetchFailure::Interrupted(_)));
     assert!(t.finished().iter().all(|(_, result)| interrupted(result)), "{:?}", t.finished());
     let part_told = |m: &PeersMsg| match m {
         PeersMsg::PartFinished { result, .. } => Some(result.clone()),

@@ -14,7 +14,7 @@ use crate::reconcile::Summary;
 use crate::reconcile::engine::{Initiator, Responder};
 use crate::record::{AssetRecord, ContentHash, LibraryId};
 use crate::store::FeedEntry;
-use crate::transfer::schedule::{Failure, SessionId, WantKey};
+use crate::transfer::schedule::{FetchFailure, SessionId, WantKey};
 
 /// Chance from a seed, the same on every machine (`SplitMix64`).
 pub(super) struct Dice(pub(super) u64);
@@ -87,8 +87,8 @@ pub(super) enum PeersNews {
     Changed(Arc<[FeedEntry]>),
     LibraryChanged(LibraryId, Arc<[FeedEntry]>),
     Wanted(SessionId, Option<LibraryId>, Vec<AssetRecord>),
-    Finished(SessionId, Vec<(WantKey, Result<(), Failure>)>),
-    PartFinished(SessionId, u64, ContentHash, Result<(), Failure>),
+    Finished(SessionId, Vec<(WantKey, Result<(), FetchFailure>)>),
+    PartFinished(SessionId, u64, ContentHash, Result<(), FetchFailure>),
     Commit(WantKey, AssetRecord),
     Apply(WantKey, AssetRecord),
     Restrict(WantKey),
@@ -112,7 +112,7 @@ pub(super) enum News {
     LibraryChanged(LibraryId, Arc<[FeedEntry]>),
     Fetch(u64, Option<LibraryId>, Vec<AssetRecord>),
     FetchPart(u64, WantKey, Range<u64>),
-    PartReceived(u64, ContentHash, Result<(), Failure>),
+    PartReceived(u64, ContentHash, Result<(), FetchFailure>),
     Revoke(u64),
     /// Contents that the other side is missing in one of the libraries.
     Find(usize, Vec<ContentHash>),
@@ -135,7 +135,7 @@ pub(super) enum News {
         items: Vec<(ContentHash, bool)>,
         broken: bool,
     },
-    Received(Vec<(WantKey, Result<(), Failure>)>),
+    Received(Vec<(WantKey, Result<(), FetchFailure>)>),
     Tick,
 }
 

@@ -14,7 +14,7 @@ use crate::store::{FeedEntry, IncomingAsset, IncomingContent, ItemOutcome};
 use crate::transfer::commit::CommitOutcome;
 use crate::transfer::fetching::FetchDecision;
 use crate::transfer::ranges::Ranges;
-use crate::transfer::schedule::{Failure, ScheduleDecision, SessionId, WantKey};
+use crate::transfer::schedule::{FetchFailure, ScheduleDecision, SessionId, WantKey};
 
 impl SimWorld {
     pub(super) fn on_feed(&mut self, agent: usize) {
@@ -108,7 +108,7 @@ impl SimWorld {
             PeersNews::Commit(key, record) => self.commit(agent, key, record),
             PeersNews::Apply(key, record) => {
                 let result = if self.now < self.agents[agent].store_down_until {
-                    Err(Failure::Store("down".into()))
+                    Err(FetchFailure::Store("down".into()))
                 } else {
                     match self.take(agent, key.library, vec![record], false)[0] {
                         ItemOutcome::NeedsContent => Err(Failure::Source("its content went away".into())),
@@ -142,7 +142,7 @@ impl SimWorld {
         let whole = agent.parts.get(&key).map_or(0, Ranges::len) == key.size;
         assert!(whole, "parts are missing that were said to be here");
         let outcome = if self.now < agent.store_down_until {
-            CommitOutcome::NotTaken(Failure::Store("down".into()))
+            CommitOutcome::NotTaken(FetchFailure::Store("down".into()))
         } else {
             agent.parts.remove(&key);
             let outcomes = self.take(number, key.library, vec![record], true);

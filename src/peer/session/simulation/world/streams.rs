@@ -12,7 +12,7 @@ use crate::peer::session::SessionInput;
 use crate::reconcile::engine::{EngineLimits, Responder};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::ItemOutcome;
-use crate::transfer::schedule::{Failure, WantKey};
+use crate::transfer::schedule::{FetchFailure, WantKey};
 use crate::wire::proto::{ContentRequest, Want, frame};
 
 impl SimWorld {
@@ -46,14 +46,14 @@ impl SimWorld {
         let down = self.now < agent.store_down_until;
         let came = items.iter().take_while(|(_, there)| *there).count();
         let result = if down {
-            Err(Failure::Store("down".into()))
+            Err(FetchFailure::Store("down".into()))
         } else {
             let parts = agent.parts.entry(key).or_default();
             ranges.iter().take(came).for_each(|range| parts.insert(range.clone()));
             if came < ranges.len() {
                 let half = ranges[came].start..u64::midpoint(ranges[came].start, ranges[came].end);
                 parts.insert(half);
-                Err(Failure::Source("it did not all come".into()))
+                Err(FetchFailure::Source("it did not all come".into()))
             } else {
                 Ok(())
             }
@@ -103,11 +103,11 @@ impl SimWorld {
             let record = expected.remove(&hash).expect("asked for");
             let key = WantKey::new(library, &record);
             let result = if !there {
-                Err(Failure::Source("the peer no longer has it".into()))
+                Err(FetchFailure::Source("the peer no longer has it".into()))
             } else if down {
-                Err(Failure::Store("down".into()))
+                Err(FetchFailure::Store("down".into()))
             } else if record.size != size_of(hash) {
-                Err(Failure::WrongBytes("another size".into()))
+                Err(FetchFailure::WrongBytes("another size".into()))
             } else {
                 assert_ne!(self.take(number, library, vec![record], true), [ItemOutcome::NeedsContent]);
                 Ok(())
@@ -115,7 +115,7 @@ impl SimWorld {
             results.push((key, result));
         }
         assert!(broken || expected.is_empty(), "the peer did not send everything");
-        let broke = Failure::Source("the stream broke".into());
+        let broke = FetchFailure::Source("the stream broke".into());
         let left = expected.into_values().map(|record| (WantKey::new(library, &record), Err(broke.clone())));
         results.extend(left);
         self.later(SimEvent::Side(at, News::Received(results)));
