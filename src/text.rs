@@ -55,6 +55,22 @@ pub(crate) fn quoted(text: &str) -> String {
     text.chars().take(QUOTED_CHARS_MAX).collect()
 }
 
+/// Digits of a long id that people are shown: enough to tell machines, folders and libraries of one user apart.
+const ID_DIGITS_SHOWN: usize = 10;
+
+/// The beginning of a long id, as people see it.
+pub(crate) fn short_id(id: &str) -> String {
+    id.chars().take(ID_DIGITS_SHOWN).collect()
+}
+
+/// Characters that are kept of the reason that a peer gives for something.
+const REASON_CHARS_MAX: usize = 200;
+
+/// What a peer says of its reasons, as one line of limited length.
+pub(crate) fn stated(reason: &str) -> String {
+    reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect()
+}
+
 /// `text` as comparisons see it: canonically equal strings are equal (NFC, NFD), and so are strings that differ in case alone,
 /// by full case folding (`ß` and `SS`; `σ`, `ς` and `Σ`). `İ` counts as `i`, as people who look for it type it.
 #[must_use]

@@ -152,8 +152,7 @@ impl DeletionList {
             let from = match (device, ticket) {
                 (Some(device), _) => {
                     let peer = peers.iter().find(|peer| peer.endpoint_id == device);
-                    let short: String = device.chars().take(10).collect();
-                    peer.map_or(short, |peer| peer.name.clone())
+                    peer.map_or_else(|| short_id(device), |peer| peer.name.clone())
                 }
                 (None, Some(ticket)) => {
                     let of = |member: &&Member| member.serial == ticket;

@@ -188,7 +188,7 @@ fn peer_figures(out: &mut Exposition, report: &PeersReport) {
     out.gauge("can_sync_peers_connected", "Peers with a session.", report.connected());
     out.gauge("can_sync_peers_known", "Peers in all.", report.peers.len());
     let connected: Vec<&PeerReport> =
-        report.peers.iter().filter(|peer| is_connected(peer.state)).take(PEERS_MAX).collect();
+        report.peers.iter().filter(|peer| peer.state.is_connected()).take(PEERS_MAX).collect();
     let mut per_peer = |name: &str, kind: &str, help: &str, value: &dyn Fn(&PeerReport) -> Option<f64>| {
         out.family(name, kind, help);
         let sample = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
@@ -219,21 +219,6 @@ fn peer_figures(out: &mut Exposition, report: &PeersReport) {
     per_peer("can_sync_peer_rtt_seconds", "gauge", "Round trip to a peer.", &|p| {
         p.rtt_ms.map(|ms| ms / 1000.0)
     });
-}
-
-fn is_connected(state: ConnectionState) -> bool {
-    match state {
-        ConnectionState::Reconciling | ConnectionState::Syncing | ConnectionState::InSync => true,
-        ConnectionState::Waiting
-        | ConnectionState::Connecting
-        | ConnectionState::BackingOff
-        | ConnectionState::ApprovalWanted
-        | ConnectionState::NotApproved
-        | ConnectionState::Denied
-        | ConnectionState::DeniedThere
-        | ConnectionState::OtherPassphrase
-        | ConnectionState::TicketRefused => false,
-    }
 }
 
 fn actor_figures(out: &mut Exposition, tree: &ActorStatus) {

@@ -12,6 +12,7 @@ use crate::events::{LoggedEvent, NodeEvent};
 use crate::library::{self, report::LibraryReport};
 use crate::peer::report::{ConnectionState, Direction, PeerReport, PeersReport, TransferReport};
 use crate::store::StoreStatus;
+use crate::text::short_id;
 use crate::store::scrub::ScrubReport;
 
 mod folders;
@@ -253,7 +254,7 @@ impl HoldRow {
     fn new(hold: &HoldView, now_ms: u64) -> Self {
         let named = |example: &ExampleView| {
             let name = example.filename.as_deref().map(shown);
-            name.unwrap_or_else(|| short(&example.hash))
+            name.unwrap_or_else(|| short_id(&example.hash))
         };
         Self {
             id: hold.id.clone(),
@@ -373,7 +374,7 @@ impl LibraryRow {
         };
         Self {
             name: shown(&library.name),
-            short_id: short(&library.id),
+            short_id: short_id(&library.id),
             id: library.id,
             owner: library.owner,
             access: if library.owner { "owner" } else { library.access.as_str() },

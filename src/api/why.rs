@@ -20,6 +20,7 @@ use crate::peer::report::{SourceReport, SourceState, WaitingReport, WhyReport};
 use crate::record::ContentHash;
 use crate::store::{Holding, ItemOutcome, StoredRecord};
 use crate::text::amounts::bytes;
+use crate::text::short_id;
 use crate::transfer::search::SearchReport;
 
 /// Where a content stands.
@@ -357,7 +358,7 @@ fn name(source: &SourceReport) -> String {
 }
 
 pub(super) fn called(name: &str, endpoint_id: &str) -> String {
-    let short: String = endpoint_id.chars().take(10).collect();
+    let short = short_id(endpoint_id);
     if name.is_empty() { short } else { format!("{name} ({short})") }
 }
 

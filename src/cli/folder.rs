@@ -15,6 +15,7 @@ use super::error::{CliError, Exit};
 use super::output::message;
 use super::resolve::short;
 use super::text;
+use crate::text::short_id;
 use crate::folder::report::{FolderReport, FolderRoom};
 
 mod show;
@@ -171,7 +172,7 @@ async fn add(context: &Context, agent: &ApiClient, args: AddArgs) -> Result<(), 
         return Ok(());
     }
     let (name, path) = (text::escape(&added.name), text::escape(&added.path));
-    let id = short(&added.folder);
+    let id = short_id(&added.folder);
     context.out.line(&format!("{path} is the folder '{name}' now ({id})"))?;
     if let Some(room) = &added.room {
         message(&room_needed(room));

@@ -24,6 +24,7 @@ use super::output::message;
 use super::resolve::{self, NameKind};
 use super::text;
 use crate::library::filter::FilterSpec;
+use crate::text::short_id;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct LibraryCommandArgs {
@@ -202,7 +203,7 @@ async fn create(context: &Context, agent: &ApiClient, args: CreateArgs) -> Resul
         return Ok(context.out.value(&made)?);
     }
     context.out.line(&format!("created {} with {}", made.id, made.counts.told()))?;
-    message(&format!("next: can-sync library invite {}", resolve::short(&made.id)));
+    message(&format!("next: can-sync library invite {}", short_id(&made.id)));
     Ok(())
 }
 

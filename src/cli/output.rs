@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::error::CliError;
 use super::resolve;
 use super::text::{self, escape, is_hazard};
+use crate::text::short_id;
 use crate::stderr;
 
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +54,7 @@ impl Output {
 
     /// An id or hash for a table: its beginning on a terminal, all of it for programs.
     pub(super) fn id(self, id: &str) -> String {
-        if self.terminal { resolve::short(id) } else { escape(id).into_owned() }
+        if self.terminal { short_id(id) } else { escape(id).into_owned() }
     }
 
     /// A number of bytes for a table: people read sizes, programs count.

@@ -16,6 +16,7 @@ use super::output::message;
 use super::resolve;
 use super::text;
 use crate::discovery::list_peers::Found;
+use crate::text::short_id;
 
 mod ask;
 mod connections;
@@ -242,7 +243,7 @@ struct RatesBody {
 impl PeerBody {
     /// Its name, else the beginning of its id.
     pub(super) fn called(&self) -> String {
-        if self.name.is_empty() { resolve::short(&self.endpoint_id) } else { self.name.clone() }
+        if self.name.is_empty() { short_id(&self.endpoint_id) } else { self.name.clone() }
     }
 
     /// What is missing on either side of a connection, and how fast it moves; `None` when that is nothing.

@@ -11,11 +11,10 @@ use super::error::{CliError, Exit};
 use crate::record::ContentHash;
 use crate::store::embedded::HashPrefix;
 use crate::text::naming::{self, DIGITS_MIN, is_called};
+use crate::text::short_id;
 
 /// The same where a mistake costs something.
 const DIGITS_FOR_GOOD_MIN: usize = 8;
-/// Digits of an id that people are shown.
-const DIGITS_SHOWN: usize = 10;
 /// Candidates that an error lists.
 const LISTED_MAX: usize = 8;
 /// Pages of assets that are looked through for a name.
@@ -45,11 +44,6 @@ const PEER: NameKind = NameKind {
     many: "machines",
     listed_by: "`can-sync peers list` and `can-sync devices` show those that are known",
 };
-
-/// An id as people see it.
-pub(super) fn short(id: &str) -> String {
-    id.chars().take(DIGITS_SHOWN).collect()
-}
 
 /// The one among `things` that `wanted` means; `names` gives the id and the name of each.
 pub(super) fn pick<T>(
@@ -83,7 +77,7 @@ fn several(kind: NameKind, wanted: &str, meant: &[(&str, &str)]) -> CliError {
     let listed = meant
         .iter()
         .take(LISTED_MAX)
-        .map(|(id, name)| if name.is_empty() { short(id) } else { format!("{} ({name})", short(id)) });
+        .map(|(id, name)| if name.is_empty() { short_id(id) } else { format!("{} ({name})", short_id(id)) });
     let listed: Vec<String> = listed.collect();
     let more = match meant.len().saturating_sub(LISTED_MAX) {
         0 => String::new(),

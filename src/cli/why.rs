@@ -7,6 +7,7 @@ use super::assets;
 use super::error::CliError;
 use super::resolve;
 use super::text;
+use crate::text::short_id;
 
 /// Paths of folders that are shown.
 const PLACES_SHOWN: usize = 20;
@@ -47,7 +48,7 @@ pub(super) async fn run(context: &Context, args: &WhyArgs) -> Result<(), CliErro
     let folders = answer["folders"].as_array().into_iter().flatten();
     for place in folders.clone().take(PLACES_SHOWN) {
         let of = |key: &str| place[key].as_str().unwrap_or_default();
-        let folder = if of("name").is_empty() { resolve::short(of("folder")) } else { of("name").to_owned() };
+        let folder = if of("name").is_empty() { short_id(of("folder")) } else { of("name").to_owned() };
         context.out.line(&text::escape(&format!("in the folder '{folder}' as {}", of("path"))))?;
     }
     if let more @ 1.. = folders.count().saturating_sub(PLACES_SHOWN) {

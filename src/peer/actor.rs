@@ -40,6 +40,7 @@ use crate::clock::now_ms;
 use crate::library::Library;
 use crate::net::bulk::BulkOutgoing;
 use crate::net::close;
+use crate::text::stated;
 use crate::record::{ContentHash, Hlc, LibraryId, RecordId};
 use crate::store::FeedEntry;
 use crate::store::entries::StoredEntry;
@@ -663,8 +664,7 @@ impl PeerState {
                 self.shared_view().misbehaved = Some(reason.to_owned());
                 tracing::warn!(peer = %peer.fmt_short(), reason, "closing the connection: the peer broke the rules");
             }
-            let reason: String = reason.chars().take(200).collect();
-            self.args.connection.close(VarInt::from_u32(code), reason.as_bytes());
+            self.args.connection.close(VarInt::from_u32(code), stated(reason).as_bytes());
         }
     }
 }

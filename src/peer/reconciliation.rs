@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use crate::reconcile::engine::{EngineLimits, Initiator, MESSAGE_BYTES_MAX, ReconError, Responder};
 use crate::reconcile::tree::Snapshot;
 use crate::record::{ContentHash, RecordId};
+use crate::text::stated;
 use crate::wire::proto::{ReconClose, ReconMsg, ReconOpen, frame};
 use crate::wire::{self, WireError};
 
@@ -108,7 +109,7 @@ async fn read_message(receive: &mut RecvStream) -> Result<Option<Bytes>, StreamE
     match within(wire::read_frame_of(receive, FRAME_BYTES_MAX)).await? {
         frame::Kind::ReconMsg(message) => Ok(Some(message.message)),
         frame::Kind::ReconClose(close) if close.reason.is_empty() => Ok(None),
-        frame::Kind::ReconClose(close) => Err(StreamError::Refused(close.reason.chars().take(200).collect())),
+        frame::Kind::ReconClose(close) => Err(StreamError::Refused(stated(&close.reason))),
         frame::Kind::Hello(_)
         | frame::Kind::Auth(_)
         | frame::Kind::Welcome(_)

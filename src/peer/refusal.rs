@@ -6,11 +6,7 @@ use iroh::endpoint::ConnectionError;
 use super::admission::Refusal;
 use super::report::ConnectionState;
 use crate::net::close::{self, is_close};
-
-/// Characters of a peer's own words that are kept.
-const REASON_CHARS_MAX: usize = 200;
-/// Characters of an endpoint id that a command takes for it.
-const ID_CHARS_SHOWN: usize = 10;
+use crate::text::{short_id, stated};
 
 /// Which of the two sides does not let the other in, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +48,7 @@ impl PeerRefusal {
         }
         let ConnectionError::ApplicationClosed(closed) = reason else { return None };
         let why = String::from_utf8_lossy(&closed.reason);
-        let why: String = why.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect();
+        let why = stated(&why);
         if is_close(reason, close::OWN_TICKET) {
             return Some(Self::TicketHere(without_advice(why)));
         }
@@ -75,8 +71,7 @@ impl PeerRefusal {
     /// What that is, and what to do about it, for the user of the machine `own` about `peer`.
     #[must_use]
     pub fn sentence(&self, peer: &EndpointId, own: &EndpointId) -> String {
-        let short = |id: &EndpointId| id.to_string().chars().take(ID_CHARS_SHOWN).collect::<String>();
-        let (peer, own) = (short(peer), short(own));
+        let (peer, own) = (short_id(&peer.to_string()), short_id(&own.to_string()));
         match self {
             Self::ApprovalWanted => {
                 format!(

@@ -4,6 +4,7 @@ use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::clock::rfc3339;
+use crate::text::short_id;
 use crate::transfer::search::SearchReport;
 
 /// How far a peer is from a working session.
@@ -55,6 +56,12 @@ impl ConnectionState {
             | Self::InSync
             | Self::BackingOff => false,
         }
+    }
+
+    /// Whether there is a session.
+    #[must_use]
+    pub fn is_connected(self) -> bool {
+        matches!(self, Self::Reconciling | Self::Syncing | Self::InSync)
     }
 }
 
@@ -133,8 +140,7 @@ impl PeerReport {
     /// What it is called, and what went wrong last.
     #[must_use]
     pub fn told(&self) -> String {
-        let id: String = self.endpoint_id.chars().take(10).collect();
-        let called = if self.name.is_empty() { &id } else { &self.name };
+        let called = if self.name.is_empty() { short_id(&self.endpoint_id) } else { self.name.clone() };
         match &self.last_error {
             Some(error) => format!("{called}: {error}"),
             None => called.clone(),
@@ -211,15 +217,7 @@ impl PeersReport {
 
     #[must_use]
     pub fn connected(&self) -> usize {
-        self.peers
-            .iter()
-            .filter(|p| {
-                matches!(
-                    p.state,
-                    ConnectionState::Reconciling | ConnectionState::Syncing | ConnectionState::InSync
-                )
-            })
-            .count()
+        self.peers.iter().filter(|peer| peer.state.is_connected()).count()
     }
 }
 

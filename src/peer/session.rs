@@ -51,6 +51,7 @@ use crate::record::{AssetRecord, ContentHash};
 use crate::wire::decode::RECORDS_PER_FRAME_MAX;
 use crate::wire::proto::{self, ContentRequest, Records, Want, frame};
 
+use crate::text::stated;
 /// Offers that may wait for their confirmation; with it, what the receiver must remember is bounded too.
 const OFFERS_OPEN_MAX: usize = 4096;
 /// Offers that we take before the peer is held to have broken the rule above; twice, since sides count apart.
@@ -261,7 +262,7 @@ impl Session {
     }
 
     fn on_error(&mut self, error: &proto::Error) {
-        let message: String = error.message.chars().take(200).collect();
+        let message = stated(&error.message);
         if error.entry {
             // Names of entries are no contents.
             if !error.hash.as_ref().is_some_and(|hash| self.on_entry_refused(hash, &message)) {

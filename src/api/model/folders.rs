@@ -2,6 +2,7 @@
 
 use super::text::{bytes, count, duration, grouped, short, shown};
 use crate::folder::report::{FolderReport, FolderState};
+use crate::text::short_id;
 
 /// Paths that a row names; the API has more.
 const PATHS_SHOWN: usize = 5;
@@ -42,7 +43,7 @@ impl FolderRow {
             None => format!("{}{}{left}", folder.state.name(), mode(&folder)),
         };
         Self {
-            short_id: short(&folder.folder),
+            short_id: short_id(&folder.folder),
             name: shown(&folder.name),
             path: shown(&folder.path),
             state,

@@ -11,6 +11,7 @@ use crate::cli::error::{CliError, Exit};
 use crate::cli::output::message;
 use crate::cli::resolve;
 use crate::cli::text;
+use crate::text::short_id;
 use crate::folder::report::{FolderConflict, FolderReport, FolderState};
 
 #[derive(Deserialize)]
@@ -79,7 +80,7 @@ pub(super) async fn status(context: &Context, agent: &ApiClient, which: &Which) 
 }
 
 fn line(folder: &FolderReport) -> String {
-    let id = resolve::short(&folder.folder);
+    let id = short_id(&folder.folder);
     let (name, path) = (text::escape(&folder.name), text::escape(&folder.path));
     let files = text::counted(folder.entries, "file");
     let id = if id.is_empty() { "not bound".to_owned() } else { id };

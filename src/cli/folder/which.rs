@@ -14,6 +14,7 @@ use crate::cli::resolve;
 use crate::cli::text;
 use crate::entry::composed;
 use crate::folder::report::{FolderReport, FolderVersion, KnownFolder, KnownProblem};
+use crate::text::short_id;
 use crate::text::naming::meant;
 
 /// Folders that an error lists.
@@ -170,7 +171,7 @@ pub(in crate::cli) async fn known(agent: &ApiClient, wanted: &str) -> Result<Str
         [] => Err(CliError::new(Exit::NotFound, format!("no folder '{wanted}' is known"))
             .hint("`can-sync folder list` shows those that are")),
         several => {
-            let ids: Vec<String> = several.iter().map(|one| resolve::short(&one.folder)).collect();
+            let ids: Vec<String> = several.iter().map(|one| short_id(&one.folder)).collect();
             Err(CliError::new(Exit::Usage, format!("several folders are called '{wanted}'"))
                 .hint(format!("name one by its id: {}", ids.join(", "))))
         }
@@ -234,9 +235,8 @@ fn only(mut folders: Vec<FolderReport>) -> Result<FolderReport, CliError> {
 
 /// Names, with what tells them apart.
 fn listed<'a>(folders: impl IntoIterator<Item = &'a FolderReport>) -> String {
-    let one = |folder: &FolderReport| {
-        format!("{} ({}, {})", folder.name, resolve::short(&folder.folder), folder.path)
-    };
+    let one =
+        |folder: &FolderReport| format!("{} ({}, {})", folder.name, short_id(&folder.folder), folder.path);
     let shown: Vec<String> = folders.into_iter().take(LISTED_MAX).map(one).collect();
     shown.join("; ")
 }
@@ -347,7 +347,7 @@ pub(super) async fn ask_which(agent: &ApiClient, name: &str, path: &str) -> Resu
     message(&format!("The network knows {} folders called '{}':", known.len(), text::escape(name)));
     for (number, one) in known.iter().enumerate() {
         let here = if one.bound { ", on this machine already" } else { "" };
-        let (id, by) = (resolve::short(&one.folder), text::escape(&one.by));
+        let (id, by) = (short_id(&one.folder), text::escape(&one.by));
         message(&format!("  {}  {id}, made by {by}{here}", number + 1));
     }
     let question = format!("Which one? [1-{}, n for a new one, Enter for none]", known.len());

@@ -14,6 +14,7 @@ use crate::peer::admission::Refusal;
 use crate::peer::lane::Lane;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::refusal::PeerRefusal;
+use crate::text::stated;
 use crate::wire::proto::{Doubled, Revocations, frame};
 use ractor::ActorRef;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -54,7 +55,7 @@ impl PeerState {
 
     /// Takes note that a peer does not let us into what we joined through it, to be shown.
     pub(super) fn note_refused(&self, why: &str) {
-        let why: String = why.chars().filter(|c| !c.is_control()).take(200).collect();
+        let why = stated(why);
         let peer = self.args.connection.remote_id();
         tracing::warn!(peer = %peer.fmt_short(), why, "the peer does not let us in");
         for library in self.args.replica.libraries.shared() {

@@ -22,6 +22,7 @@ use crate::peer::roster::{KnownPeer, LinkState};
 use crate::peer::session::SessionStatus;
 use crate::peer::supervisor::{PeerLink, PeersState};
 use crate::text::amounts::{ago, counted};
+use crate::text::short_id;
 use crate::transfer::meter::Meter;
 
 pub(super) fn report(state: &PeersState) -> PeersReport {
@@ -56,7 +57,7 @@ fn why_alone(peers: &[PeerReport], knocked: Option<(EndpointId, u64)>) -> String
         return format!(
             "a machine that does not know our passphrase ({}) tried to connect {}: compare what `can-sync passphrase` prints \
              on both machines",
-            id.to_string().chars().take(10).collect::<String>(),
+            short_id(&id.to_string()),
             ago(now_ms(), at_ms)
         );
     }

@@ -18,6 +18,7 @@ use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::report::{SourceReport, SourceState, TransferDirection, TransferReport, WhyReport};
 use crate::record::{AssetRecord, ContentHash, LibraryId};
 use crate::store::{FeedEntry, Holding};
+use crate::text::stated;
 use crate::transfer::commit::{self, CommitOutcome};
 use crate::transfer::fetching::FetchDecision;
 use crate::transfer::receive::Results;
@@ -26,8 +27,6 @@ use crate::transfer::take::Taker;
 
 /// Hashes that the store is asked about at once.
 const ASKED_AT_ONCE: usize = 1000;
-/// Length of the reason that a peer is told when its connection is closed.
-const REASON_CHARS_MAX: usize = 200;
 
 impl PeersState {
     pub(super) fn on_wanted(
@@ -111,8 +110,7 @@ impl PeersState {
             if repeatedly {
                 link.shared_view().misbehaved = Some("it sent wrong bytes several times".into());
             }
-            let told: String = reason.chars().take(REASON_CHARS_MAX).collect();
-            link.connection.close(VarInt::from_u32(close::VIOLATION), told.as_bytes());
+            link.connection.close(VarInt::from_u32(close::VIOLATION), stated(reason).as_bytes());
         }
     }
 
