@@ -256,13 +256,14 @@ fn check(id: EndpointId, claims: WireAnnouncement) -> Result<Announcement, Annou
         boot_id: claims.boot_id,
         counter: claims.counter,
         // Nobody can be reached at these, and dialling them may hit ourselves or a whole network.
-        addrs: addrs.into_iter().filter(is_reachable).collect(),
+        addrs: addrs.into_iter().filter(is_dialable).collect(),
         relay_url,
         version: claims.version,
     })
 }
 
-fn is_reachable(addr: &SocketAddr) -> bool {
+/// Whether a connection to this address can be meant.
+pub(super) fn is_dialable(addr: &SocketAddr) -> bool {
     addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast()
 }
 

@@ -21,6 +21,7 @@ use iroh::{EndpointAddr, EndpointId, RelayUrl, SecretKey, TransportAddr};
 use pkarr::{Keypair, PublicKey, SignedPacket};
 use zeroize::Zeroizing;
 
+use super::announcement::is_dialable;
 use super::network::{KeyLookup, NetworkError, Transports, now_us};
 use super::slot::packet::{PacketError, contents, sign};
 use super::slot::seal::{NONCE, OVERHEAD, open, seal};
@@ -140,7 +141,8 @@ fn encode(addr: &EndpointAddr, agents: &[(EndpointId, Duration)]) -> Vec<u8> {
     let relay = relay.unwrap_or_default();
     plain.push(u8::try_from(relay.len()).unwrap_or(0));
     plain.extend_from_slice(relay.as_bytes());
-    let direct: Vec<&SocketAddr> = addr.ip_addrs().filter(|addr| dialable(addr)).take(DIRECT_MAX).collect();
+    let direct: Vec<&SocketAddr> =
+        addr.ip_addrs().filter(|addr| is_dialable(addr)).take(DIRECT_MAX).collect();
     plain.push(u8::try_from(direct.len()).unwrap_or(0));
     for addr in direct {
         match addr.ip() {
@@ -194,7 +196,7 @@ fn decode(plain: &[u8], id: EndpointId) -> Option<(EndpointAddr, Vec<(EndpointId
         };
         let port = u16::from_le_bytes(take(2)?.try_into().ok()?);
         let direct = SocketAddr::new(ip, port);
-        addr.addrs.extend(dialable(&direct).then_some(TransportAddr::Ip(direct)));
+        addr.addrs.extend(is_dialable(&direct).then_some(TransportAddr::Ip(direct)));
     }
     let count = usize::from(take(1)?[0]);
     let mut agents = Vec::new();
@@ -205,11 +207,6 @@ fn decode(plain: &[u8], id: EndpointId) -> Option<(EndpointAddr, Vec<(EndpointId
         agents.extend(agent.filter(|agent| *agent != id && age <= AGENT_AGE_MAX).map(|agent| (agent, age)));
     }
     Some((addr, agents))
-}
-
-/// Whether a connection to this address can be meant.
-fn dialable(addr: &SocketAddr) -> bool {
-    addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast()
 }
 
 fn usable(url: &RelayUrl) -> bool {
@@ -274,7 +271,7 @@ mod tests {
         fn reading_never_panics_and_stays_within_bounds(bytes in prop::collection::vec(any::<u8>(), 0..1200)) {
             if let Some((addr, agents)) = decode(&bytes, key(1).public()) {
                 prop_assert!(addr.addrs.len() <= DIRECT_MAX + 1 && agents.len() <= 255);
-                prop_assert!(addr.ip_addrs().all(dialable));
+                prop_assert!(addr.ip_addrs().all(is_dialable));
             }
         }
 

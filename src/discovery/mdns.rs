@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::announcement::ADDRS_MAX;
+use super::announcement::{ADDRS_MAX, is_dialable};
 use super::candidates::Candidates;
 use super::channel::{Channel, Channels};
 use crate::clock::now_ms;
@@ -340,9 +340,7 @@ impl Told {
     /// Where a peer is, if that is news.
     fn news(&mut self, me: EndpointId, (id, addrs): &MdnsAnswer, now: Instant) -> Option<EndpointAddr> {
         let id = Some(*id).filter(|id| *id != me)?;
-        let usable =
-            |addr: &&SocketAddr| addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast();
-        let addrs: BTreeSet<SocketAddr> = addrs.iter().filter(usable).copied().collect();
+        let addrs: BTreeSet<SocketAddr> = addrs.iter().copied().filter(is_dialable).collect();
         // No addresses: it has left. Whether that is so is for others to find out.
         if addrs.is_empty() {
             return None;
