@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::place::sync_dir;
-use crate::disk::{NotAFile, SHORT_PATIENCE, is_own_fault, open_plain, patiently};
+use super::place::{make_dir, remove_file};
+use crate::disk::{NotAFile, SHORT_PATIENCE, is_own_fault, open_plain, patiently, sync_dir};
 use crate::record::ContentHash;
 
 /// Bytes that are read at once.
@@ -66,7 +66,7 @@ impl ContentCopier {
         };
         let part = self.tmp.join(hash.to_string());
         let at_part = |error| (part.clone(), error);
-        remove(&part).map_err(at_part)?;
+        remove_file(&part).map_err(at_part)?;
         let found = match self.method {
             CopyMethod::HardLink => {
                 fs::hard_link(from, &part).map_err(at_part)?;
@@ -103,7 +103,7 @@ impl ContentCopier {
             Err(error) => Some(format!("its file cannot be read: {error}")),
         };
         if let Some(wrong) = wrong {
-            remove(&part).map_err(at_part)?;
+            remove_file(&part).map_err(at_part)?;
             return Ok(CopyOutcome::Wrong(wrong));
         }
         self.place(&part, to).map_err(|error| (to.to_owned(), error))?;
@@ -122,7 +122,7 @@ impl ContentCopier {
     ) -> Result<(), (PathBuf, io::Error)> {
         let part = self.tmp.join(hash.to_string());
         let at_part = |error| (part.clone(), error);
-        remove(&part).map_err(at_part)?;
+        remove_file(&part).map_err(at_part)?;
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o600).open(&part).map_err(at_part)?;
         file.write_all(bytes).and_then(|()| file.sync_all()).map_err(at_part)?;
@@ -154,7 +154,7 @@ impl ContentCopier {
     fn place(&mut self, part: &Path, to: &Path) -> io::Result<()> {
         let parent = to.parent().ok_or(io::ErrorKind::InvalidInput)?;
         if !parent.is_dir() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+            make_dir(parent)?;
             self.dirs.extend(parent.ancestors().skip(1).take(2).map(Path::to_owned));
         }
         self.dirs.insert(parent.to_owned());
@@ -221,13 +221,6 @@ fn is_cloned(from: &io::Take<File>, to: &File) -> bool {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn is_cloned(_: &io::Take<File>, _: &File) -> bool {
     false
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 /// Whether files in one directory can share bytes with those of another one.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::BackupError;
-use super::place::{private, sync_dir};
-use crate::disk::open_plain;
+use super::place::private;
+use crate::disk::{open_plain, sync_dir};
 use crate::record::ContentHash;
 
 pub(super) const MANIFEST: &str = "manifest.json";

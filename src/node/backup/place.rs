@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::manifest::{MANIFEST, Manifest};
 use super::{BACKUP_MARK, BackupError};
-use crate::disk::open_plain;
+use crate::disk::{open_plain, sync_dir};
 use crate::record::ContentHash;
 
 const MARK_TEXT: &str = "A backup made by can-sync: `can-sync restore` makes a data directory of it. It holds the keys of the node.\n\
@@ -257,19 +257,19 @@ pub(super) fn make_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Removes a directory with all that is in it; it may be gone already.
-pub(super) fn remove_dir(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
+/// Removes a file; it may be gone already.
+pub(super) fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
-/// Makes the names in a directory durable, where the file system can.
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
-    match File::open(path)?.sync_all() {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        done => done,
+/// Removes a directory with all that is in it; it may be gone already.
+pub(super) fn remove_dir(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

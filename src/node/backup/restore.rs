@@ -13,14 +13,13 @@ use serde::Serialize;
 
 use super::contents::{ContentCopier, CopyMethod, CopyOutcome, can_clone};
 use super::manifest::{ListedContent, Manifest, hash_file, read_list};
-use super::place::{BackupDir, check_apart, copy_file, is_empty, make_dir, remove_dir, sync_dir};
+use super::place::{BackupDir, check_apart, copy_file, is_empty, make_dir, remove_dir, remove_file};
 use super::{
     BackupError, BackupFinding, CONTENTS_LIST, DATABASES, IDENTITY, RESTORING, SECRETS, SMALL_CONTENTS,
     STORE_DB,
 };
 use crate::clock::Clock;
-use crate::disk::free_bytes;
-use crate::disk::open_plain;
+use crate::disk::{free_bytes, open_plain, sync_dir};
 use crate::identity;
 use crate::node::DataDir;
 use crate::record::ContentHash;
@@ -335,10 +334,7 @@ fn is_only_ours(target: &Path) -> io::Result<bool> {
 /// Removes what an attempt that did not end left: what it was making, and what it had moved up.
 fn clear(target: &Path) -> io::Result<()> {
     for name in SECRETS.into_iter().chain(DATABASES.map(|(name, _)| name)) {
-        match fs::remove_file(target.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
+        remove_file(&target.join(name))?;
     }
     remove_dir(&DataDir::new(target).store())?;
     remove_dir(&target.join(RESTORING))?;
