@@ -24,7 +24,9 @@ mod holding;
 mod judging;
 mod messages;
 mod offering;
+mod offers;
 mod receiving;
+mod replies;
 #[cfg(test)]
 mod simulation;
 mod status;
@@ -44,14 +46,15 @@ use self::entries::Entries;
 pub use self::judging::{OfferVerdict, judge_for, judge_holding};
 pub use self::messages::{EntryNews, SessionEffect, SessionInput};
 use self::offering::Offering;
-use self::receiving::{Asking, Echoes, Taking};
+use self::offers::Echoes;
+use self::receiving::{Asking, Taking};
 pub use self::status::SessionStatus;
 use crate::reconcile::Summary;
 use crate::record::{AssetRecord, ContentHash};
+use crate::text::stated;
 use crate::wire::decode::RECORDS_PER_FRAME_MAX;
 use crate::wire::proto::{self, ContentRequest, Records, Want, frame};
 
-use crate::text::stated;
 /// Offers that may wait for their confirmation; with it, what the receiver must remember is bounded too.
 const OFFERS_OPEN_MAX: usize = 4096;
 /// Offers that we take before the peer is held to have broken the rule above; twice, since sides count apart.
@@ -115,7 +118,7 @@ pub struct Session {
     offering: Offering,
     asking: Asking,
     taking: Taking,
-    echoes: Echoes,
+    echoes: Echoes<ContentHash>,
     comparing: Comparing,
     deferred: Deferred,
     entries: Entries,
@@ -171,22 +174,16 @@ impl Session {
                 let (ours, theirs) = self.compared(ours, theirs, &mut out);
                 self.on_answer(nonce, theirs, ours, certain, now, &mut out);
             }
-            SessionInput::StoreChanged(entries) => {
-                self.on_store_changed(&entries, &InlineContents::new(), &mut out);
-            }
-            SessionInput::Created { entries, contents } => {
+            SessionInput::StoreChanged { entries, contents } => {
                 self.on_store_changed(&entries, &contents, &mut out);
             }
             SessionInput::Entries(news) => self.on_entry_news(news, now, &mut out),
             SessionInput::NotStored(records) => out.push(SessionEffect::Announce(records)),
             SessionInput::Judged(verdicts) => self.on_judged(verdicts, now, &mut out),
-            SessionInput::Loaded { records } => {
-                self.offering.loading = false;
-                self.on_loaded(records, &mut out);
-            }
+            SessionInput::Loaded { records } => self.on_loaded(records, &mut out),
             SessionInput::Resolved { found, gone } => {
                 self.offering.resolving = self.offering.resolving.saturating_sub(found.len() + gone.len());
-                self.offering.answers.extend(found);
+                self.offering.queue.answers.extend(found);
                 if !gone.is_empty() {
                     self.offer(&[], &gone, &Enclosed::default(), &mut out);
                 }
@@ -210,14 +207,7 @@ impl Session {
                 if self.settings.gives {
                     self.enqueue(have);
                 }
-                if !self.settings.takes {
-                    // What a reader has and we have not is its own.
-                } else if self.asking.waiting.len() + need.len() > QUEUE_MAX {
-                    self.comparing.missed = true;
-                } else {
-                    let deferred = &self.deferred;
-                    self.asking.waiting.extend(need.into_iter().filter(|rid| !deferred.waits_here(rid)));
-                }
+                self.ask_for(need);
             }
             SessionInput::ReconEnded { opened_here, result } => self.on_recon_ended(opened_here, result, now),
             SessionInput::ChangesLost => self.comparing.missed = true,
@@ -281,13 +271,9 @@ impl Session {
     }
 
     fn pump(&mut self, now: Instant, out: &mut Vec<SessionEffect>) {
-        let room = self.room_to_load();
-        if !self.offering.loading && room > 0 {
-            let hashes = self.offering.next_batch(room);
-            if !hashes.is_empty() {
-                self.offering.loading = true;
-                out.push(SessionEffect::Load(hashes));
-            }
+        let hashes = self.offering.queue.load(self.room_to_load());
+        if !hashes.is_empty() {
+            out.push(SessionEffect::Load(hashes));
         }
         self.pump_entries(out);
         let rids = self.asking.next_batch();

@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{RECORDS_PER_FRAME_MAX, Session, SessionEffect};
+use super::{Session, SessionEffect};
 use crate::record::{AssetRecord, ContentHash, Hlc, RecordId};
-use crate::wire::proto::{Deferral, Later, frame};
+use crate::wire::proto::{Deferral, Later};
 
 /// Versions of the mirror that wait at the same time, on either side. Forgetting one costs an offer per comparison; it is
 /// counted all the same.
@@ -225,10 +225,7 @@ impl Session {
                 self.deferred.count_beyond(true, held);
             }
         }
-        for some in deferrals.chunks(RECORDS_PER_FRAME_MAX) {
-            let library = self.settings.tag.clone();
-            out.push(SessionEffect::Send(frame::Kind::Later(Later { library, deferrals: some.to_vec() })));
-        }
+        self.postpone(&deferrals, out);
     }
 
     /// The peer does not take versions of ours yet.
@@ -247,7 +244,7 @@ impl Session {
             }
             let room = self.deferred.there.by_hash.len() < self.deferred_max();
             if room || self.deferred.there.by_hash.contains_key(&hash) {
-                let due = due(now, (*wait_ms).max(WAIT_MIN_MS));
+                let due = believed(now, *wait_ms);
                 self.deferred.there.insert(hash, Postponed { rid, due, held: *held });
                 self.deferred.changes += 1;
             } else {
@@ -323,6 +320,12 @@ impl Session {
     }
 }
 
-fn due(now: Instant, wait_ms: u64) -> Instant {
+/// When what waits for so many milliseconds is due.
+pub(super) fn due(now: Instant, wait_ms: u64) -> Instant {
     now + Duration::from_millis(wait_ms).min(WAIT_MAX)
+}
+
+/// The same of a wait that the peer names.
+pub(super) fn believed(now: Instant, wait_ms: u64) -> Instant {
+    due(now, wait_ms.max(WAIT_MIN_MS))
 }

@@ -6,41 +6,36 @@
 //! the same frames; everything else is kept apart, since a name that both kinds have names two things.
 
 mod later;
-mod open;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use self::open::{EntryEchoes, OpenEntries};
+use super::offers::{Echoes, OfferQueue, OpenOffers};
+use super::replies::OfferKind;
 use super::{
-    ASKED_MAX, EntryNews, OFFERS_TAKEN_MAX, QUEUE_MAX, READS_ONLY, RECORD_BYTES_PER_FRAME,
-    RECORDS_PER_FRAME_MAX, Session, SessionEffect, WaitingCounts, violation,
+    ASKED_MAX, EntryNews, OFFERS_TAKEN_MAX, READS_ONLY, RECORD_BYTES_PER_FRAME, RECORDS_PER_FRAME_MAX,
+    Session, SessionEffect, WaitingCounts, violation,
 };
 use crate::entry::{EntryHash, FolderRecord};
 use crate::record::RecordId;
 use crate::store::entries::StoredEntry;
-use crate::wire::proto::{self, Have, Offer, WireEntry, frame};
+use crate::wire::proto::{Offer, WireEntry, frame};
 
 /// What is under way about records of folders, either way.
 #[derive(Debug, Default)]
 pub(super) struct Entries {
-    /// What the peer asked for by id, to be offered first.
-    answers: VecDeque<(RecordId, EntryHash)>,
-    /// Those of them that are being loaded.
-    answering: Vec<RecordId>,
-    queue: VecDeque<EntryHash>,
-    loading: bool,
+    queue: OfferQueue<EntryHash>,
     /// Offered and not confirmed.
-    given: OpenEntries,
+    given: OpenOffers<EntryHash>,
     /// Offers that the peer refused, until the next reconciliation.
     pub(super) refused: HashSet<EntryHash>,
     /// Offers that the peer does not take yet, and when it does.
     later_there: HashMap<EntryHash, (RecordId, Instant)>,
     /// Offers of the peer that wait to hear what becomes of them.
-    taken: OpenEntries,
+    taken: OpenOffers<EntryHash>,
     /// What could not be stored, until the next reconciliation.
     pub(super) failed: HashSet<EntryHash>,
     /// Versions of the peer that are not taken yet, and when they are.
@@ -48,7 +43,7 @@ pub(super) struct Entries {
     /// Those that there was no room for in either, since the last comparison: here and there.
     beyond: (u64, u64),
     pub(super) waiting_changes: u64,
-    echoes: EntryEchoes,
+    echoes: Echoes<EntryHash>,
 }
 
 impl Entries {
@@ -75,16 +70,16 @@ impl Entries {
     }
 
     pub(super) fn is_giving(&self) -> bool {
-        self.loading || !self.answers.is_empty() || !self.queue.is_empty() || self.given.count > 0
+        self.queue.is_busy() || self.given.count > 0
     }
 
     pub(super) fn unconfirmed(&self) -> u64 {
-        (self.answers.len() + self.queue.len() + self.given.paths() + self.refused.len()) as u64
+        (self.queue.len() + self.given.names() + self.refused.len()) as u64
     }
 
     /// How many of the peer's are not settled here, or could not be stored.
     pub(super) fn unsettled(&self) -> u64 {
-        (self.taken.paths() + self.failed.len()) as u64
+        (self.taken.names() + self.failed.len()) as u64
     }
 
     /// How many offers wait for the peer, and their bytes.
@@ -115,20 +110,6 @@ impl Entries {
     pub(super) fn waits_here(&self, rid: &RecordId) -> bool {
         self.later_here.contains_key(rid)
     }
-
-    /// What is to be loaded next, at most `room`: what the peer asked for goes first.
-    fn next_batch(&mut self, room: usize) -> Vec<EntryHash> {
-        if self.answers.is_empty() {
-            return self.queue.drain(..self.queue.len().min(room)).collect();
-        }
-        let (rids, hashes) = self.answers.drain(..self.answers.len().min(room)).unzip();
-        self.answering = rids;
-        hashes
-    }
-
-    pub(super) fn answers_waiting(&self) -> usize {
-        self.answers.len()
-    }
 }
 
 /// About what one takes on the wire and in memory.
@@ -147,7 +128,7 @@ impl Session {
             EntryNews::Loaded(records) => self.on_entries_loaded(&records, out),
             EntryNews::Resolved(found) => {
                 self.offering.resolving = self.offering.resolving.saturating_sub(found.len());
-                self.entries.answers.extend(found);
+                self.entries.queue.answers.extend(found);
             }
             EntryNews::Taken { settled, failed, later } => {
                 self.on_entries_taken(settled, failed, out);
@@ -166,13 +147,13 @@ impl Session {
         for StoredEntry { record, .. } in changed.iter() {
             let (hash, rid) = (record.hash(), self.entry_id(record));
             let waits = self.entries.later_there.get(&hash).is_some_and(|(waiting, _)| *waiting == rid);
-            if !self.entries.echoes.take(&hash, &rid) && !waits {
+            if !self.entries.echoes.take(&hash, || rid) && !waits {
                 fresh.push(record);
             }
         }
         let bytes: usize = fresh.iter().map(|record| offered_bytes(record)).sum();
         let room = self.has_room(fresh.len(), bytes);
-        if self.entries.queue.is_empty() && !self.entries.loading && room {
+        if self.entries.queue.is_idle() && room {
             let fresh: Vec<FolderRecord> = fresh.into_iter().cloned().collect();
             self.offer_entries(&fresh, &[], out);
         } else {
@@ -181,11 +162,8 @@ impl Session {
     }
 
     fn enqueue_entries(&mut self, hashes: Vec<EntryHash>) {
-        if self.entries.queue.len() + hashes.len() > QUEUE_MAX {
-            self.comparing.missed = true;
-        } else {
-            self.entries.queue.extend(hashes);
-        }
+        let fits = self.entries.queue.extend(hashes);
+        self.comparing.missed |= !fits;
     }
 
     /// A reconciliation found what one side has and the other has not.
@@ -196,36 +174,21 @@ impl Session {
         if self.settings.gives {
             self.enqueue_entries(have);
         }
-        if !self.settings.takes {
-            // What a reader has and we have not is its own.
-        } else if self.asking.waiting.len() + need.len() > QUEUE_MAX {
-            self.comparing.missed = true;
-        } else {
-            let entries = &self.entries;
-            self.asking.waiting.extend(need.into_iter().filter(|rid| !entries.waits_here(rid)));
-        }
+        self.ask_for(need);
     }
 
     /// Has what is to be offered next loaded, where there is room for it.
     pub(super) fn pump_entries(&mut self, out: &mut Vec<SessionEffect>) {
-        let room = self.room_to_load();
-        if !self.entries.loading && room > 0 {
-            let hashes = self.entries.next_batch(room);
-            if !hashes.is_empty() {
-                self.entries.loading = true;
-                out.push(SessionEffect::LoadEntries(hashes));
-            }
+        let hashes = self.entries.queue.load(self.room_to_load());
+        if !hashes.is_empty() {
+            out.push(SessionEffect::LoadEntries(hashes));
         }
     }
 
     /// Offers what was loaded. One that was overtaken since the peer asked for its id is gone.
     fn on_entries_loaded(&mut self, records: &[FolderRecord], out: &mut Vec<SessionEffect>) {
-        self.entries.loading = false;
-        let mut overtaken = std::mem::take(&mut self.entries.answering);
-        if !overtaken.is_empty() {
-            let loaded: HashSet<RecordId> = records.iter().map(|record| self.entry_id(record)).collect();
-            overtaken.retain(|rid| !loaded.contains(rid));
-        }
+        let key = self.settings.record_key.expose();
+        let (overtaken, _) = self.entries.queue.loaded(records.iter().map(|record| record.id(key)));
         self.offer_entries(records, &overtaken, out);
     }
 
@@ -240,7 +203,7 @@ impl Session {
         };
         for record in records {
             let bytes = offered_bytes(record);
-            self.entries.given.add(record.hash(), bytes);
+            self.entries.given.add(record.hash(), record.hlc(), bytes);
             batch_bytes += bytes;
             batch.entries.push(WireEntry::from(record));
             if batch.entries.len() == RECORDS_PER_FRAME_MAX || batch_bytes >= RECORD_BYTES_PER_FRAME {
@@ -285,7 +248,7 @@ impl Session {
         for record in &records {
             let (hash, rid) = (record.hash(), self.entry_id(record));
             self.asking.asked.remove(&rid);
-            self.entries.taken.add(hash, offered_bytes(record));
+            self.entries.taken.add(hash, record.hlc(), offered_bytes(record));
             if self.settings.takes {
                 self.entries.echoes.expect(hash, rid);
             }
@@ -302,13 +265,7 @@ impl Session {
     fn refuse_readers_entries(&mut self, records: &[FolderRecord], out: &mut Vec<SessionEffect>) {
         for hash in records.iter().map(FolderRecord::hash) {
             if self.entries.taken.remove(&hash) {
-                out.push(SessionEffect::Send(frame::Kind::Error(proto::Error {
-                    code: 403,
-                    message: READS_ONLY.into(),
-                    hash: Some(Bytes::copy_from_slice(&hash.0)),
-                    library: self.settings.tag.clone(),
-                    entry: true,
-                })));
+                self.refuse(OfferKind::Entry, hash.0, 403, READS_ONLY, out);
             }
         }
     }
@@ -327,25 +284,15 @@ impl Session {
                 have.push(Bytes::copy_from_slice(&hash.0));
             }
         }
-        for entries in have.chunks(RECORDS_PER_FRAME_MAX) {
-            let (library, entries) = (self.settings.tag.clone(), entries.to_vec());
-            let have = Have { library, entries, ..Have::default() };
-            out.push(SessionEffect::Send(frame::Kind::Have(have)));
-        }
+        self.confirm(OfferKind::Entry, &have, out);
         for (hash, reason) in failed {
-            self.entries.echoes.by_hash.remove(&hash);
+            self.entries.echoes.forget(&hash);
             if self.entries.failed.len() < OFFERS_TAKEN_MAX {
                 self.entries.failed.insert(hash);
             }
             self.last_error = Some(format!("an entry of a folder: {reason}"));
             if self.entries.taken.remove(&hash) {
-                out.push(SessionEffect::Send(frame::Kind::Error(proto::Error {
-                    code: 422,
-                    message: reason,
-                    hash: Some(Bytes::copy_from_slice(&hash.0)),
-                    library: self.settings.tag.clone(),
-                    entry: true,
-                })));
+                self.refuse(OfferKind::Entry, hash.0, 422, &reason, out);
             }
         }
     }
@@ -371,7 +318,8 @@ impl Session {
 
     /// Whether more ids were asked for than may be.
     pub(super) fn asks_too_much(&self) -> bool {
-        let waiting = self.offering.resolving + self.offering.answers.len() + self.entries.answers_waiting();
+        let waiting =
+            self.offering.resolving + self.offering.queue.answers.len() + self.entries.queue.answers.len();
         waiting > 2 * ASKED_MAX
     }
 }

@@ -1,93 +1,39 @@
 //! The offering side of a session: what the other side may lack, in batches, until it has confirmed it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 
 use bytes::Bytes;
 
+use super::offers::{OfferQueue, OpenOffers};
 use super::{
     Enclosed, InlineContents, LOAD_BATCH, LOAD_BATCH_MIN, OFFERED_BYTES_MAX, OFFERS_OPEN_MAX,
-    OFFERS_TAKEN_MAX, QUEUE_MAX, RECORD_BYTES_PER_FRAME, RECORDS_PER_FRAME_MAX, Session, SessionEffect,
-    holding, offered_bytes, violation,
+    OFFERS_TAKEN_MAX, RECORD_BYTES_PER_FRAME, RECORDS_PER_FRAME_MAX, Session, SessionEffect, holding,
+    offered_bytes, violation,
 };
-use crate::record::{AssetRecord, ContentHash, Hlc, RecordId};
+use crate::record::{AssetRecord, ContentHash, RecordId};
 use crate::store::{FeedEntry, StoredRecord};
 use crate::wire::proto::{InlineContent, Offer, Records, frame};
-
-/// What we offered of one asset and the peer has not confirmed.
-#[derive(Debug, Default, Clone, Copy)]
-struct OpenOffers {
-    offers: u32,
-    bytes: usize,
-    /// The earliest date of the versions.
-    hlc: Hlc,
-}
 
 /// What the other side may lack, from being found to being confirmed.
 #[derive(Debug, Default)]
 pub(super) struct Offering {
-    /// What the peer asked for by id, to be offered first.
-    pub(super) answers: VecDeque<(RecordId, ContentHash)>,
-    /// Those of them that are being loaded.
-    answering: Vec<RecordId>,
-    /// Ids that it asked for and that are not in `answers` yet.
+    pub(super) queue: OfferQueue<ContentHash>,
+    /// Ids that the peer asked for and that are not in the queue yet.
     pub(super) resolving: usize,
-    queue: VecDeque<ContentHash>,
-    pub(super) loading: bool,
     /// Offered and not confirmed.
-    open: HashMap<ContentHash, OpenOffers>,
-    /// Sums of them: what the peer counts.
-    pub(super) open_count: usize,
-    pub(super) open_bytes: usize,
+    pub(super) open: OpenOffers<ContentHash>,
     /// Offers that the peer refused, until the next reconciliation.
     pub(super) refused: HashSet<ContentHash>,
 }
 
 impl Offering {
     pub(super) fn is_busy(&self) -> bool {
-        self.loading
-            || self.resolving > 0
-            || !self.answers.is_empty()
-            || !self.queue.is_empty()
-            || !self.open.is_empty()
+        self.queue.is_busy() || self.resolving > 0 || self.open.count > 0
     }
 
     /// How many assets the peer has not confirmed.
     pub(super) fn unconfirmed(&self) -> u64 {
-        (self.answers.len() + self.queue.len() + self.open.len() + self.refused.len()) as u64
-    }
-
-    /// What is to be loaded next, at most `room`: what the peer asked for goes first.
-    pub(super) fn next_batch(&mut self, room: usize) -> Vec<ContentHash> {
-        if self.answers.is_empty() {
-            return self.queue.drain(..self.queue.len().min(room)).collect();
-        }
-        let batch = self.answers.drain(..self.answers.len().min(room));
-        let (rids, hashes) = batch.unzip();
-        self.answering = rids;
-        hashes
-    }
-
-    fn add(&mut self, record: &AssetRecord, bytes: usize) {
-        let open = self.open.entry(record.hash).or_default();
-        open.hlc = if open.offers == 0 { record.hlc } else { open.hlc.min(record.hlc) };
-        open.offers += 1;
-        open.bytes += bytes;
-        self.open_bytes += bytes;
-        self.open_count += 1;
-    }
-
-    /// Forgets one offer of `hash`; whether there was one.
-    fn remove(&mut self, hash: &ContentHash) -> bool {
-        let Some(open) = self.open.get_mut(hash) else { return false };
-        let bytes = open.bytes / open.offers.max(1) as usize;
-        open.bytes -= bytes;
-        open.offers = open.offers.saturating_sub(1);
-        self.open_bytes -= bytes;
-        self.open_count -= 1;
-        if open.offers == 0 {
-            self.open.remove(hash);
-        }
-        true
+        (self.queue.len() + self.open.names() + self.refused.len()) as u64
     }
 }
 
@@ -109,7 +55,7 @@ impl Session {
     /// What was offered and not confirmed, of assets and entries: how many, and bytes.
     pub(super) fn open(&self) -> (usize, usize) {
         let (count, bytes) = self.entries.open();
-        (self.offering.open_count + count, self.offering.open_bytes + bytes)
+        (self.offering.open.count + count, self.offering.open.bytes + bytes)
     }
 
     /// Offers that may be unconfirmed: the libraries of a connection share what there is.
@@ -166,8 +112,7 @@ impl Session {
         let inline = |record: &AssetRecord| contents.get(&record.hash).map_or(0, Bytes::len);
         let bytes: usize = fresh.iter().map(|record| offered_bytes(record) + inline(record)).sum();
         let room = self.has_room(fresh.len(), bytes);
-        let straight = self.offering.queue.is_empty() && !self.offering.loading && room;
-        if straight {
+        if self.offering.queue.is_idle() && room {
             let fresh: Vec<AssetRecord> = fresh.into_iter().cloned().collect();
             let absent = entries.iter().filter(|entry| entry.is_absent());
             let absent = absent.map(|entry| entry.record.hash).collect();
@@ -184,11 +129,9 @@ impl Session {
         let enclosed =
             Enclosed { absent: absent.map(|stored| stored.record.hash).collect(), ..Enclosed::default() };
         let records: Vec<AssetRecord> = loaded.into_iter().map(|stored| stored.record).collect();
-        let mut overtaken = std::mem::take(&mut self.offering.answering);
-        if !overtaken.is_empty() {
-            let key = self.settings.record_key.expose();
-            let loaded: HashSet<RecordId> = records.iter().map(|record| record.id(key)).collect();
-            overtaken.retain(|rid| !loaded.contains(rid));
+        let key = self.settings.record_key.expose();
+        let (overtaken, is_answer) = self.offering.queue.loaded(records.iter().map(|record| record.id(key)));
+        if is_answer {
             // What it asked for it hears of, whether or not it would take it now.
             return self.offer(&records, &overtaken, &enclosed, out);
         }
@@ -197,11 +140,8 @@ impl Session {
     }
 
     pub(super) fn enqueue(&mut self, hashes: Vec<ContentHash>) {
-        if self.offering.queue.len() + hashes.len() > QUEUE_MAX {
-            self.comparing.missed = true;
-        } else {
-            self.offering.queue.extend(hashes);
-        }
+        let fits = self.offering.queue.extend(hashes);
+        self.comparing.missed |= !fits;
     }
 
     pub(super) fn offer(
@@ -231,7 +171,7 @@ impl Session {
             if enclosed.absent.contains(&record.hash) {
                 holding::mark(&mut absent, batch.records.len());
             }
-            self.offering.add(record, bytes);
+            self.offering.open.add(record.hash, record.hlc, bytes);
             self.deferred.offered_there(record.hlc);
             batch_bytes += bytes;
             batch.records.push(record.into());
@@ -247,7 +187,7 @@ impl Session {
 
     /// The peer has what was offered of `hash`.
     pub(super) fn confirm_offer(&mut self, hash: &ContentHash) {
-        if let Some(hlc) = self.offering.open.get(hash).map(|open| open.hlc) {
+        if let Some(hlc) = self.offering.open.earliest(hash) {
             self.deferred.confirmed_there(hash, hlc);
             self.close_offer(hash);
         }
@@ -255,10 +195,10 @@ impl Session {
 
     /// Forgets one offer of `hash`; whether there was one.
     pub(super) fn close_offer(&mut self, hash: &ContentHash) -> bool {
-        if !self.offering.remove(hash) {
+        if !self.offering.open.remove(hash) {
             return false;
         }
-        if self.offering.open.is_empty() {
+        if self.offering.open.count == 0 {
             self.deferred.all_answered();
         }
         true
@@ -266,6 +206,6 @@ impl Session {
 
     /// Whether this version came from the peer, and so is nothing to tell it.
     pub(super) fn is_echo(&mut self, record: &AssetRecord) -> bool {
-        self.echoes.take(record, self.settings.record_key.expose())
+        self.echoes.take(&record.hash, || record.id(self.settings.record_key.expose()))
     }
 }

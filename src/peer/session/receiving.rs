@@ -5,16 +5,14 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::replies::OfferKind;
 use super::{
     ASKED_MAX, INLINE_CONTENT_BYTES_MAX, InlineContents, OFFERED_BYTES_TAKEN_MAX, OFFERS_TAKEN_MAX,
-    OfferVerdict, READS_ONLY, RECORDS_PER_FRAME_MAX, Session, SessionEffect, holding, offered_bytes,
-    violation,
+    OfferVerdict, QUEUE_MAX, READS_ONLY, RECORDS_PER_FRAME_MAX, Session, SessionEffect, holding,
+    offered_bytes, violation,
 };
 use crate::record::{AssetRecord, ContentHash, RecordId};
-use crate::wire::proto::{self, Have, InlineContent, Offer, frame};
-
-/// Versions known to be at the peer that our feed has not reported yet. Forgetting one costs a redundant offer.
-const ECHOES_MAX: usize = 16_384;
+use crate::wire::proto::{InlineContent, Offer};
 
 /// Versions that the peer has and we do not know.
 #[derive(Debug, Default)]
@@ -107,39 +105,6 @@ impl Taking {
     }
 }
 
-/// Versions that came from the peer and that our own feed has yet to report: they are no news to it.
-#[derive(Debug, Default)]
-pub(super) struct Echoes {
-    by_hash: HashMap<ContentHash, RecordId>,
-    order: VecDeque<ContentHash>,
-}
-
-impl Echoes {
-    fn expect(&mut self, hash: ContentHash, rid: RecordId) {
-        if self.by_hash.insert(hash, rid).is_none() {
-            self.order.push_back(hash);
-        }
-        while self.order.len() > ECHOES_MAX {
-            if let Some(oldest) = self.order.pop_front() {
-                self.by_hash.remove(&oldest);
-            }
-        }
-    }
-
-    pub(super) fn forget(&mut self, hash: &ContentHash) {
-        self.by_hash.remove(hash);
-    }
-
-    /// Whether this very version was expected; it is expected no longer.
-    pub(super) fn take(&mut self, record: &AssetRecord, key: &[u8; 32]) -> bool {
-        let is_echo = self.by_hash.get(&record.hash).is_some_and(|rid| *rid == record.id(key));
-        if is_echo {
-            self.by_hash.remove(&record.hash);
-        }
-        is_echo
-    }
-}
-
 impl Session {
     pub(super) fn on_offer(&mut self, offer: Offer, out: &mut Vec<SessionEffect>) {
         if offer.library != self.settings.library {
@@ -222,13 +187,7 @@ impl Session {
         for record in records {
             self.taking.judged(&record.hash);
             for _ in 0..self.taking.remove(&record.hash) {
-                out.push(SessionEffect::Send(frame::Kind::Error(proto::Error {
-                    code: 403,
-                    message: READS_ONLY.into(),
-                    hash: Some(Bytes::copy_from_slice(&record.hash.0)),
-                    library: self.settings.tag.clone(),
-                    entry: false,
-                })));
+                self.refuse(OfferKind::Asset, record.hash.0, 403, READS_ONLY, out);
             }
         }
     }
@@ -303,11 +262,7 @@ impl Session {
                 have.push(Bytes::copy_from_slice(&hash.0));
             }
         }
-        for hashes in have.chunks(RECORDS_PER_FRAME_MAX) {
-            let library = self.settings.tag.clone();
-            let have = Have { hashes: hashes.to_vec(), library, ..Have::default() };
-            out.push(SessionEffect::Send(frame::Kind::Have(have)));
-        }
+        self.confirm(OfferKind::Asset, &have, out);
     }
 
     pub(super) fn on_failed(&mut self, failures: Vec<(ContentHash, String)>, out: &mut Vec<SessionEffect>) {
@@ -319,15 +274,24 @@ impl Session {
             }
             self.last_error = Some(format!("{}: {reason}", hash.short()));
             for _ in 0..offers {
-                out.push(SessionEffect::Send(frame::Kind::Error(proto::Error {
-                    code: 422,
-                    message: reason.clone(),
-                    hash: Some(Bytes::copy_from_slice(&hash.0)),
-                    library: self.settings.tag.clone(),
-                    entry: false,
-                })));
+                self.refuse(OfferKind::Asset, hash.0, 422, &reason, out);
             }
         }
+    }
+
+    /// A reconciliation found that the peer has these and we have not: they are asked for, unless they wait for their date. Of a
+    /// reader, what we have not is its own.
+    pub(super) fn ask_for(&mut self, need: Vec<RecordId>) {
+        if !self.settings.takes {
+            return;
+        }
+        if self.asking.waiting.len() + need.len() > QUEUE_MAX {
+            self.comparing.missed = true;
+            return;
+        }
+        let (deferred, entries) = (&self.deferred, &self.entries);
+        let waits = |rid: &RecordId| deferred.waits_here(rid) || entries.waits_here(rid);
+        self.asking.waiting.extend(need.into_iter().filter(|rid| !waits(rid)));
     }
 
     pub(super) fn expect_echo(&mut self, record: &AssetRecord) {

@@ -1,21 +1,17 @@
 //! Versions of entries that one side does not take before its clock shows their date.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::super::{RECORDS_PER_FRAME_MAX, Session, SessionEffect};
+use super::super::deferring::{believed, due};
+use super::super::{Session, SessionEffect};
 use super::entry_hash;
 use crate::entry::{EntryHash, FolderRecord};
 use crate::record::RecordId;
-use crate::wire::proto::{Deferral, Later, frame};
+use crate::wire::proto::Deferral;
 
 /// Versions that wait for a clock, on either side. Forgetting one costs an offer per comparison; it is counted all the same.
 const WAITING_MAX: usize = 4_096;
-/// Longest wait that is believed, and shortest.
-const WAIT_MAX: Duration = Duration::from_hours(24 * 365);
-const WAIT_MIN_MS: u64 = 5_000;
 
 impl Session {
     /// Answers offers of versions that are not taken for so many milliseconds.
@@ -28,11 +24,11 @@ impl Session {
         let mut deferrals = Vec::new();
         for (record, wait_ms) in later {
             let (hash, rid, wait_ms) = (record.hash(), self.entry_id(record), *wait_ms);
-            self.entries.echoes.by_hash.remove(&hash);
+            self.entries.echoes.forget(&hash);
             let entries = &mut self.entries;
             entries.waiting_changes += 1;
             if entries.later_here.len() < WAITING_MAX || entries.later_here.contains_key(&rid) {
-                entries.later_here.insert(rid, now + Duration::from_millis(wait_ms).min(WAIT_MAX));
+                entries.later_here.insert(rid, due(now, wait_ms));
             } else {
                 entries.beyond.0 += 1;
             }
@@ -41,10 +37,7 @@ impl Session {
                 deferrals.push(Deferral { hash, rid, wait_ms, held: false, entry: true });
             }
         }
-        for some in deferrals.chunks(RECORDS_PER_FRAME_MAX) {
-            let library = self.settings.tag.clone();
-            out.push(SessionEffect::Send(frame::Kind::Later(Later { library, deferrals: some.to_vec() })));
-        }
+        self.postpone(&deferrals, out);
     }
 
     /// The peer does not take a version of ours yet.
@@ -59,8 +52,7 @@ impl Session {
         }
         entries.waiting_changes += 1;
         if entries.later_there.len() < WAITING_MAX || entries.later_there.contains_key(&hash) {
-            let wait = Duration::from_millis(deferral.wait_ms.max(WAIT_MIN_MS)).min(WAIT_MAX);
-            entries.later_there.insert(hash, (rid, now + wait));
+            entries.later_there.insert(hash, (rid, believed(now, deferral.wait_ms)));
         } else {
             entries.beyond.1 += 1;
         }

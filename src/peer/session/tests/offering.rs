@@ -32,20 +32,21 @@ fn two_versions_in_flight_take_two_confirmations() {
 fn a_small_asset_that_was_made_here_takes_its_content_along() {
     let mut t = Test::in_sync();
     let (small, other) = (record(1), record(2));
-    let SessionInput::StoreChanged(entries) = changed([&small, &other]) else { unreachable!() };
+    let SessionInput::StoreChanged { entries, .. } = changed([&small, &other]) else { unreachable!() };
     let contents = Arc::new(InlineContents::from([(small.hash, content_of(&small))]));
     let contents_sent = vec![inline(&small, content_of(&small))];
     let expected = Offer { contents: contents_sent, ..wire_offer([&small, &other]) };
-    let created = SessionInput::Created { entries, contents };
+    let created = SessionInput::StoreChanged { entries, contents };
     assert_eq!(t.step(created), [SessionEffect::Send(frame::Kind::Offer(expected))]);
     // What it weighs counts as unconfirmed: 2 MiB of it, and no more is sent.
     let records: Vec<AssetRecord> =
         (0..200).map(|n| AssetRecord { size: 16 * 1024, ..record(100 + n) }).collect();
     let mut sent = 0;
     for r in &records {
-        let SessionInput::StoreChanged(entries) = changed([r]) else { unreachable!() };
+        let SessionInput::StoreChanged { entries, .. } = changed([r]) else { unreachable!() };
         let contents = Arc::new(InlineContents::from([(r.hash, content_of(r))]));
-        sent += t.step(SessionInput::Created { entries, contents }).iter().map(records_in).sum::<usize>();
+        let made = SessionInput::StoreChanged { entries, contents };
+        sent += t.step(made).iter().map(records_in).sum::<usize>();
     }
     assert!((100..130).contains(&sent), "{sent}");
 }
@@ -339,8 +340,8 @@ fn the_libraries_of_a_connection_share_what_may_be_unconfirmed() {
             more.retain(|effect| matches!(effect, SessionEffect::Load(_)));
             effects.extend(more);
         }
-        bytes += session.offering.open_bytes;
-        assert!(session.offering.open_count > 0, "each has some");
+        bytes += session.offering.open.bytes;
+        assert!(session.offering.open.count > 0, "each has some");
     }
     assert!(offers <= OFFERS_OPEN_MAX && bytes < OFFERED_BYTES_TAKEN_MAX, "{offers} with {bytes} bytes");
     assert!(!Session::owe_too_much(sessions.iter()));
