@@ -77,7 +77,7 @@ pub(super) async fn look(
 ) -> (Vec<AssetRecord>, Vec<ContentHash>) {
     let Some(library) = library else { return (Vec::new(), hashes) };
     // A library that is shared by ticket knows what is in it; the mirror's index may lag behind the store.
-    let may_be = |hash: &ContentHash| library.shared().is_none() || library.has(hash);
+    let may_be = |hash: &ContentHash| library.is_mirror() || library.has(hash);
     let asked: Vec<ContentHash> = hashes.iter().copied().filter(may_be).collect();
     let stored = until_the_store_answers(|| store.records(asked.clone())).await;
     let held = library.versions(&asked, stored).into_iter().filter(|version| version.holding.is_held());

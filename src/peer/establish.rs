@@ -232,7 +232,7 @@ impl Meeting<'_> {
         if offered.is_empty() {
             return Err(EstablishError::NothingToOffer);
         }
-        if offered.iter().any(|(library, _)| library.shared().is_none()) {
+        if offered.iter().any(|(library, _)| library.is_mirror()) {
             self.memory.mirror_offered.store(true, Ordering::Relaxed);
         }
         let (mut handshake, hello) = Handshake::open(&SESSION, binding, rand::random());
@@ -456,7 +456,7 @@ async fn until_filled(library: &Library) {
 /// The mirror, if it was proved.
 fn mirror_among(known: &[KeyedLibrary], proved: &[ProvedSecret]) -> Option<KeyedLibrary> {
     let mut proved = proved.iter().filter_map(|proved| known.get(proved.index));
-    proved.find(|(library, _)| library.shared().is_none()).cloned()
+    proved.find(|(library, _)| library.is_mirror()).cloned()
 }
 
 /// What we show of a library, as `role`.

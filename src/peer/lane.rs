@@ -48,7 +48,7 @@ impl Lane {
         let CommonLibrary { library, blinded, member, ours, theirs, entries } = shared;
         let settings = SessionSettings {
             library: blinded.clone(),
-            tag: if library.shared().is_some() { blinded.clone() } else { Bytes::new() },
+            tag: if library.is_mirror() { Bytes::new() } else { blinded.clone() },
             record_key: library.keys().record().clone(),
             gives: library.writes(),
             takes: member.as_ref().is_none_or(|member| may_write(&library, &member.claims)),
@@ -64,7 +64,7 @@ impl Lane {
 
     /// Its name in frames that leave it out for the mirror.
     pub(super) fn tag(&self) -> Bytes {
-        if self.library.shared().is_some() { self.blinded.clone() } else { Bytes::new() }
+        if self.library.is_mirror() { Bytes::new() } else { self.blinded.clone() }
     }
 
     /// What the peer's deletions count for: its device in the mirror, its ticket in a library.

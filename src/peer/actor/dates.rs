@@ -20,7 +20,7 @@ impl PeerState {
         let mirrored = self
             .running
             .as_ref()
-            .is_some_and(|running| running.lanes.iter().any(|lane| lane.library.shared().is_none()));
+            .is_some_and(|running| running.lanes.iter().any(|lane| lane.library.is_mirror()));
         if mirrored && clock_ms > 0 {
             self.args.replica.deferrals.clock().hear(*self.args.connection.remote_id().as_bytes(), clock_ms);
         }
@@ -30,7 +30,7 @@ impl PeerState {
     pub(super) fn note_dates(&mut self) {
         let Some(running) = &mut self.running else { return };
         let lanes = &running.lanes;
-        for mirror in lanes.iter().filter(|lane| lane.library.shared().is_none()) {
+        for mirror in lanes.iter().filter(|lane| lane.library.is_mirror()) {
             let confirmed = mirror.session.confirmed();
             if confirmed > running.confirmed {
                 running.confirmed = confirmed;

@@ -238,7 +238,7 @@ impl PeerState {
 
 /// By which tickets a peer was let into libraries; `None` for one of our network, which shares everything.
 fn tickets_of(shared: &[CommonLibrary]) -> Option<Vec<TicketSerial>> {
-    let foreign = shared.iter().all(|one| one.library.shared().is_some());
+    let foreign = shared.iter().all(|one| !one.library.is_mirror());
     let claims = || shared.iter().filter_map(|one| Some(&one.member.as_ref()?.claims));
     let serial = |claims: &Claims| TicketSerial { library: claims.library, serial: claims.serial };
     foreign.then(|| claims().map(serial).collect())

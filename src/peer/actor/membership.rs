@@ -29,7 +29,7 @@ impl PeerState {
 
     /// The peer says that another machine has our endpoint id. Members of libraries could say anything.
     pub(super) fn on_doubled(&self) {
-        let is_own = |running: &Running| running.lanes.iter().any(|lane| lane.library.shared().is_none());
+        let is_own = |running: &Running| running.lanes.iter().any(|lane| lane.library.is_mirror());
         if self.running.as_ref().is_some_and(is_own) {
             self.tell(PeersMsg::OwnIdSeen);
         }
@@ -221,7 +221,7 @@ impl PeerState {
         }
         running.generation = generation;
         // With the mirror, everything is shared already.
-        let foreign = running.lanes.iter().all(|lane| lane.library.shared().is_some());
+        let foreign = running.lanes.iter().all(|lane| !lane.library.is_mirror());
         if foreign && !self.opening.load(Ordering::Relaxed) {
             self.open(myself);
         }

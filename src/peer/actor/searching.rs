@@ -33,9 +33,8 @@ impl PeerState {
         for hash in hashes {
             // A peer that may only read what we share has nothing to give. Members of a library do not hear of what we look for
             // outside of it, nor of what they said is gone from it; and what they have in it, we know.
-            let may_hear = |lane: &Lane| {
-                lane.session.takes() && (lane.library.shared().is_none() || lane.library.lacks(&hash))
-            };
+            let may_hear =
+                |lane: &Lane| lane.session.takes() && (lane.library.is_mirror() || lane.library.lacks(&hash));
             match running.lanes.iter().position(may_hear).filter(|_| running.peer_finds) {
                 None => others.push(hash),
                 Some(lane) => {
@@ -136,7 +135,7 @@ impl PeerState {
             }
         }
         // Only what is one's own can be wanted back.
-        let is_mirror = library.shared().is_none();
+        let is_mirror = library.is_mirror();
         let revive = is_mirror.then(|| WriterId(*args.own_id().as_bytes()));
         let sought = effects::FetchRequest { hashes: sought, revive };
         let peers = (args.session, args.peers.clone());

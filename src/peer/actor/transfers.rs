@@ -154,7 +154,7 @@ impl PeerState {
         if too_much {
             return self.close(close::VIOLATION, "more content asked for than may be at once");
         }
-        let mirrored = running.lanes.iter().any(|lane| lane.library.shared().is_none());
+        let mirrored = running.lanes.iter().any(|lane| lane.library.is_mirror());
         let within =
             (!mirrored).then(|| running.lanes.iter().map(|lane| Arc::clone(&lane.library)).collect());
         let sender = Sender {

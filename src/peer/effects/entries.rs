@@ -27,13 +27,11 @@ pub(in crate::peer) async fn take_entries(
     let now_ms = clock.now_ms();
     let (mut due, mut later) = (Vec::with_capacity(offered.len()), Vec::new());
     let (mut settled, mut failed) = (Vec::new(), Vec::new());
-    let ahead_max_ms = if library.shared().is_some() { HLC_AHEAD_BY_TICKET_MAX_MS } else { HLC_AHEAD_MAX_MS };
+    let ahead_max_ms = if library.is_mirror() { HLC_AHEAD_MAX_MS } else { HLC_AHEAD_BY_TICKET_MAX_MS };
     for record in offered {
         // A member that shares one folder writes into no other, and what came by ticket is not our own machines' to change.
         if !library.has_folder(record.folder()) {
-            if library.shared().is_some() {
-                failed.push((record.hash(), OTHER_FOLDER.to_owned()));
-            } else {
+            if library.is_mirror() {
                 // Nothing to wait for: here it comes by the ticket.
                 settled.push(record.hash());
             }

@@ -192,7 +192,7 @@ pub(in crate::peer) async fn judge_all(
         .into_iter()
         .map(|record| {
             let ours = ours.get(&record.hash);
-            if library.shared().is_some() {
+            if !library.is_mirror() {
                 let verdict = judge_for(
                     &library,
                     &record,
@@ -213,7 +213,7 @@ pub(in crate::peer) async fn judge_all(
         .collect();
     for (record, verdict) in &mut verdicts {
         // What is here outside of a library stays as it is, whatever its members say.
-        let ours = ours.get(&record.hash).filter(|ours| library.shared().is_none() || library.is_here(ours));
+        let ours = ours.get(&record.hash).filter(|ours| library.is_mirror() || library.is_here(ours));
         rules.settle((record, verdict), ours.map(|ours| &ours.record), library.id(), now);
     }
     rules.deferrals.save_if_changed().await;
@@ -227,7 +227,7 @@ pub(in crate::peer) async fn judge_all(
     }
     rules.rule_on_deletions(&store, &library, &live, &mut verdicts).await;
     verdicts.extend(put_off.into_iter().map(|record| (record, OfferVerdict::Settled)));
-    if library.shared().is_none() {
+    if library.is_mirror() {
         // What a machine of the user's own has and our clock bears out is no later than the time.
         let taken = verdicts.iter().filter(|(_, v)| {
             matches!(v, OfferVerdict::Apply | OfferVerdict::Fetch | OfferVerdict::TakeAbsent)

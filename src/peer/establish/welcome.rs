@@ -122,7 +122,7 @@ fn known_by(library: &Library) -> &Key {
 }
 
 fn purpose_of(ours: &[Admitted]) -> Purpose {
-    let is_mirror = |((_, library), ..): &Admitted| library.shared().is_none();
+    let is_mirror = |((_, library), ..): &Admitted| library.is_mirror();
     if ours.iter().any(is_mirror) { Purpose::Mirror } else { Purpose::Libraries }
 }
 
