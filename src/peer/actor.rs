@@ -212,8 +212,17 @@ impl Actor for PeerActor {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            PeerMsg::StoreChanged(entries) => state.on_store_changed(&myself, entries),
-            PeerMsg::Created { entries, contents } => state.on_created(&myself, entries, &contents),
+            // Of a session that is over.
+            PeerMsg::Frame { epoch, .. }
+            | PeerMsg::Outcome { epoch, .. }
+            | PeerMsg::SummaryReady { epoch, .. }
+            | PeerMsg::Received { epoch, .. }
+            | PeerMsg::PartReceived { epoch, .. }
+            | PeerMsg::Looked { epoch, .. }
+                if !state.is_current(epoch) => {}
+            PeerMsg::StoreChanged { entries, contents } => {
+                state.on_store_changed(&myself, entries, &contents);
+            }
             PeerMsg::EntriesChanged(changed) => state.on_entries_changed(&myself, &changed),
             PeerMsg::LibraryChanged { library, records } => {
                 state.on_library_changed(&myself, library, &records);
@@ -370,19 +379,7 @@ impl PeerState {
         (view.standing, view.bulk_out) = (standing, bulk_out);
     }
 
-    fn on_store_changed(&mut self, myself: &ActorRef<PeerMsg>, entries: Arc<[FeedEntry]>) {
-        if self.running.is_some() {
-            self.step_all(myself, |lane| lane.library.changes(&entries).map(SessionInput::StoreChanged));
-            self.note_missed(&entries);
-        } else if self.early.len() < EARLY_CHANGES_MAX {
-            // The session may already have told the peer a summary that does not have these.
-            self.early.push(entries);
-        } else {
-            self.early_lost = true;
-        }
-    }
-
-    fn on_created(
+    fn on_store_changed(
         &mut self,
         myself: &ActorRef<PeerMsg>,
         entries: Arc<[FeedEntry]>,
@@ -391,7 +388,7 @@ impl PeerState {
         if self.running.is_some() {
             self.step_all(myself, |lane| {
                 let entries = lane.library.changes(&entries)?;
-                Some(SessionInput::Created { entries, contents: Arc::clone(contents) })
+                Some(SessionInput::StoreChanged { entries, contents: Arc::clone(contents) })
             });
             self.note_missed(&entries);
         } else {
@@ -431,7 +428,7 @@ impl PeerState {
         // Before a session, the summary may not have it.
         self.early_lost |= self.running.is_none();
         self.step_all(myself, |lane| {
-            (lane.library.id() == Some(library)).then(|| SessionInput::StoreChanged(Arc::clone(records)))
+            (lane.library.id() == Some(library)).then(|| SessionInput::changed(Arc::clone(records)))
         });
     }
 

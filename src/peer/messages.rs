@@ -237,16 +237,10 @@ pub enum PeersMsg {
 /// the library that is shared on it (`lane`).
 #[derive(Debug)]
 pub enum PeerMsg {
-    /// PeersActor: these records changed, in sequence.
-    StoreChanged(Arc<[FeedEntry]>),
+    /// PeersActor: these records changed, in sequence; with the contents of small assets that were made here.
+    StoreChanged { entries: Arc<[FeedEntry]>, contents: Arc<InlineContents> },
     /// PeersActor: these records of folders changed, in sequence.
     EntriesChanged(Arc<[StoredEntry]>),
-    /// PeersActor: as `StoreChanged`, with the contents of small assets that were made here.
-    Created {
-        entries: Arc<[FeedEntry]>,
-        /// Contents of some of them.
-        contents: Arc<InlineContents>,
-    },
     /// PeersActor: a library has these now, otherwise than the store.
     LibraryChanged {
         /// The library that changed.

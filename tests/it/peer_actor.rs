@@ -976,9 +976,8 @@ fn want_of(request: u64, hashes: Vec<ContentHash>) -> frame::Kind {
 /// A change of the actor's store: an asset of `n` bytes.
 fn changed(n: usize) -> PeerMsg {
     let record = record_of(&noise(n, n as u64));
-    PeerMsg::StoreChanged(
-        [FeedEntry { seq: n as u64, record, holding: Holding::Held, formers: Vec::new() }].into(),
-    )
+    let entry = FeedEntry { seq: n as u64, record, holding: Holding::Held, formers: Vec::new() };
+    PeerMsg::StoreChanged { entries: [entry].into(), contents: Arc::default() }
 }
 
 /// Reads frames until `pick` picks one.

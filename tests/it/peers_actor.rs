@@ -691,7 +691,7 @@ fn stopped(heard: &[Heard], session: SessionId) -> Option<()> {
 
 fn store_changed(message: &PeerMsg) -> Option<usize> {
     match message {
-        PeerMsg::StoreChanged(entries) => Some(entries.len()),
+        PeerMsg::StoreChanged { entries, .. } => Some(entries.len()),
         _ => None,
     }
 }

@@ -109,7 +109,7 @@ impl PeerState {
             self.perform(myself, lane, effects);
         }
         for entries in std::mem::take(&mut self.early) {
-            self.step_all(myself, |lane| lane.library.changes(&entries).map(SessionInput::StoreChanged));
+            self.step_all(myself, |lane| lane.library.changes(&entries).map(SessionInput::changed));
         }
         if std::mem::take(&mut self.early_lost) {
             self.step_all(myself, |_| Some(SessionInput::ChangesLost));

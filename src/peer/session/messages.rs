@@ -26,10 +26,8 @@ pub enum SessionInput {
         /// Whether both had caught up with their stores: only then is being equal worth anything.
         certain: bool,
     },
-    /// Our store's feed moved on.
-    StoreChanged(Arc<[FeedEntry]>),
-    /// The same, with the contents of small assets that were made here.
-    Created {
+    /// Our store's feed moved on; with the contents of small assets that were made here.
+    StoreChanged {
         entries: Arc<[FeedEntry]>,
         contents: Arc<InlineContents>,
     },
@@ -79,6 +77,13 @@ pub enum SessionInput {
         round: u64,
     },
     Tick,
+}
+
+impl SessionInput {
+    /// Our store's feed moved on, by what was not made here or is offered without its content.
+    pub fn changed(entries: Arc<[FeedEntry]>) -> Self {
+        Self::StoreChanged { entries, contents: Arc::default() }
+    }
 }
 
 /// What the shell tells the session of records of folders.

@@ -167,7 +167,7 @@ fn changed<'a>(records: impl IntoIterator<Item = &'a AssetRecord>) -> SessionInp
         holding: Holding::Held,
         formers: Vec::new(),
     };
-    SessionInput::StoreChanged(records.into_iter().enumerate().map(entry).collect())
+    SessionInput::changed(records.into_iter().enumerate().map(entry).collect())
 }
 
 /// The store has these, and holds what is live of it.

@@ -145,12 +145,8 @@ impl PeersState {
     fn tell_changes(&self, entries: &Arc<[FeedEntry]>, contents: InlineContents) {
         let contents = Arc::new(contents);
         for link in self.links.values() {
-            let entries = Arc::clone(entries);
-            link.cast(if contents.is_empty() {
-                PeerMsg::StoreChanged(entries)
-            } else {
-                PeerMsg::Created { entries, contents: Arc::clone(&contents) }
-            });
+            let (entries, contents) = (Arc::clone(entries), Arc::clone(&contents));
+            link.cast(PeerMsg::StoreChanged { entries, contents });
         }
     }
 

@@ -254,7 +254,7 @@ fn an_offer_says_what_is_not_held() {
         let bit = |place: usize| offer.absent.get(place / 8).is_some_and(|byte| byte >> (place % 8) & 1 == 1);
         (0..offer.records.len()).map(bit).collect::<Vec<_>>()
     };
-    assert_eq!(said(&t.step(SessionInput::StoreChanged(entries.clone()))), absent);
+    assert_eq!(said(&t.step(SessionInput::changed(entries.clone()))), absent);
     t.step(have(&records));
     // The same of what is loaded.
     t.step(SessionInput::Differences { have: records.iter().map(|r| r.hash).collect(), need: Vec::new() });
@@ -280,7 +280,7 @@ fn what_the_peer_does_not_hold_is_taken_without_waiting_for_it() {
     assert_eq!(t.step(SessionInput::Settled(vec![absent.hash])), [confirmed([&absent])]);
     // It came from the peer: our feed's report of it is no news there.
     let entry = FeedEntry { seq: 1, record: absent.clone(), holding: Holding::Wanted, formers: Vec::new() };
-    assert_eq!(t.step(SessionInput::StoreChanged([entry].into())), []);
+    assert_eq!(t.step(SessionInput::changed([entry].into())), []);
     assert_eq!(t.step(SessionInput::Settled(vec![held.hash])), [confirmed([&held])]);
     assert_eq!(t.session.standing().state, ConnectionState::InSync);
     for lie in [&[0b100_u8][..], &[0, 0], &[0xff; 200]] {

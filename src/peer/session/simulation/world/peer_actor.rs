@@ -46,7 +46,7 @@ impl SimWorld {
                 Some(side) if !side.is_up() => side.early_lost = true,
                 _ => {
                     for lane in self.lanes_of(at, |lane| lane.library == Some(library)) {
-                        self.step(at, lane, SessionInput::StoreChanged(Arc::clone(&entries)));
+                        self.step(at, lane, SessionInput::changed(Arc::clone(&entries)));
                     }
                 }
             },
@@ -190,7 +190,7 @@ impl SimWorld {
     pub(super) fn on_changed(&mut self, at: At, entries: &Arc<[FeedEntry]>, contents: &Arc<InlineContents>) {
         for lane in 0..self.links[at.link].lanes.len() {
             if let Some(entries) = self.library_of(at, lane).changes(entries) {
-                self.step(at, lane, SessionInput::Created { entries, contents: Arc::clone(contents) });
+                self.step(at, lane, SessionInput::StoreChanged { entries, contents: Arc::clone(contents) });
             }
         }
     }
