@@ -442,34 +442,3 @@ pub(super) fn word(variant: &impl Serialize) -> String {
         Ok(_) | Err(_) => String::from("unknown"),
     }
 }
-
-/// The answer of `GET /status` from its parts.
-pub(super) fn node_status(
-    view: &AgentView,
-    store: Result<StoreStatus, String>,
-    damaged: Vec<DamagedView>,
-    (peers, folders): (PeersReport, Vec<FolderReport>),
-    tree: &ActorStatus,
-) -> NodeStatus {
-    let counts = PeerCounts {
-        connected: peers.connected(),
-        known: peers.peers.len(),
-        refusals: peers.refusals().take(REFUSALS_SHOWN).collect(),
-    };
-    NodeStatus {
-        endpoint_id: view.endpoint_id.to_string(),
-        name: view.name.clone(),
-        version: view.version.to_owned(),
-        boot: view.events.boot().to_owned(),
-        uptime_secs: view.started.elapsed().as_secs(),
-        passphrase_origin: view.passphrase_origin.to_owned(),
-        store: StoreView::new(view, store, damaged),
-        clock: ClockView::new(view.clock.reading(), peers.sync.clock.clone()),
-        sync: SyncView::new(peers.sync, counts.connected),
-        peers: counts,
-        discovery: channels(&view.discovery.reports()),
-        libraries: library::actor::reports(&view.libraries, view.clock.now_ms()),
-        folders: folders.into_iter().map(FolderSummary::from).collect(),
-        actors: ActorsSummary::new(tree),
-    }
-}

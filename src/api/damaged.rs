@@ -5,7 +5,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::view::{ASK_TIMEOUT, AgentView, PEERS, ask};
+use super::view::{ASK_TIMEOUT, AgentView, ask};
 use super::why::called;
 use crate::peer::messages::PeersMsg;
 use crate::store::StoreStatus;
@@ -46,7 +46,7 @@ async fn with_holders(view: &AgentView, found: ScrubFinding) -> DamagedView {
     let ScrubFinding { hash, filename, size, reason, found_ms, healed: _ } = found;
     let mut sources = Vec::new();
     if let Ok(hash) = hash.parse()
-        && let Ok(why) = ask(&view.peers, PEERS, |reply| PeersMsg::GetWhy { hash, reply }).await
+        && let Ok(why) = ask(&view.peers, |reply| PeersMsg::GetWhy { hash, reply }).await
     {
         sources = why.sources;
     }

@@ -10,7 +10,7 @@ use self::bodies::{
     ActRequest, Acted, ActionName, AddRequest, FolderConflicts, FolderForgotten, FolderHistory, FolderList,
     FolderPlacesBody, PlacesRequest, RemovalsName,
 };
-use super::view::{ApiState, FOLDERS, unavailable};
+use super::view::{ApiState, unavailable};
 use crate::actor::service_ref::ServiceError;
 use crate::entry::EntryPath;
 use crate::folder::FolderMode;
@@ -46,7 +46,7 @@ async fn ask<T: Send + 'static>(
     state: &ApiState,
     message: impl FnOnce(RpcReplyPort<T>) -> FoldersMsg + Send,
 ) -> ApiResult<T> {
-    state.view.folders.call(message, WITHIN).await.map_err(|error| unavailable(FOLDERS, error, WITHIN))
+    state.view.folders.call(message, WITHIN).await.map_err(|error| unavailable(error, WITHIN))
 }
 
 fn refused(error: &FolderError) -> ApiError {
@@ -175,7 +175,7 @@ fn bound_or_not_yet(
             };
             Ok((StatusCode::ACCEPTED, Success::new(waits)))
         }
-        Err(error @ ServiceError::Down(_)) => Err(unavailable(FOLDERS, error, WITHIN)),
+        Err(error @ ServiceError::Down(_)) => Err(unavailable(error, WITHIN)),
     }
 }
 
@@ -373,7 +373,7 @@ mod tests {
         assert_eq!(code(Ok(Ok(Vec::new()))), None);
         assert_eq!(code(Ok(Err(FolderError::NoFolders("x".into())))).unwrap(), "no_folders");
         assert_eq!(code(Ok(Err(FolderError::Failed("x".into())))).unwrap(), "store_unavailable");
-        let late = unavailable(FOLDERS, ServiceError::Timeout(FOLDERS), WITHIN);
+        let late = unavailable(ServiceError::Timeout("FoldersActor"), WITHIN);
         assert!(late.message.contains("25 s"), "{}", late.message);
         assert_eq!(code(Err(late)).unwrap(), "actor_timeout");
     }

@@ -28,8 +28,9 @@ use crate::peer::messages::PeersMsg;
 use crate::qr::Code;
 use crate::text::quoted;
 
-/// What errors call the actor that we ask.
-const LIBRARY: &str = "LibraryActor";
+mod bodies;
+mod devices;
+
 /// Longest wait for it: making a library reads the store, which takes a while where it is large.
 const WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -58,7 +59,7 @@ async fn ask<T: Send + 'static>(
     message: impl FnOnce(RpcReplyPort<Result<T, LibraryError>>) -> LibraryMsg + Send,
 ) -> ApiResult<T> {
     let answer = state.view.library.call(message, WITHIN).await;
-    answer.map_err(|error| unavailable(LIBRARY, error, WITHIN))?.map_err(|error| refused(&error))
+    answer.map_err(|error| unavailable(error, WITHIN))?.map_err(|error| refused(&error))
 }
 
 fn refused(error: &LibraryError) -> ApiError {
@@ -578,48 +579,4 @@ async fn inspect(
 ) -> ApiResult<Success<Preview>> {
     let ticket = request.ticket;
     ask(&state, |reply| LibraryMsg::InspectTicket { ticket, reply }).await.map(Success::new)
-}
-
-/// Machines that were approved or denied, or wait for that
-#[utoipa::path(
-    get,
-    path = "/devices",
-    tag = "libraries",
-    responses((status = 200, body = Success<DeviceList>), (status = 503, description = "LibraryActor or its database does not work."))
-)]
-async fn devices(State(state): State<ApiState>) -> ApiResult<Success<DeviceList>> {
-    let devices = ask(&state, |reply| LibraryMsg::GetDevices { reply }).await?;
-    Ok(Success::new(DeviceList { devices }))
-}
-
-/// Let a machine in
-#[utoipa::path(
-    post,
-    path = "/devices/{id}/approve",
-    tag = "libraries",
-    params(("id" = String, Path, description = "Endpoint id, 64 hexadecimal digits.")),
-    responses((status = 200, body = Success<Decided>), (status = 400, description = "That is no endpoint id."))
-)]
-async fn approve(State(state): State<ApiState>, PathText(id): PathText) -> ApiResult<Success<Decided>> {
-    decide(&state, &id, DeviceStanding::Approved).await
-}
-
-/// Shut a machine out of everything; if it is connected, within seconds
-#[utoipa::path(
-    post,
-    path = "/devices/{id}/deny",
-    tag = "libraries",
-    params(("id" = String, Path, description = "Endpoint id, 64 hexadecimal digits.")),
-    responses((status = 200, body = Success<Decided>), (status = 400, description = "That is no endpoint id."))
-)]
-async fn deny(State(state): State<ApiState>, PathText(id): PathText) -> ApiResult<Success<Decided>> {
-    decide(&state, &id, DeviceStanding::Denied).await
-}
-
-async fn decide(state: &ApiState, id: &str, standing: DeviceStanding) -> ApiResult<Success<Decided>> {
-    let endpoint_id = parse_endpoint_id(id)?;
-    ask(state, |reply| LibraryMsg::DecideDevice { endpoint_id, standing, reply }).await?;
-    // Without PeersActor, the machine comes by itself.
-    let _ = state.view.peers.cast(PeersMsg::DeviceDecided { endpoint_id });
-    Ok(Success::new(Decided { endpoint_id: endpoint_id.to_string(), standing: standing.as_str() }))
 }

@@ -21,7 +21,7 @@ use super::bodies::{
     Verifying, is_running, node_status, visit,
 };
 use super::token::is_authorised;
-use super::view::{ASK_TIMEOUT, AgentView, ApiState, PEERS, ask, unavailable};
+use super::view::{ASK_TIMEOUT, AgentView, ApiState, ask, unavailable};
 use super::{deletions, events, folders, libraries, metrics, page, proxy, token, why};
 use crate::actor::status::ActorStatus;
 use crate::http::description::{self, Description};
@@ -172,7 +172,7 @@ async fn dial_peer(
 ) -> ApiResult<(StatusCode, Success<DialAccepted>)> {
     let addr = parse_dial(&request)?;
     let (endpoint_id, is_own) = (addr.id.to_string(), addr.id == state.view.endpoint_id);
-    let answer = ask(&state.view.peers, PEERS, |reply| PeersMsg::DialPeer { addr, reply }).await?;
+    let answer = ask(&state.view.peers, |reply| PeersMsg::DialPeer { addr, reply }).await?;
     answer.map_err(|why| {
         if is_own {
             let hint = "take the ticket from another machine: `can-sync id --ticket` prints it there";
@@ -200,7 +200,7 @@ async fn dial_peer(
 async fn forget_peer(State(state): State<ApiState>, PathText(id): PathText) -> ApiResult<Success<Forgotten>> {
     let endpoint_id = parse_endpoint_id(&id)?;
     let forget = |reply| PeersMsg::ForgetPeer { endpoint_id, reply };
-    if ask(&state.view.peers, PEERS, forget).await? {
+    if ask(&state.view.peers, forget).await? {
         Ok(Success::new(Forgotten { endpoint_id: endpoint_id.to_string() }))
     } else {
         Err(unknown_peer(endpoint_id))
@@ -218,7 +218,7 @@ async fn forget_peer(State(state): State<ApiState>, PathText(id): PathText) -> A
     )
 )]
 async fn verify(State(state): State<ApiState>) -> ApiResult<(StatusCode, Success<Verifying>)> {
-    state.view.peers.cast(PeersMsg::Verify).map_err(|error| unavailable(PEERS, error, ASK_TIMEOUT))?;
+    state.view.peers.cast(PeersMsg::Verify).map_err(|error| unavailable(error, ASK_TIMEOUT))?;
     Ok((StatusCode::ACCEPTED, Success::new(Verifying { state: "reconciling" })))
 }
 

@@ -80,20 +80,20 @@ pub struct AgentView {
 impl AgentView {
     /// The peers' side of the node.
     pub(super) async fn peers_report(&self) -> ApiResult<PeersReport> {
-        ask(&self.peers, PEERS, |reply| PeersMsg::GetReport { reply }).await
+        ask(&self.peers, |reply| PeersMsg::GetReport { reply }).await
     }
 
     pub(super) async fn transfers(&self) -> ApiResult<Vec<TransferReport>> {
-        ask(&self.peers, PEERS, |reply| PeersMsg::GetTransfers { reply }).await
+        ask(&self.peers, |reply| PeersMsg::GetTransfers { reply }).await
     }
 
     /// Folders with a directory on this machine.
     pub(super) async fn folder_reports(&self) -> ApiResult<Vec<FolderReport>> {
-        ask(&self.folders, FOLDERS, |reply| FoldersMsg::ListFolders { reply }).await
+        ask(&self.folders, |reply| FoldersMsg::ListFolders { reply }).await
     }
 
     pub(super) async fn tree(&self) -> ApiResult<ActorStatus> {
-        ask(&self.root, ROOT, |reply| RootMsg::GetTree { reply }).await
+        ask(&self.root, |reply| RootMsg::GetTree { reply }).await
     }
 
     /// The store's health, or one sentence why there is none.
@@ -106,27 +106,20 @@ impl AgentView {
     }
 }
 
-/// What errors call the actors that we ask.
-pub(super) const PEERS: &str = "PeersActor";
-/// As [`PEERS`].
-pub(super) const FOLDERS: &str = "FoldersActor";
-/// As [`PEERS`].
-pub(super) const ROOT: &str = "RootSupervisor";
-
 /// Asks an actor within [`ASK_TIMEOUT`]; silence is a 503 that names it.
 pub(super) async fn ask<M: Message, T: Send + 'static>(
     service: &ServiceRef<M>,
     actor: &str,
     message: impl FnOnce(RpcReplyPort<T>) -> M + Send,
 ) -> ApiResult<T> {
-    service.call(message, ASK_TIMEOUT).await.map_err(|error| unavailable(actor, error, ASK_TIMEOUT))
+    service.call(message, ASK_TIMEOUT).await.map_err(|error| unavailable(error, ASK_TIMEOUT))
 }
 
 /// 503 about an actor that was asked, and had that long.
-pub(super) fn unavailable(actor: &str, error: ServiceError, within: Duration) -> ApiError {
+pub(super) fn unavailable(error: ServiceError, within: Duration) -> ApiError {
     let (code, message) = match error {
-        ServiceError::Down(_) => ("actor_down", format!("{actor} is not running at the moment")),
-        ServiceError::Timeout(_) => {
+        ServiceError::Down(actor) => ("actor_down", format!("{actor} is not running at the moment")),
+        ServiceError::Timeout(actor) => {
             ("actor_timeout", format!("{actor} did not answer within {} s", within.as_secs()))
         }
     };

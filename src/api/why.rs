@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::view::{ASK_TIMEOUT, AgentView, ApiState, FOLDERS, PEERS, ask};
+use super::view::{ASK_TIMEOUT, AgentView, ApiState, ask};
 use crate::clock::span;
 use crate::folder::report::FolderPlace;
 use crate::folder::supervisor::FoldersMsg;
@@ -138,7 +138,7 @@ pub(super) async fn fetch(
 
 /// Has peers asked for a content before everything else.
 pub(super) async fn search(view: &AgentView, hash: ContentHash) -> ApiResult<()> {
-    let begun = ask(&view.peers, PEERS, |reply| PeersMsg::FetchNow { hash, reply }).await?;
+    let begun = ask(&view.peers, |reply| PeersMsg::FetchNow { hash, reply }).await?;
     begun.map_err(|error| {
         let hint = "GET /why/{hash} says how a search stands; try again when one of them is over";
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_searches", error.to_string(), hint)
@@ -178,7 +178,7 @@ pub(super) async fn want(view: &AgentView, hash: ContentHash) -> bool {
 /// Where a content stands; not in which folders, which is another question.
 pub(super) async fn stands(view: &AgentView, hash: ContentHash) -> ApiResult<WhyView> {
     // In this order: what arrives in between is in the store, and not nowhere.
-    let report = ask(&view.peers, PEERS, |reply| PeersMsg::GetWhy { hash, reply }).await?;
+    let report = ask(&view.peers, |reply| PeersMsg::GetWhy { hash, reply }).await?;
     let known = stored(view, hash).await?;
     let whereabouts = whereabouts(known.as_ref(), &report).ok_or_else(|| unknown(&report))?;
     let size = known.map(|known| known.record.size).or(report.size);
@@ -199,7 +199,7 @@ pub(super) async fn stands(view: &AgentView, hash: ContentHash) -> ApiResult<Why
 /// Where folders have it; nowhere, where nobody can say.
 async fn folders(view: &AgentView, hash: ContentHash) -> Vec<FolderPlace> {
     let hashes = vec![hash];
-    let asked = ask(&view.folders, FOLDERS, |reply| FoldersMsg::ListPlaces { hashes, reply }).await;
+    let asked = ask(&view.folders, |reply| FoldersMsg::ListPlaces { hashes, reply }).await;
     asked.ok().and_then(Result::ok).unwrap_or_default()
 }
 

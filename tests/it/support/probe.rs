@@ -38,6 +38,13 @@ impl<M: Message + Sync> Probe<M> {
         ServiceRef::fixed(self.actor.clone())
     }
 
+    /// The same, by the name that errors call it.
+    pub(crate) fn service_called(&self, name: &'static str) -> ServiceRef<M> {
+        let cell = ServiceCell::new(name);
+        cell.set(Some(self.actor.clone()));
+        cell.service_ref()
+    }
+
     /// Looks at everything recorded so far.
     pub(crate) fn look<T>(&self, at: impl FnOnce(&[M]) -> T) -> T {
         at(&self.seen.lock().expect("no test panics while it looks"))
