@@ -16,6 +16,7 @@ use ractor::{Actor, ActorRef};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::support::nodes::eventually_within;
 use crate::support::probe::Probe;
 use crate::support::scripted::{Events, Mood, ScriptedStore, down};
 use crate::support::store::{edited, record_of};
@@ -465,11 +466,10 @@ impl Test {
     }
 
     async fn eventually(&self, what: &str, mut condition: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_mins(5);
-        while !condition() {
-            assert!(Instant::now() < deadline, "{what} never came true");
-            sleep(Duration::from_millis(100)).await;
-        }
+        eventually_within(Duration::from_mins(5), what, async || {
+            condition().then_some(()).ok_or_else(|| "not yet".to_owned())
+        })
+        .await;
     }
 
     async fn detail(&self) -> String {

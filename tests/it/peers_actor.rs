@@ -26,7 +26,7 @@ use iroh::{EndpointAddr, EndpointId, SecretKey};
 use ractor::ActorStatus as Life;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::nodes::DEADLINE;
+use crate::support::nodes::{DEADLINE, eventually};
 use crate::support::peers::{Heard, PeersRig, Remote, assert_closed, told};
 use crate::support::probe::Probe;
 use crate::support::store::record_of;
@@ -57,13 +57,13 @@ async fn a_dialled_peer_gets_its_actor_and_appears_in_the_report() {
     assert!(peer.last_seen_ms.is_some() && peer.last_error.is_none());
     let connected =
         NodeEvent::PeerConnected { endpoint_id: remote.id().to_string(), name: "the other one".into() };
-    rig.wait_until("in sync is told", async || {
+    eventually("in sync is told", async || {
         let events = rig.events();
         let expected = [connected.clone(), NodeEvent::InSync { assets: 0 }];
         if events == expected { Ok(()) } else { Err(format!("{events:?}")) }
     })
     .await;
-    rig.wait_until("it is remembered", async || {
+    eventually("it is remembered", async || {
         let entries = rig.args.first.book.entries().unwrap();
         let known = entries.iter().find(|e| e.name == "the other one" && e.addr.addrs == remote.addr().addrs);
         known.map(drop).ok_or_else(|| format!("{entries:?}"))
@@ -151,7 +151,7 @@ async fn a_failed_dial_is_told_and_tried_again_when_somebody_asks() {
     rig.wait_for_report("the failure is told", failed(ConnectionState::Waiting)).await;
     let before = dials.load(std::sync::atomic::Ordering::Relaxed);
     rig.tell(PeersMsg::DialNow);
-    rig.wait_until("dialled again", async || {
+    eventually("dialled again", async || {
         let now = dials.load(std::sync::atomic::Ordering::Relaxed);
         if now > before { Ok(()) } else { Err(format!("{now} dials")) }
     })
@@ -183,7 +183,7 @@ async fn of_two_connections_dialled_at_once_the_smaller_ids_is_kept() {
             assert_ne!(first, second);
             rig.stage.wait_for("the first actor's end", |h| stopped(h, first)).await;
         }
-        rig.wait_until("one actor", async || {
+        eventually("one actor", async || {
             let children = health(&rig).await;
             if children.len() == 1 { Ok(()) } else { Err(format!("{children:?}")) }
         })
@@ -199,7 +199,7 @@ async fn a_connection_that_breaks_is_told_and_dialled_again() {
     let (session, _) = rig.stage.started(remote.id(), 0).await;
     rig.up(session, "remote");
     // News of an end overtake messages, and a session that never came about is not lost.
-    rig.wait_until("up", async || {
+    eventually("up", async || {
         let up = rig.events().iter().any(|event| matches!(event, NodeEvent::PeerConnected { .. }));
         if up { Ok(()) } else { Err("not yet".into()) }
     })
@@ -291,7 +291,7 @@ async fn a_forgotten_peer_is_closed_and_left_alone() {
     let connection = remote.accept().await;
     let (session, _) = rig.stage.started(remote.id(), 0).await;
     rig.up(session, "remote");
-    rig.wait_until("remembered", async || {
+    eventually("remembered", async || {
         if rig.args.first.book.entries().unwrap().len() == 1 { Ok(()) } else { Err("not yet".into()) }
     })
     .await;
@@ -300,7 +300,7 @@ async fn a_forgotten_peer_is_closed_and_left_alone() {
     assert!(reason.to_string().contains("forgotten"), "{reason}");
     rig.stage.wait_for("its end", |heard| stopped(heard, session)).await;
     assert!(rig.peer(remote.id()).await.is_none());
-    rig.wait_until("forgotten", async || {
+    eventually("forgotten", async || {
         if rig.args.first.book.entries().unwrap().is_empty() { Ok(()) } else { Err("still there".into()) }
     })
     .await;
@@ -344,7 +344,6 @@ async fn a_peer_actor_that_fails_is_started_again_on_its_connection_and_nobody_e
     let b_actor = rig.stage.actor(b_session).get_id();
     let stable_id = rig.stage.args(a_session).connection.stable_id();
     for (n, how) in ["panic", "fail", "kill"].into_iter().enumerate() {
-        let before = Instant::now();
         let gone = rig.stage.actor(a_session);
         if how == "kill" {
             gone.kill();
@@ -355,10 +354,6 @@ async fn a_peer_actor_that_fails_is_started_again_on_its_connection_and_nobody_e
         assert_eq!((session, opens), (a_session, true), "{how}: the same session's connection, taken over");
         assert_eq!(rig.stage.args(session).connection.stable_id(), stable_id);
         assert_ne!(rig.stage.actor(session).get_id(), gone.get_id());
-        if n == 0 {
-            // The policy's first restart is immediate; this allows for a busy machine, not for a back-off of seconds.
-            assert!(before.elapsed() < Duration::from_secs(2), "{:?}", before.elapsed());
-        }
         rig.up(session, "a");
     }
     let reasons: Vec<(String, u32)> = restarts(&rig);
@@ -445,11 +440,11 @@ async fn an_ordered_stop_ends_the_actors_and_closes_the_connections() {
     assert_closed(&a_connection, close::SHUTDOWN).await;
     assert_closed(&b_connection, close::SHUTDOWN).await;
     assert!(rig.stage.look(|heard| stopped(heard, a_session)).is_some(), "in order");
-    let deadline = Instant::now() + DEADLINE;
-    while b_actor.get_status() != Life::Stopped {
-        assert!(Instant::now() < deadline, "the hung one is killed with its parent");
-        sleep(Duration::from_millis(10)).await;
-    }
+    eventually("the hung one is killed with its parent", async || {
+        let status = b_actor.get_status();
+        (status == Life::Stopped).then_some(()).ok_or_else(|| format!("{status:?}"))
+    })
+    .await;
 }
 
 // ---- What is fetched from whom ---------------------------------------------------------------------------------------

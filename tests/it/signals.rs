@@ -1,7 +1,6 @@
 //! SignalActor, driven by messages and by a stream of signals that the test feeds. The binary's own tests send real ones.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use can_sync::testing::actor::policy::ChildKind::{CanService, Peers};
 use can_sync::testing::actor::status::{ASK_CHILD_LIMIT, ActorDetail, ActorState, ActorStatus, ask};
@@ -16,6 +15,7 @@ use tempfile::TempDir;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::support::faulty::FaultyMsg;
+use crate::support::nodes::eventually;
 use crate::support::probe::Probe;
 use crate::support::tree::Tree;
 
@@ -32,13 +32,12 @@ async fn sigusr1_writes_the_tree() {
 
     // A later dump replaces the file; until then, each request starts one unless one is under way.
     std::fs::write(&path, "old").unwrap();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    while read(&path) == "old" {
+    eventually("another dump", async || {
         node.receive(SignalKind::Dump);
-        assert!(tokio::time::Instant::now() < deadline, "the file is not replaced");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    assert_eq!(read(&path), expected);
+        let text = read(&path);
+        if text == expected { Ok(()) } else { Err(text) }
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,14 +209,8 @@ impl Node {
 }
 
 async fn wait_for_detail(actor: &ActorRef<SignalMsg>) -> String {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    loop {
-        if let Some(detail) = status(actor).await.detail {
-            return detail;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "the actor has nothing to say");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let said = async || status(actor).await.detail.ok_or_else(|| "nothing".to_owned());
+    eventually("something that the actor has to say", said).await
 }
 
 async fn status(actor: &ActorRef<SignalMsg>) -> ActorDetail {

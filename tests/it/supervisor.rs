@@ -20,6 +20,7 @@ use can_sync::testing::node::dump::render;
 use futures::FutureExt;
 
 use crate::support::faulty::{FaultyActor, FaultyMsg, Plan};
+use crate::support::nodes::eventually;
 use crate::support::tree::{Tree, end_of};
 
 const ALL: [ChildKind; 4] = [CanService, Peers, Http, Signal];
@@ -112,9 +113,7 @@ async fn many_who_ask_at_once_share_one_survey() {
     let (root, _outcome) = start(root_args(vec![child])).await.unwrap();
     let root = ServiceRef::fixed(root);
     let ask = || root.call(|reply| RootMsg::GetTree { reply }, Duration::from_secs(1));
-    while ask().await.unwrap().children[0].state != ActorState::Unresponsive {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    no_answer_is_noticed(async || ask().await.unwrap()).await;
     let before = asked.load(Ordering::Relaxed);
     let answers = futures::future::join_all((0..1_000).map(|_| ask())).await;
     assert!(answers.iter().all(|a| a.as_ref().unwrap().children[0].state == ActorState::Unresponsive));
@@ -129,11 +128,18 @@ async fn a_probe_that_panics_counts_as_no_answer() {
     child.probe = Arc::new(|_| panic!("planned panic of a probe"));
     let (root, _outcome) = start(root_args(vec![child])).await.unwrap();
     let root = ServiceRef::fixed(root);
-    let ask = || root.call(|reply| RootMsg::GetTree { reply }, Duration::from_secs(1));
-    while ask().await.unwrap().children[0].state != ActorState::Unresponsive {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    ask().await.unwrap();
+    let ask = async || root.call(|reply| RootMsg::GetTree { reply }, Duration::from_secs(1)).await.unwrap();
+    no_answer_is_noticed(&ask).await;
+    ask().await;
+}
+
+/// Asks for the tree until its first child counts as one that does not answer.
+async fn no_answer_is_noticed(ask: impl AsyncFn() -> ActorStatus) {
+    eventually("no answer", async || {
+        let state = ask().await.children[0].state;
+        (state == ActorState::Unresponsive).then_some(()).ok_or_else(|| format!("{state:?}"))
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]

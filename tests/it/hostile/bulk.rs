@@ -9,7 +9,7 @@ use can_sync::testing::wire;
 use can_sync::testing::wire::proto::{ContentRequest, Want, frame};
 use iroh::endpoint::Connection;
 use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::libraries::{Share, edit};
 use crate::support::bulk;
@@ -115,7 +115,6 @@ async fn one_that_proves_nothing_in_time_is_closed() {
     let attacker = Attacker::member(&arena).await;
     let (session, victim) = (attacker.session().await, arena.addr());
     let attack = async {
-        let begun = Instant::now();
         let silent = bulk::dial(&attacker.endpoint, victim.clone()).await;
         let half = bulk::dial(&attacker.endpoint, victim.clone()).await;
         let (mut send, _receive) = half.open_bi().await.unwrap();
@@ -123,7 +122,6 @@ async fn one_that_proves_nothing_in_time_is_closed() {
         for connection in [silent, half] {
             assert_eq!(closed(&connection).await.0, close::TIMEOUT);
         }
-        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
         let ended = bulk::dial(&attacker.endpoint, victim.clone()).await;
         assert_eq!(bulk::show(&ended, &[1; 16]).await, None);
         assert_eq!(closed(&ended).await.0, close::VIOLATION);

@@ -13,6 +13,7 @@ use iroh::endpoint::Connection;
 use iroh::{EndpointAddr, SecretKey};
 use tokio::time::timeout;
 
+use crate::support::nodes::eventually;
 use crate::support::peers::{PeersRig, Remote, addr_of, assert_closed};
 
 /// Many ids with one ticket take the places of nobody who has another one, or knows the passphrase.
@@ -77,7 +78,7 @@ async fn fakes_by_the_thousand_keep_nobody_waiting() {
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let nowhere = silent.local_addr().unwrap();
     // So many that all that there may be are known, before the store is read and anybody is dialled.
-    rig.wait_until("a roster full of fakes", async || {
+    eventually("a roster full of fakes", async || {
         for n in 0..256 {
             put_fake(&hints, n, nowhere, &rig.service);
         }
@@ -180,7 +181,7 @@ async fn handshakes_from_one_place_are_few_and_own_devices_have_theirs() {
             assert!(is_answered(&stranger, &rig).await.is_none(), "one too many, the {n}th");
         }
     }
-    rig.wait_until("an own device's place", async || {
+    eventually("an own device's place", async || {
         is_answered(&met, &rig).await.map(|connection| open.push(connection)).ok_or_else(|| "not yet".into())
     })
     .await;

@@ -44,7 +44,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::nodes::DEADLINE;
+use super::nodes::{DEADLINE, eventually};
 use super::scripted::ScriptedStore;
 
 /// Keys of the network of these tests.
@@ -413,27 +413,11 @@ impl PeersRig {
 
     /// Waits until the report satisfies `condition`.
     pub(crate) async fn wait_for_report(&self, what: &str, condition: impl Fn(&PeersReport) -> bool) {
-        self.wait_until(what, async || {
+        eventually(what, async || {
             let report = self.report().await;
             if condition(&report) { Ok(()) } else { Err(format!("{report:#?}")) }
         })
         .await;
-    }
-
-    /// Waits until `attempt` succeeds.
-    pub(crate) async fn wait_until<T>(
-        &self,
-        what: &str,
-        mut attempt: impl AsyncFnMut() -> Result<T, String>,
-    ) -> T {
-        let deadline = tokio::time::Instant::now() + DEADLINE;
-        loop {
-            match attempt().await {
-                Ok(value) => return value,
-                Err(last) if tokio::time::Instant::now() > deadline => panic!("{what}: {last}"),
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-        }
     }
 }
 

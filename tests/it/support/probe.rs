@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::nodes::DEADLINE;
-use can_sync::testing::actor::ServiceRef;
+use can_sync::testing::actor::{ServiceCell, ServiceRef};
 use ractor::{Actor, ActorProcessingErr, ActorRef, Message};
 use tokio::sync::watch;
 

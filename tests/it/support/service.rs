@@ -4,9 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
 
-use super::nodes::DEADLINE;
+use super::nodes::{DEADLINE, eventually};
 use can_sync::testing::clock::Clock;
 use can_sync::testing::http::serve;
 use can_sync::testing::store::can_http::CanHttpStore;
@@ -32,12 +31,7 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 /// Asks until the answer is yes.
 pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    soon(what, async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    eventually(what, async || condition().await.then_some(()).ok_or_else(|| "not yet".to_owned())).await;
 }
 
 /// An HTTP client that follows no redirects.
