@@ -15,6 +15,7 @@ pub(crate) mod on_demand;
 mod page;
 pub mod proxy;
 mod routes;
+mod status;
 mod token;
 pub mod view;
 mod why;

@@ -26,10 +26,7 @@ pub enum HttpMsg {
     /// Its own server task: it has ended, and why. The actor fails, and its supervisor starts it again.
     ServerEnded(String),
     /// RootSupervisor: how it is.
-    GetHealth {
-        /// The answer.
-        reply: RpcReplyPort<ActorDetail>,
-    },
+    GetHealth { reply: RpcReplyPort<ActorDetail> },
 }
 
 #[derive(Clone)]

@@ -21,7 +21,7 @@ use crate::library::registry::{Deletion, DeletionDecision, Member};
 use crate::peer::delete_guard::{self, HoldReport};
 use crate::peer::messages::PeersMsg;
 use crate::record::ContentHash;
-use crate::text::quoted;
+use crate::text::{quoted, short_id};
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(confirm)).routes(routes!(reject))

@@ -5,26 +5,23 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use ractor::RpcReplyPort;
-use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
-use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::bodies::{
+    CreateRequest, Deleted, InspectRequest, InviteRequest, Invitee, JoinRequest, LibraryList, PreviewRequest,
+    ReleaseRequest, RevokeRequest, Revoked, UnreleasedList,
+};
 use super::view::{ApiState, unavailable};
 use crate::http::envelope::Success;
 use crate::http::extract::{JsonBody, OptionalJsonBody, Params, PathText, parse_endpoint_id, parse_hash};
 use crate::http::{ApiError, ApiResult};
 use crate::library::actor::LibraryMsg;
 use crate::library::error::LibraryError;
-use crate::library::filter::FilterSpec;
 use crate::library::manage::{Invitation, Revoke};
-use crate::library::registry::DeviceStanding;
-use crate::library::report::{
-    DeviceReport, Invited, LibraryDetail, LibrarySize, Preview, Released, UnreleasedReport,
-};
-use crate::library::ticket::{Access, LibraryId};
-use crate::peer::messages::PeersMsg;
+use crate::library::report::{LibraryDetail, LibrarySize, Preview, Released};
+use crate::library::ticket::LibraryId;
 use crate::qr::Code;
 use crate::text::quoted;
 
@@ -49,9 +46,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(release))
         .routes(routes!(join))
         .routes(routes!(inspect))
-        .routes(routes!(devices))
-        .routes(routes!(approve))
-        .routes(routes!(deny))
+        .merge(devices::routes())
 }
 
 async fn ask<T: Send + 'static>(
@@ -140,146 +135,6 @@ fn parse_library_id(text: &str) -> ApiResult<LibraryId> {
             "a library id has 64 lower-case hexadecimal digits: GET /libraries lists them",
         )
     })
-}
-
-/// `POST /libraries`.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct CreateRequest {
-    /// For people; at most 64 characters.
-    name: String,
-    /// What belongs to the library; without one, everything.
-    #[serde(default)]
-    filter: FilterSpec,
-    /// How old a member's list of revoked tickets may become, in seconds, from 86400 (1 day) to 31536000 (365 days): after that
-    /// it holds what members other than this node send until a newer list comes. This node signs the list anew every 12
-    /// hours. Without it, lists may have any age.
-    #[serde(default)]
-    fresh_within_secs: Option<u64>,
-}
-
-/// `POST /libraries/preview`.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct PreviewRequest {
-    #[serde(default)]
-    filter: FilterSpec,
-}
-
-/// `POST /libraries/{id}/invite`.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct InviteRequest {
-    /// `read` or `write`.
-    access: Access,
-    /// Seconds from now until the ticket expires; never if absent.
-    #[serde(default)]
-    expires_secs: Option<u64>,
-    /// How many machines may use it; any number if absent.
-    #[serde(default)]
-    uses: Option<u32>,
-    /// The one endpoint id that may use it; anyone who has the ticket if absent.
-    #[serde(default)]
-    subject: Option<String>,
-    /// Seconds from now until the ticket is valid.
-    #[serde(default)]
-    starts_secs: u64,
-}
-
-/// `POST /libraries/{id}/revoke`.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct RevokeRequest {
-    /// The number of one ticket.
-    #[serde(default)]
-    serial: Option<u64>,
-    /// Or all that were issued until now.
-    #[serde(default)]
-    all: bool,
-}
-
-/// `POST /join`.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct JoinRequest {
-    /// As it was issued, `canlib…`.
-    ticket: String,
-    /// Whether what is here already and matches the library's filter is shared with its members, where the ticket allows to write.
-    /// Without it, only what is put or changed here from now on.
-    #[serde(default)]
-    share_existing: bool,
-}
-
-/// `POST /join/preview`.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct InspectRequest {
-    /// As it was issued, `canlib…`.
-    ticket: String,
-}
-
-/// Every library of this node.
-#[derive(Serialize, ToSchema)]
-struct LibraryList {
-    libraries: Vec<LibraryDetail>,
-}
-
-/// A new ticket, also as a picture.
-#[derive(Serialize, ToSchema)]
-struct Invitee {
-    #[serde(flatten)]
-    invited: Invited,
-    /// A QR code of the ticket; absent when it is too long for one.
-    qr: Option<Code>,
-}
-
-/// What became of a library.
-#[derive(Serialize, ToSchema)]
-struct Deleted {
-    /// Assets whose contents were let go of with it; the assets stay known, and nobody else is concerned.
-    let_go: u64,
-}
-
-/// `POST /libraries/{id}/release`.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct ReleaseRequest {
-    /// Which contents, at most 1,000, each 64 hexadecimal digits; those that do not wait are passed over. Without it, all that wait.
-    #[serde(default)]
-    hashes: Option<Vec<String>>,
-}
-
-/// Contents of a folder that members do not get yet.
-#[derive(Serialize, ToSchema)]
-struct UnreleasedList {
-    contents: Vec<UnreleasedReport>,
-    /// How many there are altogether.
-    total: u64,
-    /// For the next page; null when this is the last.
-    next_cursor: Option<String>,
-}
-
-/// What is void now.
-#[derive(Serialize, ToSchema)]
-struct Revoked {
-    /// Tickets that were revoked one by one.
-    serials: usize,
-    /// Tickets that were issued before this epoch are void.
-    min_epoch: u64,
-}
-
-/// Endpoints that somebody decided about, or has to.
-#[derive(Serialize, ToSchema)]
-struct DeviceList {
-    devices: Vec<DeviceReport>,
-}
-
-/// What was decided.
-#[derive(Serialize, ToSchema)]
-struct Decided {
-    endpoint_id: String,
-    /// `approved` or `denied`.
-    standing: &'static str,
 }
 
 /// What of a folder waits to be shared

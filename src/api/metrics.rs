@@ -16,7 +16,7 @@ use iroh_metrics::Registry;
 use super::bodies::{is_running, visit};
 use super::view::{AgentView, ApiState};
 use crate::actor::status::ActorStatus;
-use crate::peer::report::{ConnectionState, PeerReport, PeersReport, SyncState};
+use crate::peer::report::{PeerReport, PeersReport, SyncState};
 use crate::stderr::{self, Lost};
 use crate::store::StoreStatus;
 use crate::store::scrub::ScrubReport;

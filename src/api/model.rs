@@ -2,26 +2,29 @@
 //!
 //! `gather` asks; the rest is pure.
 
-use super::bodies::{is_running, visit, word};
+use super::bodies::{is_running, visit};
 use super::deletions::{DeletionList, ExampleView, HoldView};
 use super::view::{AgentView, StoreMode};
 use super::words::SyncWords;
 use crate::actor::status::ActorStatus;
 use crate::discovery::channel::ChannelState;
-use crate::events::{LoggedEvent, NodeEvent};
 use crate::library::{self, report::LibraryReport};
-use crate::peer::report::{ConnectionState, Direction, PeerReport, PeersReport, TransferReport};
+use crate::peer::report::{ConnectionState, PeersReport};
 use crate::store::StoreStatus;
-use crate::text::short_id;
 use crate::store::scrub::ScrubReport;
+use crate::text::short_id;
 
+mod activity;
 mod folders;
+mod peers;
 mod recent;
 mod text;
 
+use self::activity::ActivityRow;
 use self::folders::FolderRow;
+use self::peers::{PeerRow, TransferRow, WaitingRow};
 pub(super) use self::recent::Recent;
-use self::text::{Ago, bytes, count, duration, grouped, rate, short, shown};
+use self::text::{Ago, bytes, count, duration, grouped, rate, shown};
 
 /// Rows shown of each list; the API has all of them.
 const PEERS_SHOWN: usize = 200;
@@ -267,85 +270,6 @@ impl HoldRow {
     }
 }
 
-/// A machine that waits to be let in.
-pub(super) struct WaitingRow {
-    pub(super) name: String,
-    pub(super) endpoint_id: String,
-    pub(super) short_id: String,
-}
-
-impl WaitingRow {
-    fn new(peer: &PeerReport) -> Self {
-        Self { name: named(peer), endpoint_id: peer.endpoint_id.clone(), short_id: short(&peer.endpoint_id) }
-    }
-}
-
-/// What a peer calls itself.
-fn named(peer: &PeerReport) -> String {
-    if peer.name.is_empty() { String::from("(no name yet)") } else { shown(&peer.name) }
-}
-
-/// A peer in the table.
-pub(super) struct PeerRow {
-    pub(super) name: String,
-    pub(super) endpoint_id: String,
-    pub(super) short_id: String,
-    pub(super) state: String,
-    pub(super) mood: &'static str,
-    /// Whether this node's user shut it out.
-    pub(super) is_denied: bool,
-    pub(super) path: Option<&'static str>,
-    pub(super) remote_addr: String,
-    pub(super) rtt: Option<String>,
-    pub(super) assets: Option<String>,
-    pub(super) missing_here: String,
-    pub(super) missing_here_bytes: Option<String>,
-    pub(super) missing_there: String,
-    pub(super) sent: String,
-    pub(super) received: String,
-    pub(super) last_seen: Option<Ago>,
-    pub(super) last_error: Option<String>,
-    pub(super) sources: String,
-}
-
-impl PeerRow {
-    fn new(peer: PeerReport, now_ms: u64) -> Self {
-        let mood = match peer.state {
-            ConnectionState::InSync => "good",
-            ConnectionState::Connecting | ConnectionState::Reconciling | ConnectionState::Syncing => "busy",
-            ConnectionState::Waiting => "idle",
-            ConnectionState::BackingOff
-            | ConnectionState::ApprovalWanted
-            | ConnectionState::NotApproved
-            | ConnectionState::Denied
-            | ConnectionState::DeniedThere
-            | ConnectionState::OtherPassphrase
-            | ConnectionState::TicketRefused => "bad",
-        };
-        Self {
-            name: named(&peer),
-            is_denied: peer.state == ConnectionState::Denied,
-            short_id: short(&peer.endpoint_id),
-            endpoint_id: peer.endpoint_id,
-            state: word(&peer.state).replace('_', " "),
-            mood,
-            path: peer.path,
-            remote_addr: peer.remote_addr.as_deref().map(shown).unwrap_or_default(),
-            rtt: peer.rtt_ms.map(|ms| if ms < 10.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }),
-            assets: peer.assets.map(grouped),
-            missing_here: grouped(peer.missing_here),
-            missing_here_bytes: (peer.missing_here > 0).then(|| bytes(peer.missing_here_bytes)),
-            missing_there: grouped(peer.missing_there),
-            sent: bytes(peer.bytes_sent),
-            received: bytes(peer.bytes_received),
-            last_seen: peer.last_seen_ms.map(|ms| Ago::new(now_ms, ms)),
-            last_error: peer.last_error.as_deref().map(shown),
-            sources: peer.sources.join(", "),
-        }
-    }
-}
-
-/// A library in the table.
 pub(super) struct LibraryRow {
     pub(super) name: String,
     pub(super) id: String,
@@ -395,46 +319,6 @@ impl LibraryRow {
     }
 }
 
-/// What a peer is called, for a sentence: its name, else the beginning of its id.
-fn called(endpoint_id: &str, peers: &[PeerReport]) -> String {
-    let peer = peers.iter().find(|peer| peer.endpoint_id == endpoint_id);
-    peer.filter(|peer| !peer.name.is_empty()).map_or_else(|| short(endpoint_id), |peer| shown(&peer.name))
-}
-
-/// Something on its way.
-pub(super) struct TransferRow {
-    pub(super) short_hash: String,
-    pub(super) hash: String,
-    pub(super) arrow: &'static str,
-    pub(super) direction: &'static str,
-    pub(super) peer: String,
-    pub(super) size: String,
-    pub(super) percent: u64,
-    pub(super) started: bool,
-}
-
-impl TransferRow {
-    fn new(transfer: &TransferReport, peers: &[PeerReport]) -> Self {
-        let (arrow, direction) = match transfer.direction {
-            Direction::Receiving => ("↓", "from"),
-            Direction::Sending => ("↑", "to"),
-        };
-        let done = u128::from(transfer.done.min(transfer.size)) * 100;
-        let percent = done.checked_div(u128::from(transfer.size)).unwrap_or(100);
-        Self {
-            short_hash: short(&transfer.hash),
-            hash: transfer.hash.clone(),
-            arrow,
-            direction,
-            peer: called(&transfer.peer, peers),
-            size: bytes(transfer.size),
-            percent: u64::try_from(percent).unwrap_or(100),
-            started: transfer.started,
-        }
-    }
-}
-
-/// An actor in the tree.
 pub(super) struct ActorRow {
     pub(super) depth: usize,
     pub(super) kind: String,
@@ -478,82 +362,4 @@ fn actors_summary(tree: &ActorStatus) -> String {
     });
     let health = if ailing == 0 { String::from("all running") } else { format!("{ailing} not running") };
     format!("{total} actors, {health}, {}", count(restarts, "restart", "restarts"))
-}
-
-/// Something that happened.
-pub(super) struct ActivityRow {
-    pub(super) at: Ago,
-    pub(super) mood: &'static str,
-    pub(super) text: String,
-}
-
-impl ActivityRow {
-    fn new(logged: &LoggedEvent, peers: &[PeerReport], now_ms: u64) -> Self {
-        let (mood, text) = match &logged.event {
-            NodeEvent::PeerConnected { endpoint_id, name } => {
-                let name = if name.is_empty() { short(endpoint_id) } else { name.clone() };
-                ("good", format!("{name} connected"))
-            }
-            NodeEvent::PeerLost { endpoint_id, reason } => {
-                ("idle", format!("{} is gone: {reason}", called(endpoint_id, peers)))
-            }
-            NodeEvent::PeerStale { endpoint_id, name } => {
-                let name = if name.is_empty() { short(endpoint_id) } else { name.clone() };
-                ("idle", format!("{name} was silent and does not answer"))
-            }
-            NodeEvent::AssetReceived { hash, size, from } => {
-                ("busy", format!("{} ({}) received from {}", short(hash), bytes(*size), called(from, peers)))
-            }
-            NodeEvent::AssetFailed { hash, from, reason } => {
-                ("bad", format!("{} could not be had from {}: {reason}", short(hash), called(from, peers)))
-            }
-            NodeEvent::Damaged { hash, size, reason } => {
-                ("bad", format!("{} ({}) is damaged here: {reason}", short(hash), bytes(*size)))
-            }
-            NodeEvent::Healed { hash, size } => {
-                ("good", format!("{} ({}) is whole again", short(hash), bytes(*size)))
-            }
-            NodeEvent::InSync { assets } => {
-                ("good", format!("Caught up: {}", count(*assets, "asset", "assets")))
-            }
-            NodeEvent::DeletionsHeld { held, .. } => (
-                "bad",
-                format!("{} by a peer held back: too much at once", count(*held, "deletion", "deletions")),
-            ),
-            NodeEvent::FolderConflict { path, .. } => {
-                ("", format!("Edited on two machines apart: the other version is {path}"))
-            }
-            NodeEvent::FolderMissing { path, reason, .. } => {
-                ("bad", format!("The folder at {path} is missing: {reason}"))
-            }
-            NodeEvent::FolderHeld { path, held, .. } => (
-                "bad",
-                format!("{} in {path} held back: too much at once", count(*held, "removal", "removals")),
-            ),
-            NodeEvent::ActorRestarted { kind, reason, restarts } => (
-                "bad",
-                format!("{kind} was restarted ({}): {reason}", count(u64::from(*restarts), "time", "times")),
-            ),
-        };
-        Self { at: Ago::new(now_ms, logged.at_ms), mood, text: shown(&text) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_empty_transfer_is_complete() {
-        let transfer = |size, done| TransferReport {
-            hash: "ab".repeat(32),
-            size,
-            done,
-            direction: Direction::Receiving,
-            peer: "cd".repeat(32),
-            started: true,
-        };
-        let percent = |size, done| TransferRow::new(&transfer(size, done), &[]).percent;
-        assert_eq!((percent(0, 0), percent(200, 50), percent(10, 20)), (100, 25, 100));
-    }
 }

@@ -17,9 +17,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::bodies::{
-    Alive, DialAccepted, DialRequest, Forgotten, NodeStatus, PeerList, Ready, TicketView, TransferList,
-    Verifying, is_running, node_status, visit,
+    Alive, DialAccepted, DialRequest, Forgotten, PeerList, Ready, TicketView, TransferList, Verifying,
+    is_running, visit,
 };
+use super::status::{NodeStatus, node_status};
 use super::token::is_authorised;
 use super::view::{ASK_TIMEOUT, AgentView, ApiState, ask, unavailable};
 use super::{deletions, events, folders, libraries, metrics, page, proxy, token, why};

@@ -109,7 +109,6 @@ impl AgentView {
 /// Asks an actor within [`ASK_TIMEOUT`]; silence is a 503 that names it.
 pub(super) async fn ask<M: Message, T: Send + 'static>(
     service: &ServiceRef<M>,
-    actor: &str,
     message: impl FnOnce(RpcReplyPort<T>) -> M + Send,
 ) -> ApiResult<T> {
     service.call(message, ASK_TIMEOUT).await.map_err(|error| unavailable(error, ASK_TIMEOUT))

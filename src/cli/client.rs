@@ -41,16 +41,8 @@ pub(super) struct ApiClient {
 #[derive(Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 enum Envelope<T> {
-    Success {
-        data: T,
-    },
-    Error {
-        error: String,
-        #[serde(default)]
-        hint: Option<String>,
-        #[serde(default)]
-        code: Option<String>,
-    },
+    Success { data: T },
+    Error { error: String, hint: Option<String>, code: Option<String> },
 }
 
 impl ApiClient {

@@ -13,10 +13,9 @@ use super::advice;
 use super::client::ApiClient;
 use super::error::{CliError, Exit};
 use super::output::message;
-use super::resolve::short;
 use super::text;
-use crate::text::short_id;
 use crate::folder::report::{FolderReport, FolderRoom};
+use crate::text::short_id;
 
 mod show;
 pub(super) mod which;
@@ -24,11 +23,11 @@ pub(super) mod which;
 #[derive(clap::Args, Debug)]
 pub(super) struct FolderCommandArgs {
     #[command(subcommand)]
-    action: FolderCommand,
+    action: FolderSubcommand,
 }
 
 #[derive(clap::Subcommand, Debug)]
-enum FolderCommand {
+enum FolderSubcommand {
     /// Keep a directory alike with those of other machines
     Add(AddArgs),
     /// List the folders of this machine and of the network
@@ -92,19 +91,19 @@ struct AddArgs {
 pub(super) async fn run(context: &Context, args: FolderCommandArgs) -> Result<(), CliError> {
     let agent = context.agent()?;
     match args.action {
-        FolderCommand::Add(args) => add(context, &agent, args).await,
-        FolderCommand::List => show::list(context, &agent).await,
-        FolderCommand::Status(which) => show::status(context, &agent, &which).await,
-        FolderCommand::Pause(which) => act(context, &agent, &which, "pause").await,
-        FolderCommand::Resume(which) => act(context, &agent, &which, "resume").await,
-        FolderCommand::Confirm(which) => act(context, &agent, &which, "confirm").await,
-        FolderCommand::Revert(which) => act(context, &agent, &which, "revert").await,
-        FolderCommand::Keep(asked) => answer(context, &agent, &asked, "keep").await,
-        FolderCommand::Trash(asked) => answer(context, &agent, &asked, "trash").await,
-        FolderCommand::Remove(which) => remove(context, &agent, &which).await,
-        FolderCommand::Conflicts(which) => show::conflicts(context, &agent, &which).await,
-        FolderCommand::History(at) => show::history(context, &agent, &at).await,
-        FolderCommand::Restore { at, time } => {
+        FolderSubcommand::Add(args) => add(context, &agent, args).await,
+        FolderSubcommand::List => show::list(context, &agent).await,
+        FolderSubcommand::Status(which) => show::status(context, &agent, &which).await,
+        FolderSubcommand::Pause(which) => act(context, &agent, &which, "pause").await,
+        FolderSubcommand::Resume(which) => act(context, &agent, &which, "resume").await,
+        FolderSubcommand::Confirm(which) => act(context, &agent, &which, "confirm").await,
+        FolderSubcommand::Revert(which) => act(context, &agent, &which, "revert").await,
+        FolderSubcommand::Keep(asked) => answer(context, &agent, &asked, "keep").await,
+        FolderSubcommand::Trash(asked) => answer(context, &agent, &asked, "trash").await,
+        FolderSubcommand::Remove(which) => remove(context, &agent, &which).await,
+        FolderSubcommand::Conflicts(which) => show::conflicts(context, &agent, &which).await,
+        FolderSubcommand::History(at) => show::history(context, &agent, &at).await,
+        FolderSubcommand::Restore { at, time } => {
             let (folder, path) = at.find(&agent).await?;
             let at_ms = time.map(|at| u64::try_from(at.as_millisecond()).unwrap_or_default());
             let body = json!({ "action": "restore", "path": path, "at_ms": at_ms });

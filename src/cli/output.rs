@@ -7,10 +7,9 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::error::CliError;
-use super::resolve;
 use super::text::{self, escape, is_hazard};
-use crate::text::short_id;
 use crate::stderr;
+use crate::text::short_id;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output {

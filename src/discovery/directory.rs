@@ -83,11 +83,7 @@ pub enum DirectoryEffect {
     /// Ask it for a sign of life, and tell [`Directory::answered`].
     Probe(EndpointAddr),
     /// It was silent and did not answer.
-    WentStale {
-        id: EndpointId,
-        /// What it called itself.
-        name: String,
-    },
+    WentStale { id: EndpointId, name: String },
     /// Nothing is known of it any more.
     Forgotten(EndpointId),
 }

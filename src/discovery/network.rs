@@ -36,11 +36,7 @@ const DHT_WIDTH: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
     #[error("no answer from {from} within {} s", within.as_secs())]
-    Timeout {
-        from: &'static str,
-        /// How long was waited.
-        within: Duration,
-    },
+    Timeout { from: &'static str, within: Duration },
     /// An answer that says no, or no way to ask.
     #[error("cannot {action} through {through}: {reason}")]
     Failed {

@@ -18,6 +18,7 @@ use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
+use self::store::{OpenedStore, store_url};
 use super::preflight::{Listeners, Preflight, udp_problem};
 use super::running::{self, PassphraseSource, RunningNode};
 use super::{DataDir, StartError, protocols};
@@ -40,12 +41,12 @@ use crate::net::{endpoint, sockets};
 use crate::peer::deferrals::Deferrals;
 use crate::peer::delete_guard::DeleteGuard;
 use crate::store::StoreRef;
-use crate::store::can_http::CanHttpStore;
-use crate::store::embedded::{DamageEvent, EmbeddedConfig, EmbeddedStore};
+use crate::store::embedded::{DamageEvent, EmbeddedStore};
 use crate::store::server::StoreServerArgs;
 use crate::store::service::on_demand::FetchPort;
-use crate::store::service::{self, ServiceSettings};
 use crate::transfer::partial::Partials;
+
+mod store;
 
 /// Tries to lock the data directory, and the pause between them.
 const LOCK_TRIES: usize = 10;
@@ -338,93 +339,6 @@ fn open_agent_db(dir: &DataDir) -> Result<(AddressBook, FolderRows), StartError>
     Ok((book, rows))
 }
 
-struct OpenedStore {
-    store: StoreRef,
-    url: String,
-    proxy: StoreProxy,
-    server: Option<StoreServerArgs>,
-    on_demand: FetchPort,
-    embedded: Option<EmbeddedStore>,
-}
-
-impl OpenedStore {
-    async fn open(
-        config: &Config,
-        dir: &DataDir,
-        listener: Option<SharedListener>,
-        key: Option<SecretString>,
-        token: Option<SecretString>,
-        clock: Clock,
-    ) -> Result<Self, StartError> {
-        match (&config.can_service_url, listener, key) {
-            (Some(url), _, Some(key)) => {
-                let store = CanHttpStore::new(url.as_str(), &key)
-                    .map_err(|e| StartError::new(format!("can_service_url: {e}")))?;
-                let url = store.url().to_owned();
-                let proxy = proxy_to(&url, &key)?;
-                Ok(Self {
-                    store: Arc::new(store),
-                    url,
-                    proxy,
-                    server: None,
-                    on_demand: FetchPort::default(),
-                    embedded: None,
-                })
-            }
-            (None, Some(listener), Some(key)) => {
-                Self::embedded(config, dir, listener, key, token, clock).await
-            }
-            (_, _, None) | (None, None, _) => {
-                Err(StartError::new("can_service_url: the CAN Service's key is missing"))
-            }
-        }
-    }
-
-    async fn embedded(
-        config: &Config,
-        dir: &DataDir,
-        listener: SharedListener,
-        key: SecretString,
-        token: Option<SecretString>,
-        clock: Clock,
-    ) -> Result<Self, StartError> {
-        let store_config =
-            EmbeddedConfig { dir: dir.store(), disk_reserve_bytes: config.limits.disk_reserve_bytes, clock };
-        let store = EmbeddedStore::open(store_config).await.map_err(|e| StartError::new(e.to_string()))?;
-        let addr = listener.local_addr().map_err(|e| StartError::new(e.to_string()))?;
-        let url = store_url(&listener)?;
-        let proxy = proxy_to(&url, &key)?;
-        let on_demand = FetchPort::default();
-        let settings = ServiceSettings {
-            on_demand: on_demand.clone(),
-            allowed_hosts: config.allowed_hosts.clone(),
-            token,
-            ..ServiceSettings::new(key, addr)
-        };
-        let router = service::router(store.clone(), settings);
-        Ok(Self {
-            store: Arc::new(store.clone()),
-            url,
-            proxy,
-            server: Some(StoreServerArgs { listener, router }),
-            on_demand,
-            embedded: Some(store),
-        })
-    }
-}
-
-/// The way to the store for those who talk to the agent.
-fn proxy_to(url: &str, key: &SecretString) -> Result<StoreProxy, StartError> {
-    let proxy = StoreProxy::new(url).and_then(|proxy| proxy.with_key(key));
-    proxy.map_err(|e| StartError::new(format!("can_service_url: {e}")))
-}
-
-/// Where programs on this machine reach the embedded store.
-fn store_url(listener: &SharedListener) -> Result<String, StartError> {
-    let url = listener.local_url().map_err(|e| StartError::new(e.to_string()))?;
-    Ok(format!("{url}{}", service::BASE_PATH))
-}
-
 /// Writes down where this node is, for the commands that are started beside it.
 fn tell(
     config: &Config,
@@ -516,31 +430,4 @@ async fn blocking<T: Send + 'static>(
     spawn_blocking(work)
         .await
         .unwrap_or_else(|e| Err(StartError::new(format!("a step of the start failed: {e}"))))
-}
-
-/// Writes the ticket so that a reader finds all of it or nothing.
-pub(super) async fn write_ticket(path: &Path, ticket: &str) -> io::Result<()> {
-    let (path, ticket) = (path.to_owned(), ticket.to_owned());
-    let write = move || {
-        let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().permissions(readable_by_all()).tempfile_in(dir)?;
-        io::Write::write_all(&mut file, format!("{ticket}\n").as_bytes())?;
-        file.persist(&path).map(|_| ()).map_err(|e| e.error)
-    };
-    spawn_blocking(write).await.map_err(io::Error::other)?
-}
-
-/// A ticket is an address, not a secret: the passphrase is what lets somebody in.
-fn readable_by_all() -> std::fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o644)
-}
-
-/// Keeps the ticket file current.
-pub(super) async fn follow_ticket_file(path: PathBuf, mut ticket: watch::Receiver<String>) {
-    while ticket.changed().await.is_ok() {
-        let text = ticket.borrow_and_update().clone();
-        if let Err(error) = write_ticket(&path, &text).await {
-            tracing::warn!(path = %path.display(), %error, "cannot write ticket_file");
-        }
-    }
 }

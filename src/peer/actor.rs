@@ -25,37 +25,34 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::args::PeerArgs;
-use super::establish::{self};
 use super::held::HeldBySession;
 use super::lane::{self, Lane};
 use super::messages::{PeerMsg, PeersMsg};
 use super::refusal::PeerRefusal;
-use super::session::{
-    EntryNews, InlineContents, Session, SessionEffect, SessionInput, SessionStatus, WaitingVersion,
-};
-use super::{effects, streams};
+use super::session::{EntryNews, InlineContents, SessionInput, SessionStatus, WaitingVersion};
+use super::streams;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::clock::now_ms;
 use crate::library::Library;
 use crate::net::bulk::BulkOutgoing;
 use crate::net::close;
-use crate::text::stated;
-use crate::record::{ContentHash, Hlc, LibraryId, RecordId};
+use crate::record::{ContentHash, Hlc, LibraryId};
 use crate::store::FeedEntry;
 use crate::store::entries::StoredEntry;
+use crate::text::stated;
 use crate::transfer::meter::Meter;
 use crate::transfer::receive::Expected;
 use crate::transfer::schedule::FetchFailure;
 use crate::transfer::send::SendStreams;
 use crate::transfer::turns::Turns;
-use crate::wire;
 use crate::wire::decode::CONTENTS_PER_WANT_MAX;
-use crate::wire::proto::{Frame, Ping, Pong, Revocations, frame};
 
 mod dates;
 mod establishing;
+mod frames;
 mod membership;
+mod performing;
 mod searching;
 mod transfers;
 
@@ -245,41 +242,23 @@ impl Actor for PeerActor {
             PeerMsg::ClockChanged => state.step_all(&myself, |_| Some(SessionInput::Reconsider)),
             PeerMsg::Established(established) => state.on_established(&myself, *established),
             PeerMsg::EstablishFailed(error) => state.on_establish_failed(&myself, error),
-            PeerMsg::Frame { epoch, kind, permit } => {
-                if state.is_current(epoch) {
-                    state.on_frame(&myself, kind);
-                }
+            PeerMsg::Frame { kind, permit, .. } => {
+                state.on_frame(&myself, kind);
                 drop(permit);
             }
             PeerMsg::ControlEnded { epoch, reason, violation } => {
                 state.on_control_ended(epoch, &reason, violation);
             }
-            PeerMsg::Outcome { epoch, lane, input } => {
-                if state.is_current(epoch) {
-                    state.step(&myself, lane, input);
-                }
-            }
-            PeerMsg::SummaryReady { epoch, lane, nonce, answer, behind } => {
-                if state.is_current(epoch) {
-                    state.on_summary_ready(lane, nonce, answer, behind);
-                }
+            PeerMsg::Outcome { lane, input, .. } => state.step(&myself, lane, input),
+            PeerMsg::SummaryReady { lane, nonce, answer, behind, .. } => {
+                state.on_summary_ready(lane, nonce, answer, behind);
             }
             PeerMsg::BulkLost { epoch, failure } => state.on_bulk_lost(epoch, &failure),
-            PeerMsg::Received { epoch, results } => {
-                if state.is_current(epoch) {
-                    state.on_received(results);
-                }
+            PeerMsg::Received { results, .. } => state.on_received(results),
+            PeerMsg::PartReceived { request, key, result, .. } => {
+                state.on_part_received(request, key, result);
             }
-            PeerMsg::PartReceived { epoch, request, key, result } => {
-                if state.is_current(epoch) {
-                    state.on_part_received(request, key, result);
-                }
-            }
-            PeerMsg::Looked { epoch, lane, found, lacks } => {
-                if state.is_current(epoch) {
-                    state.on_looked(&myself, lane, found, &lacks);
-                }
-            }
+            PeerMsg::Looked { lane, found, lacks, .. } => state.on_looked(&myself, lane, found, &lacks),
             PeerMsg::Violation(reason) => state.close(close::VIOLATION, &reason),
             PeerMsg::RevocationsTaken => state.check_admission(),
             PeerMsg::TaskFailed(why) => {
@@ -391,8 +370,11 @@ impl PeerState {
                 Some(SessionInput::StoreChanged { entries, contents: Arc::clone(contents) })
             });
             self.note_missed(&entries);
+        } else if self.early.len() < EARLY_CHANGES_MAX {
+            // The session may already have told the peer a summary that does not have these.
+            self.early.push(entries);
         } else {
-            self.on_store_changed(myself, entries);
+            self.early_lost = true;
         }
     }
 
@@ -403,19 +385,6 @@ impl PeerState {
             let changed = lane.library.entry_changes(changed)?;
             Some(SessionInput::Entries(EntryNews::Changed(changed)))
         });
-    }
-
-    /// Finds the records with these ids, of folders where both sides know them, and of assets.
-    fn resolve(&mut self, myself: &ActorRef<PeerMsg>, lane: usize, mut rids: Vec<RecordId>) {
-        let Some(shared) = self.running.as_ref().and_then(|running| running.lanes.get(lane)) else { return };
-        let library = Arc::clone(&shared.library);
-        if shared.session.has_entries() {
-            let (found, others) = library.resolve_entries(&rids);
-            rids = others;
-            self.step(myself, lane, SessionInput::Entries(EntryNews::Resolved(found)));
-        }
-        let (found, gone) = library.resolve(&rids);
-        self.step(myself, lane, SessionInput::Resolved { found, gone });
     }
 
     /// A library has something otherwise than the store.
@@ -432,87 +401,6 @@ impl PeerState {
         });
     }
 
-    /// The lane of the library with this blinded id; none is named where there is only one.
-    fn lane_of(&self, blinded: &bytes::Bytes) -> Option<usize> {
-        let running = self.running.as_ref()?;
-        if blinded.is_empty() || running.lanes.len() == 1 {
-            return Some(0);
-        }
-        running.lanes.iter().position(|lane| lane.blinded == *blinded)
-    }
-
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the session names all the others")]
-    fn on_frame(&mut self, myself: &ActorRef<PeerMsg>, kind: frame::Kind) {
-        let lane = match &kind {
-            frame::Kind::Offer(offer) => self.lane_of(&offer.library),
-            frame::Kind::Records(records) => self.lane_of(&records.library),
-            frame::Kind::Have(have) => self.lane_of(&have.library),
-            frame::Kind::Error(error) => self.lane_of(&error.library),
-            frame::Kind::Later(later) => self.lane_of(&later.library),
-            frame::Kind::Find(find) => self.lane_of(&find.library),
-            frame::Kind::Lacks(lacks) => self.lane_of(&lacks.library),
-            frame::Kind::Ping(Ping { libraries, .. }) | frame::Kind::Pong(Pong { libraries, .. }) => {
-                libraries.first().map_or(Some(0), |summary| self.lane_of(&summary.blinded))
-            }
-            _ => Some(0),
-        };
-        let Some(running) = &self.running else { return };
-        let Some((lane, shared)) = lane.and_then(|lane| Some((lane, running.lanes.get(lane)?))) else {
-            return self.close(close::VIOLATION, "a frame about a library that is not shared");
-        };
-        let (answer, nonce, summaries, behind, clock_ms) = match kind {
-            frame::Kind::Ping(Ping { nonce, libraries, behind, clock_ms }) => {
-                (false, nonce, libraries, behind, clock_ms)
-            }
-            frame::Kind::Pong(Pong { nonce, libraries, behind, clock_ms }) => {
-                (true, nonce, libraries, behind, clock_ms)
-            }
-            frame::Kind::Revocations(Revocations { library, list }) => {
-                return self.on_revocations(myself, &library, &list);
-            }
-            frame::Kind::Doubled(_) => return self.on_doubled(),
-            frame::Kind::Find(find) => return self.on_asked(myself, lane, &find),
-            frame::Kind::Lacks(lacks) => return self.on_lacks(lane, &lacks),
-            kind => {
-                self.step(myself, lane, SessionInput::Frame(kind));
-                return self.check_owed();
-            }
-        };
-        match establish::summary_from_wire(&shared.blinded, &summaries) {
-            Ok(theirs) => {
-                let ours = shared.library.summary();
-                let certain = !behind && !shared.asked_behind;
-                self.hear_clock(clock_ms);
-                self.step(myself, lane, SessionInput::Compared { answer, nonce, theirs, ours, certain });
-            }
-            Err(error) => self.close(close::VIOLATION, &error.to_string()),
-        }
-    }
-
-    /// The bounds of a session hold for all of a connection's together.
-    fn check_owed(&mut self) {
-        let sessions = self.running.iter().flat_map(|running| &running.lanes).map(|lane| &lane.session);
-        if Session::owe_too_much(sessions) {
-            self.close(close::VIOLATION, "more offers than may be open, in all libraries together");
-        }
-    }
-
-    fn on_summary_ready(&mut self, lane: usize, nonce: u64, answer: bool, behind: bool) {
-        let Some(shared) = self.running.as_mut().and_then(|running| running.lanes.get_mut(lane)) else {
-            return;
-        };
-        let libraries = vec![establish::summary_to_wire(&shared.blinded, &shared.library.summary())];
-        let is_mirror = shared.library.shared().is_none();
-        let clock_ms = if is_mirror { self.args.replica.deferrals.clock().own_ms() } else { 0 };
-        if answer {
-            let nonce = shared.answering.take().unwrap_or(nonce);
-            self.send(frame::Kind::Pong(Pong { nonce, libraries, behind, clock_ms }));
-        } else {
-            shared.asked_behind = behind;
-            self.send(frame::Kind::Ping(Ping { nonce, libraries, behind, clock_ms }));
-        }
-    }
-
     fn on_tick(&mut self, myself: &ActorRef<PeerMsg>) {
         let now = Instant::now();
         let Some(running) = &mut self.running else {
@@ -524,8 +412,8 @@ impl PeerState {
         running.meter.tick(TICK);
         running.bulk.look(now);
         let stalled = running.expected.take_stalled(self.args.limits.stall, now);
-        self.give_up(stalled, &Failure::Source("no progress".into()));
-        // Whoever is shut out hears of it first, and is gone with the next tick.
+        self.give_up(stalled, &FetchFailure::Source("no progress".into()));
+        // A peer that is shut out hears of it first, and is gone with the next tick.
         let any_sent = self.send_revocations();
         if self.lists_are_fresh_again() || any_sent {
             // What waited for a newer list may not have to any more.
@@ -540,109 +428,6 @@ impl PeerState {
         if let Some(running) = &self.running {
             let now = now_ms();
             running.lanes.iter().for_each(|lane| lane.note_member(&running.name, now));
-        }
-    }
-
-    fn perform(&mut self, myself: &ActorRef<PeerMsg>, lane: usize, effects: Vec<SessionEffect>) {
-        for effect in effects {
-            self.perform_one(myself, lane, effect);
-        }
-    }
-
-    fn perform_one(&mut self, myself: &ActorRef<PeerMsg>, lane: usize, effect: SessionEffect) {
-        let Some(running) = &mut self.running else { return };
-        let Some(shared) = running.lanes.get_mut(lane) else { return };
-        let args = &self.args;
-        let report = effects::Reporter::new(myself.clone(), running.epoch, lane);
-        let store = Arc::clone(&args.replica.store);
-        match effect {
-            SessionEffect::Send(kind) => self.send(kind),
-            SessionEffect::Judge(records) => self.judge(myself, lane, records, true),
-            SessionEffect::JudgeAbsent(records) => self.judge(myself, lane, records, false),
-            SessionEffect::TakeAbsent(records) => {
-                running.tasks.spawn(effects::take_absent(report, args.taker(), records));
-            }
-            SessionEffect::Apply(records) => {
-                let library = shared.library.id();
-                running.tasks.spawn(effects::apply(report, args.taker(), library, records));
-            }
-            SessionEffect::Reassert(others) => {
-                let library = shared.library.id();
-                running.tasks.spawn(effects::reassert(
-                    report,
-                    store,
-                    args.replica.deferrals.clone(),
-                    library,
-                    others,
-                ));
-            }
-            SessionEffect::Store(items) => {
-                let (library, taker) = (shared.library.id(), args.taker());
-                let bytes: usize = items.iter().map(|(_, content)| content.len()).sum();
-                args.traffic.received.fetch_add(bytes as u64, Ordering::Relaxed);
-                running.tasks.spawn(effects::store_inline(report, taker, args.peers.clone(), library, items));
-            }
-            SessionEffect::Load(hashes) => {
-                let library = Arc::clone(&shared.library);
-                running.tasks.spawn(effects::load(report, store, library, hashes));
-            }
-            SessionEffect::TakeEntries(records) => {
-                let (library, clock) = (Arc::clone(&shared.library), args.replica.deferrals.clock().clone());
-                running.tasks.spawn(effects::take_entries(report, store, library, clock, records));
-            }
-            SessionEffect::LoadEntries(hashes) => {
-                let library = Arc::clone(&shared.library);
-                running.tasks.spawn(effects::load_entries(report, store, library, hashes));
-            }
-            SessionEffect::Resolve(rids) => self.resolve(myself, lane, rids),
-            SessionEffect::Announce(records) => {
-                let library = shared.library.id();
-                self.tell(PeersMsg::Wanted { session: args.session, library, records });
-            }
-            SessionEffect::Serve(want) => self.serve(want),
-            SessionEffect::CancelServe(request) => {
-                if let Some(served) = running.serving.remove(&request) {
-                    served.task.abort();
-                }
-            }
-            SessionEffect::SendSummary { nonce, answer: true } if shared.answering.is_some() => {
-                // One answer at a time: a flood of questions costs one look at the store, and only the last counts.
-                shared.answering = Some(nonce);
-            }
-            SessionEffect::SendSummary { nonce, answer } => {
-                if answer {
-                    shared.answering = Some(nonce);
-                }
-                let library = Arc::clone(&shared.library);
-                running.tasks.spawn(effects::catch_up(report, store, library, nonce, answer));
-            }
-            SessionEffect::Reconcile => {
-                let (connection, library) = (args.connection.clone(), shared.blinded.clone());
-                let (assets, entries) = shared.session.to_compare(shared.library.summary());
-                let assets = assets.then(|| shared.library.snapshot());
-                let entries = entries.then(|| shared.library.entries_snapshot());
-                running.tasks.spawn(effects::reconcile(report, connection, library, assets, entries));
-            }
-            SessionEffect::Close { code, reason } => self.close(code, &reason),
-        }
-    }
-
-    fn send(&mut self, kind: frame::Kind) {
-        let Some(running) = &self.running else { return };
-        if let frame::Kind::Offer(offer) = &kind {
-            let bytes: usize = offer.contents.iter().map(|inline| inline.content.len()).sum();
-            self.args.traffic.sent.fetch_add(bytes as u64, Ordering::Relaxed);
-        }
-        let frame = wire::encode(&Frame { kind: Some(kind) });
-        let bytes = frame.len();
-        let waiting = running.bytes_out.fetch_add(bytes, Ordering::Relaxed);
-        let refused = match running.out.try_send(frame) {
-            // A closed queue: the writer's end of the stream is reported by the writer.
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => waiting + bytes > BYTES_OUT,
-            Err(mpsc::error::TrySendError::Full(_)) => true,
-        };
-        if refused {
-            self.close(close::VIOLATION, "the peer does not read its control stream");
         }
     }
 

@@ -34,12 +34,7 @@ pub enum PeersMsg {
     /// CanServiceActor: these records of folders changed, in sequence.
     EntriesChanged(Arc<[StoredEntry]>),
     /// LibraryActor: a library has these now, otherwise than the store.
-    LibraryChanged {
-        /// The library that changed.
-        library: LibraryId,
-        /// Its new versions, as its members see them.
-        records: Arc<[FeedEntry]>,
-    },
+    LibraryChanged { library: LibraryId, records: Arc<[FeedEntry]> },
     /// CanServiceActor: the store stopped working (why) or works again (`None`).
     StoreHealth(Option<String>),
     /// HTTP API and discovery: dial this address now, and remember it. Answers once the dial is under way, or says why
@@ -51,17 +46,9 @@ pub enum PeersMsg {
         reply: RpcReplyPort<Result<(), String>>,
     },
     /// HTTP API: forget a peer and close its session.
-    ForgetPeer {
-        /// The endpoint id of the peer.
-        endpoint_id: EndpointId,
-        /// Whether it was known.
-        reply: RpcReplyPort<bool>,
-    },
-    /// HTTP API: a user approved or denied a machine: whoever is let in is dialled now.
-    DeviceDecided {
-        /// The endpoint id of the machine.
-        endpoint_id: EndpointId,
-    },
+    ForgetPeer { endpoint_id: EndpointId, reply: RpcReplyPort<bool> },
+    /// HTTP API: a user approved or denied a machine: one that is let in is dialled now.
+    DeviceDecided { endpoint_id: EndpointId },
     /// SignalActor: the network may have changed; forget back-offs and dial now.
     DialNow,
     /// Own task: this node's addresses are others now, so a path may have come back.
@@ -76,26 +63,13 @@ pub enum PeersMsg {
     GetTransfers { reply: RpcReplyPort<Vec<TransferReport>> },
     /// HTTP API: a user wants this content now: it is fetched before everything else, and peers are asked whether they have
     /// it. [`PeersMsg::GetWhy`] tells how that stands.
-    FetchNow {
-        /// The asset's content hash.
-        hash: ContentHash,
-        /// Whether it is searched for.
-        reply: RpcReplyPort<Result<(), TooMany>>,
-    },
+    FetchNow { hash: ContentHash, reply: RpcReplyPort<Result<(), TooMany>> },
     /// HTTP API: why a content is not here.
-    GetWhy {
-        /// The asset's content hash.
-        hash: ContentHash,
-        reply: RpcReplyPort<WhyReport>,
-    },
+    GetWhy { hash: ContentHash, reply: RpcReplyPort<WhyReport> },
     /// Status: how it is, with one child per PeerActor.
     GetHealth { reply: RpcReplyPort<ActorDetail> },
     /// Ticket file and discovery: a peer may be there.
-    Candidate {
-        addr: EndpointAddr,
-        /// Which channel led there.
-        channel: Channel,
-    },
+    Candidate { addr: EndpointAddr, channel: Channel },
     /// Discovery: hints wait in the actor's [`Hints`](crate::discovery::hints::Hints).
     HintsWaiting,
     /// Accept task: a connection came in; its place among the handshakes bounds how many such messages there are.
@@ -127,18 +101,10 @@ pub enum PeersMsg {
     /// Accept task, PeerActor: a machine connected that has our own endpoint id, or a peer of our network says that there is one.
     OwnIdSeen,
     /// Dial task: it succeeded or failed.
-    Dialed {
-        endpoint_id: EndpointId,
-        /// The connection, or why there is none.
-        result: Result<Connection, String>,
-    },
+    Dialed { endpoint_id: EndpointId, result: Result<Connection, String> },
     /// Dial task: as `Dialed`, for a second connection on which the mirror is offered to a peer that is connected for libraries
     /// alone.
-    MirrorDialed {
-        endpoint_id: EndpointId,
-        /// The connection, or why there is none.
-        result: Result<Connection, String>,
-    },
+    MirrorDialed { endpoint_id: EndpointId, result: Result<Connection, String> },
     /// PeerActor: its session is up.
     SessionUp {
         session: SessionId,
@@ -174,13 +140,7 @@ pub enum PeersMsg {
         records: Vec<AssetRecord>,
     },
     /// PeerActor: the peer was asked for these and does not have them, or cannot be asked.
-    Lacks {
-        session: SessionId,
-        /// The contents that it does not have.
-        hashes: Vec<ContentHash>,
-        /// Whether it was asked.
-        asked: bool,
-    },
+    Lacks { session: SessionId, hashes: Vec<ContentHash>, asked: bool },
     /// Own task: contents of assets that were made here, to go along with the offers of the oldest changes that wait
     /// for them.
     ContentsLoaded(InlineContents),
@@ -195,13 +155,7 @@ pub enum PeersMsg {
     /// PeerActor: what became of contents that the scheduler had it ask for.
     Finished { session: SessionId, results: Results },
     /// PeerActor: what became of a part of a large content that the scheduler had it ask for.
-    PartFinished {
-        session: SessionId,
-        request: u64,
-        key: WantKey,
-        /// Whether it is here.
-        result: Result<(), Failure>,
-    },
+    PartFinished { session: SessionId, request: u64, key: WantKey, result: Result<(), FetchFailure> },
     /// Own task: what became of a large content whose parts were all here.
     Committed {
         key: WantKey,
@@ -209,17 +163,9 @@ pub enum PeersMsg {
         outcome: CommitOutcome,
     },
     /// Own task: a newer record of a stored content is applied, or could not be.
-    Applied {
-        /// The content, and what it is for: a library, or the mirror.
-        key: WantKey,
-        result: Result<(), Failure>,
-    },
+    Applied { key: WantKey, result: Result<(), FetchFailure> },
     /// Own task: what others sent of a content than its only source was thrown away, or could not be.
-    Restricted {
-        /// The content, and what it is for: a library, or the mirror.
-        key: WantKey,
-        result: Result<(), Failure>,
-    },
+    Restricted { key: WantKey, result: Result<(), FetchFailure> },
     /// Own task: versions that were written here while our clock was ahead were looked at.
     Recalled {
         /// How many have another date now.
@@ -242,12 +188,7 @@ pub enum PeerMsg {
     /// PeersActor: these records of folders changed, in sequence.
     EntriesChanged(Arc<[StoredEntry]>),
     /// PeersActor: a library has these now, otherwise than the store.
-    LibraryChanged {
-        /// The library that changed.
-        library: LibraryId,
-        /// Its new versions, as its members see them.
-        records: Arc<[FeedEntry]>,
-    },
+    LibraryChanged { library: LibraryId, records: Arc<[FeedEntry]> },
     /// PeersActor: ask the peer for these, as one request.
     Fetch {
         request: u64,
@@ -257,19 +198,14 @@ pub enum PeerMsg {
     },
     /// PeersActor: ask the peer for a part of a large content, as far as it is not here.
     FetchPart {
-        /// Number of the request.
         request: u64,
-        /// The content, and what it is for: a library, or the mirror.
         key: WantKey,
         /// What its groups are to be proved for: BLAKE3 of the whole, as the peer says.
         root: Option<GroupSum>,
         range: Range<u64>,
     },
     /// PeersActor: what this request asked for is not wanted of the peer any more.
-    Revoke {
-        /// Number of the request.
-        request: u64,
-    },
+    Revoke { request: u64 },
     /// PeersActor: ask the peer whether it has these; PeersActor hears `Wanted` or `Lacks`.
     Find(Vec<ContentHash>),
     /// PeersActor: these are durable here, whichever peer they came from.
@@ -277,10 +213,7 @@ pub enum PeerMsg {
     /// PeersActor: this cannot be had from the peer.
     Failed { key: WantKey, reason: String },
     /// PeersActor: compare afresh; the standing says when this round is done.
-    Verify {
-        /// Number of the round.
-        round: u64,
-    },
+    Verify { round: u64 },
     /// PeersActor: another machine has the peer's endpoint id, and the peer does not know it.
     TellDoubled,
     /// PeersActor: our clock shows another time than before; what had to wait may have to wait no longer.
@@ -297,12 +230,7 @@ pub enum PeerMsg {
         permit: OwnedSemaphorePermit,
     },
     /// Reader and writer task: the control stream ended or broke.
-    ControlEnded {
-        epoch: u64,
-        reason: String,
-        /// Whether the peer broke the rules.
-        violation: bool,
-    },
+    ControlEnded { epoch: u64, reason: String, violation: bool },
     /// Own tasks: the outcome of an effect.
     Outcome {
         epoch: u64,
@@ -330,25 +258,11 @@ pub enum PeerMsg {
         lacks: Vec<ContentHash>,
     },
     /// Own tasks: contents arrived, or did not.
-    Received {
-        /// Which of this actor's control streams.
-        epoch: u64,
-        results: Results,
-    },
+    Received { epoch: u64, results: Results },
     /// Own tasks: a part of a large content arrived, or did not.
-    PartReceived {
-        /// Which of this actor's control streams.
-        epoch: u64,
-        /// Number of the request.
-        request: u64,
-        /// The content, and what it is for: a library, or the mirror.
-        key: WantKey,
-        /// Whether it is here.
-        result: Result<(), Failure>,
-    },
+    PartReceived { epoch: u64, request: u64, key: WantKey, result: Result<(), FetchFailure> },
     /// Own task: the connection broke that the peer's contents came on.
     BulkLost {
-        /// Which of this actor's control streams.
         epoch: u64,
         /// What that means for contents that did not come.
         failure: FetchFailure,

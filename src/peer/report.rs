@@ -143,7 +143,7 @@ impl PeerReport {
         let called = if self.name.is_empty() { short_id(&self.endpoint_id) } else { self.name.clone() };
         match &self.last_error {
             Some(error) => format!("{called}: {error}"),
-            None => called.clone(),
+            None => called,
         }
     }
 }
@@ -223,8 +223,7 @@ impl PeersReport {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Direction {
-    /// From the peer to us.
+pub enum TransferDirection {
     Receiving,
     Sending,
 }

@@ -29,45 +29,16 @@ pub enum ReconError {
     },
     /// A number that does not fit 64 bits, or is written with more bytes than it needs.
     #[error("malformed number for {what} at byte {at} of the reconciliation message")]
-    Varint {
-        /// What was being read.
-        what: &'static str,
-        /// Where it began.
-        at: usize,
-    },
-    /// A bound's id of more than 32 bytes.
+    Varint { what: &'static str, at: usize },
     #[error("id prefix of {len} bytes at byte {at} of the reconciliation message: at most 32")]
-    IdPrefix {
-        /// Its length as announced.
-        len: u64,
-        /// Where the length stands.
-        at: usize,
-    },
-    /// A range that ends before it begins.
+    IdPrefix { len: u64, at: usize },
     #[error("bounds out of order at byte {at} of the reconciliation message")]
-    BoundsOutOfOrder {
-        /// Where the bound begins.
-        at: usize,
-    },
-    /// Neither skip, fingerprint nor list.
+    BoundsOutOfOrder { at: usize },
     #[error("unknown range mode {mode} at byte {at} of the reconciliation message")]
-    Mode {
-        /// The mode.
-        mode: u64,
-        /// Where it stands.
-        at: usize,
-    },
+    Mode { mode: u64, at: usize },
     /// A list that the message cannot hold.
     #[error("list of {count} ids at byte {at} of the reconciliation message, which has room for {room}")]
-    IdCount {
-        /// Its length as announced.
-        count: u64,
-        /// How many ids could follow.
-        room: usize,
-        /// Where the length stands.
-        at: usize,
-    },
-    /// The peer keeps the session going without end.
+    IdCount { count: u64, room: usize, at: usize },
     #[error("no end of the reconciliation after {0} rounds")]
     TooManyRounds(usize),
     /// A message after the end, or after an error.
@@ -84,8 +55,7 @@ pub(super) struct RangeBound {
     prefix: usize,
 }
 
-impl Bound {
-    /// Below everything.
+impl RangeBound {
     pub(super) const START: Self = Self { key: (Hlc(0), RecordId([0; 32])), prefix: 0 };
     pub(super) const END: Self = Self { key: (INFINITY, RecordId([0; 32])), prefix: 0 };
 
@@ -172,8 +142,7 @@ impl MessageWriter {
         self.out.push(MODE_SKIP);
     }
 
-    /// A range by its fingerprint.
-    pub(super) fn fingerprint(&mut self, upper: &Bound, fingerprint: [u8; FINGERPRINT_BYTES]) {
+    pub(super) fn fingerprint(&mut self, upper: &RangeBound, fingerprint: [u8; FINGERPRINT_BYTES]) {
         self.bound(upper);
         self.out.push(MODE_FINGERPRINT);
         self.out.extend_from_slice(&fingerprint);

@@ -59,8 +59,7 @@ pub enum ReceiveOutcome {
     Part {
         request: u64,
         key: WantKey,
-        /// Whether it is here.
-        result: Result<(), Failure>,
+        result: Result<(), FetchFailure>,
     },
 }
 

@@ -31,8 +31,10 @@ mod assign;
 mod decision;
 mod large;
 mod parts;
+mod requests;
 mod roots;
 mod source;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod wanted;
@@ -41,8 +43,8 @@ use self::decision::gather;
 pub use self::decision::{Committed, FetchFailure, ScheduleDecision, ScheduleLimits, SessionId};
 use self::parts::{Parts, PartsPhase};
 pub use self::source::SourceProgress;
-use self::source::{JUDGED_AFTER, Judgement, Source};
-use self::wanted::{Claims, Flight, Requested, Wanted, WantedState, charge};
+use self::source::{SessionSource, SourceJudgement};
+use self::wanted::{Flight, Requested, RootClaims, Wanted, WantedState};
 pub use self::wanted::{WantKey, WantedAsset, WantedStatus};
 use crate::record::{AssetRecord, ContentHash, LibraryId};
 
@@ -372,41 +374,6 @@ impl Scheduler {
         gather(out)
     }
 
-    /// Takes back what a source is too slow for: what others have, or, if so little `came` that it never ends,
-    /// everything.
-    fn take_from(&mut self, session: SessionId, came: Option<u64>, out: &mut Vec<ScheduleDecision>) {
-        let theirs = self.flights.iter().filter(|(_, flight)| flight.session == session);
-        let theirs: Vec<(u64, Vec<WantKey>)> =
-            theirs.map(|(request, flight)| (*request, flight.keys())).collect();
-        let mut took = false;
-        for (request, keys) in theirs {
-            let others_have = |key: &WantKey| {
-                let sources = self.wanted.get(key).map(|wanted| wanted.sources.iter());
-                sources.into_iter().flatten().any(|other| {
-                    *other != session && self.sources.get(other).is_some_and(|other| !other.rests(self.now))
-                })
-            };
-            let (shared, alone): (Vec<WantKey>, Vec<WantKey>) =
-                keys.into_iter().partition(|key| others_have(key));
-            if came.is_none() && !alone.is_empty() {
-                continue;
-            }
-            took = true;
-            self.revoke(request, out);
-            for key in shared {
-                self.requeue(key);
-            }
-            let came = came.unwrap_or(0);
-            let reason = format!("no progress: {came} bytes in {} s or more", JUDGED_AFTER.as_secs());
-            for key in alone {
-                self.failed(session, key, Failure::Source(reason.clone()), out);
-            }
-        }
-        if took && let Some(source) = self.sources.get_mut(&session) {
-            source.rest(self.now);
-        }
-    }
-
     /// Whether parts of large contents are on their way, and the speed of sources matters.
     #[must_use]
     pub fn compares_speeds(&self) -> bool {
@@ -423,172 +390,10 @@ impl Scheduler {
         self.assign()
     }
 
-    /// Assets wanted, and how many of their bytes are missing, to a part.
-    #[must_use]
-    pub fn missing(&self) -> (u64, u64) {
-        (self.wanted.len() as u64, self.wanted_bytes)
-    }
-
-    /// Whether an asset is wanted or being stored, for whatever library.
-    #[must_use]
-    pub fn wants(&self, hash: &ContentHash) -> bool {
-        !self.keys_of(hash).is_empty()
-    }
-
-    /// Whether it is for this library, at this size.
-    #[must_use]
-    pub fn wants_for(&self, key: &WantKey) -> bool {
-        self.wanted.contains_key(key)
-    }
-
-    /// Up to `limit` wanted assets, those on their way first.
-    #[must_use]
-    pub fn report(&self, limit: usize) -> Vec<WantedAsset> {
-        let of = |started: bool| {
-            let all = self.wanted.iter().filter(move |(_, wanted)| wanted.is_started() == started);
-            all.map(move |(key, w)| WantedAsset {
-                key: *key,
-                session: self.asked(w).next().or_else(|| w.sources.first().copied()),
-                started,
-            })
-        };
-        of(true).chain(of(false)).take(limit).collect()
-    }
-
-    /// How an asset stands, if it is wanted: for the mirror, or else for the first library.
-    #[must_use]
-    pub fn standing(&self, hash: &ContentHash) -> Option<WantedStatus> {
-        let key = *self.keys_of(hash).first()?;
-        let wanted = self.wanted.get(&key)?;
-        let asked: BTreeSet<SessionId> = self.asked(wanted).collect();
-        let (is_complete, only) = match &wanted.state {
-            WantedState::Free | WantedState::Asked(_) => (false, None),
-            WantedState::Parts(parts) => {
-                (matches!(parts.phase, PartsPhase::Complete | PartsPhase::Committing), parts.only)
-            }
-            WantedState::Stored => (true, None),
-        };
-        Some(WantedStatus {
-            key,
-            sources: wanted.sources.clone(),
-            asked: asked.into_iter().collect(),
-            is_complete,
-            is_paused: self.paused,
-            only,
-        })
-    }
-
-    fn asked(&self, wanted: &Wanted) -> impl Iterator<Item = SessionId> {
-        wanted
-            .requests()
-            .into_iter()
-            .filter_map(|request| self.flights.get(&request))
-            .map(|flight| flight.session)
-    }
-
     fn parts_mut(&mut self, key: &WantKey) -> Option<&mut Parts> {
         match &mut self.wanted.get_mut(key)?.state {
             WantedState::Parts(parts) => Some(parts),
             WantedState::Free | WantedState::Asked(_) | WantedState::Stored => None,
-        }
-    }
-
-    fn requests_of(&self, session: SessionId, key: &WantKey) -> Vec<u64> {
-        let requests = self.wanted.get(key).map(Wanted::requests).unwrap_or_default();
-        let theirs =
-            |request: &u64| self.flights.get(request).is_some_and(|flight| flight.session == session);
-        requests.into_iter().filter(theirs).collect()
-    }
-
-    /// An asset without a source is forgotten, unless it is being stored.
-    fn drop_if_orphan(&mut self, key: WantKey, out: &mut Vec<ScheduleDecision>) {
-        let Some(wanted) = self.wanted.get(&key).filter(|wanted| wanted.sources.is_empty()) else { return };
-        let storing = match &wanted.state {
-            WantedState::Parts(parts) => matches!(parts.phase, PartsPhase::Complete | PartsPhase::Committing),
-            WantedState::Stored => true,
-            WantedState::Free | WantedState::Asked(_) => false,
-        };
-        if !storing {
-            self.forget(&key, out);
-        }
-    }
-
-    fn forget(&mut self, key: &WantKey, out: &mut Vec<ScheduleDecision>) {
-        let requests = self.wanted.get(key).map(Wanted::requests).unwrap_or_default();
-        for request in requests {
-            self.take_back(request, *key, out);
-        }
-        self.ready.remove(key);
-        if let Some(wanted) = self.wanted.remove(key) {
-            self.wanted_bytes = self.wanted_bytes.saturating_sub(wanted.open_bytes());
-        }
-    }
-
-    /// An asset, or all that is left, of a request came or is not expected any more.
-    fn land(&mut self, request: u64, key: Option<WantKey>) {
-        let Some(flight) = self.flights.get_mut(&request) else { return };
-        let session = flight.session;
-        let (charge, large, over) = match (&mut flight.work, key) {
-            (Requested::Assets(assets), Some(key)) => {
-                if !assets.remove(&key) {
-                    return;
-                }
-                let size = self.wanted.get(&key).map_or(0, |wanted| wanted.record.size);
-                (charge(size), size > SMALL_BYTES_MAX, assets.is_empty())
-            }
-            (Requested::Part { charge, .. }, _) => (*charge, true, true),
-            (Requested::Assets(_), None) => return,
-        };
-        if over {
-            self.flights.remove(&request);
-        }
-        self.in_flight -= charge;
-        if let Some(source) = self.sources.get_mut(&session) {
-            source.bytes -= charge;
-            source.requests -= usize::from(over);
-            source.large_requests -= usize::from(over && large);
-        }
-    }
-
-    /// One content of a request is not expected of its source any more; the request is revoked with its last.
-    fn take_back(&mut self, request: u64, key: WantKey, out: &mut Vec<ScheduleDecision>) {
-        let Some(flight) = self.flights.get(&request) else { return };
-        let session = flight.session;
-        if let Requested::Part { key, part, .. } = flight.work
-            && let Some(parts) = self.parts_mut(&key)
-        {
-            parts.give_back(part, request);
-        }
-        self.land(request, Some(key));
-        if let Some(wanted) = self.wanted.get_mut(&key)
-            && let WantedState::Asked(_) = wanted.state
-        {
-            wanted.state = WantedState::Free;
-        }
-        if !self.flights.contains_key(&request) {
-            out.push(ScheduleDecision::Revoke { session, request });
-        }
-    }
-
-    fn revoke(&mut self, request: u64, out: &mut Vec<ScheduleDecision>) {
-        let keys = self.flights.get(&request).map(Flight::keys).unwrap_or_default();
-        for key in keys {
-            self.take_back(request, key, out);
-        }
-    }
-
-    /// Puts an asset at the head of its sources' queues, if there is something to ask for.
-    fn requeue(&mut self, key: WantKey) {
-        let Some(wanted) = self.wanted.get(&key) else { return };
-        for session in &wanted.sources {
-            if wanted.has_free_for(*session)
-                && let Some(source) = self.sources.get_mut(session)
-            {
-                let queue = source.queue(wanted.record.size);
-                if queue.front() != Some(&key) {
-                    queue.push_front(key);
-                }
-            }
         }
     }
 }

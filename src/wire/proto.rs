@@ -26,24 +26,13 @@ pub use generated::{
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RecordError {
     #[error("field '{field}' of a record has {len} bytes, not 32")]
-    FieldLength {
-        /// Name in the .proto file.
-        field: &'static str,
-        /// Bytes it had.
-        len: usize,
-    },
-    /// More bytes than any store can hold.
+    FieldLength { field: &'static str, len: usize },
     #[error("a record speaks of {0} bytes of content")]
     Size(u64),
     #[error("a record has no metadata")]
     MetaMissing,
     #[error("the metadata of {hash} is not acceptable: {source}")]
-    Meta {
-        /// The asset it is about.
-        hash: ContentHash,
-        /// The rule that was broken.
-        source: MetaError,
-    },
+    Meta { hash: ContentHash, source: MetaError },
     /// A path that is none.
     #[error("an entry is not acceptable: {0}")]
     Path(#[from] PathError),

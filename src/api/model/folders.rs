@@ -1,6 +1,6 @@
 //! Folders as the page shows them.
 
-use super::text::{bytes, count, duration, grouped, short, shown};
+use super::text::{bytes, count, duration, grouped, shown};
 use crate::folder::report::{FolderReport, FolderState};
 use crate::text::short_id;
 

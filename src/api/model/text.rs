@@ -47,10 +47,6 @@ pub(in crate::api) fn shown(text: &str) -> String {
     escape(&line).into_owned()
 }
 
-pub(in crate::api) fn short(id: &str) -> String {
-    id.chars().take(10).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,10 +9,9 @@ use crate::cli::Context;
 use crate::cli::client::ApiClient;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::output::message;
-use crate::cli::resolve;
 use crate::cli::text;
-use crate::text::short_id;
 use crate::folder::report::{FolderConflict, FolderReport, FolderState};
+use crate::text::short_id;
 
 #[derive(Deserialize)]
 struct Conflicts {

@@ -10,12 +10,11 @@ use crate::cli::asking::ask;
 use crate::cli::client::ApiClient;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::output::message;
-use crate::cli::resolve;
 use crate::cli::text;
 use crate::entry::composed;
 use crate::folder::report::{FolderReport, FolderVersion, KnownFolder, KnownProblem};
-use crate::text::short_id;
 use crate::text::naming::meant;
+use crate::text::short_id;
 
 /// Folders that an error lists.
 const LISTED_MAX: usize = 16;

@@ -60,19 +60,9 @@ pub enum GossipMsg {
     /// Other channels: hints wait in [`GossipArgs::hints`], so join through them.
     HintsWaiting,
     /// PeersActor: a user named somebody, so join through it.
-    Candidate {
-        addr: EndpointAddr,
-        /// Which channel led there.
-        channel: Channel,
-    },
+    Candidate { addr: EndpointAddr, channel: Channel },
     /// PeersActor: a session with this peer is up, so it is alive and of our network.
-    PeerUp {
-        addr: EndpointAddr,
-        /// What it calls itself.
-        name: String,
-        /// Live assets that it holds.
-        assets: u64,
-    },
+    PeerUp { addr: EndpointAddr, name: String, assets: u64 },
     /// PeersActor: the session with this peer is over.
     PeerGone { endpoint_id: EndpointId },
     /// PeersActor: dialling this peer came to nothing.

@@ -37,12 +37,7 @@ pub enum ListError {
     #[error("cannot be reached: {0}")]
     Unreachable(String),
     #[error("no {what} within {} s", within.as_secs())]
-    Timeout {
-        /// What was waited for.
-        what: &'static str,
-        within: Duration,
-    },
-    /// Neither knows a key of the other.
+    Timeout { what: &'static str, within: Duration },
     #[error("does not know our passphrase or topic secret: check that both use the same one")]
     NotShared,
     #[error("is busy: try again in a moment")]

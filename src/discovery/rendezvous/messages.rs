@@ -30,12 +30,7 @@ pub enum RendezvousMsg {
     /// Timer: see whether what was written is still there.
     VerifyDue { channel: Channel, slot: Slot },
     /// Own tasks: a slot was read.
-    SlotRead {
-        channel: Channel,
-        slot: Slot,
-        /// What was in it.
-        look: SlotReading,
-    },
+    SlotRead { channel: Channel, slot: Slot, look: SlotReading },
     /// Own task: a look is over; why nothing could be read, if so.
     Scanned {
         channel: Channel,

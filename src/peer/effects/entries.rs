@@ -34,6 +34,8 @@ pub(in crate::peer) async fn take_entries(
             if library.is_mirror() {
                 // Nothing to wait for: here it comes by the ticket.
                 settled.push(record.hash());
+            } else {
+                failed.push((record.hash(), OTHER_FOLDER.to_owned()));
             }
             continue;
         }

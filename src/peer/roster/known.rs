@@ -72,8 +72,9 @@ impl Share {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkState {
     /// Nothing; dialled again at this time, or never by us.
-    Idle { dial_at: Option<Instant> },
-    /// A dial is under way.
+    Idle {
+        dial_at: Option<Instant>,
+    },
     Dialing,
     Connected {
         since: Instant,

@@ -8,6 +8,7 @@ use iroh::SecretKey;
 
 use super::*;
 use crate::library::ticket::{LibraryId, TicketSerial};
+use crate::peer::places::Class;
 
 fn limits(dialled_max: usize) -> DialLimits {
     DialLimits {

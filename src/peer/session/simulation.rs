@@ -6,6 +6,7 @@
 //! `CAN_SYNC_SIM_SEEDS=10000 cargo test --lib simulation` runs more of them, `CAN_SYNC_SIM_SEED=7` that one alone.
 
 mod agent;
+mod store;
 mod world;
 
 use std::collections::BTreeMap;

@@ -19,8 +19,7 @@ pub(in crate::reconcile) struct TreeChunk {
     sum: IdSum,
 }
 
-impl Chunk {
-    /// From items in order.
+impl TreeChunk {
     pub(super) fn new(items: Vec<Item>) -> Self {
         let sum = IdSum::of(items.iter().map(|item| &item.rid));
         Self { items, sum }

@@ -43,8 +43,7 @@ pub enum FetchFailure {
     Asset(String),
 }
 
-impl Failure {
-    /// What happened, for reports.
+impl FetchFailure {
     #[must_use]
     pub fn reason(&self) -> &str {
         let (Self::Source(reason)
@@ -96,11 +95,7 @@ pub enum ScheduleDecision {
         range: Range<u64>,
     },
     /// What this session was asked for under this number is not wanted of it any more.
-    Revoke {
-        session: SessionId,
-        /// Number of the request.
-        request: u64,
-    },
+    Revoke { session: SessionId, request: u64 },
     /// Throw away what others sent of this content, and take it from this session alone; then say
     /// [`Scheduler::restricted`](super::Scheduler::restricted).
     Restrict { key: WantKey, session: SessionId },

@@ -1,17 +1,16 @@
 //! One agent of the simulation: its store, its libraries, its clock, and what PeersActor would do for it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use futures::future::BoxFuture;
-use futures::stream::BoxStream;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::FutureExt as _;
 use iroh::{EndpointId, SecretKey};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::store::SimStore;
 use crate::identity::LibraryKeys;
 use crate::library::filter::{Filter, FilterSpec};
 use crate::library::registry::Kept;
@@ -20,10 +19,7 @@ use crate::library::ticket::{Access, Subject, Terms, Ticket};
 use crate::library::{Aside, Libraries, Library, SharedLibrary};
 use crate::peer::deferrals::{Note, Notes};
 use crate::record::{AssetMeta, AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, Hlc, LibraryId, WriterId};
-use crate::store::{
-    ContentReader, ContentStore, FeedEntry, FeedPage, Holding, IncomingAsset, ItemOutcome, Redating,
-    StoreError, StoreEvent, StoreStatus, StoredRecord, admits,
-};
+use crate::store::{ContentStore, FeedEntry, ItemOutcome, StoredRecord};
 use crate::transfer::fetching::Fetching;
 use crate::transfer::ranges::Ranges;
 use crate::transfer::schedule::{ScheduleLimits, WantKey};
@@ -41,214 +37,6 @@ const LIMITS: ScheduleLimits = ScheduleLimits {
 };
 /// Tags by which assets belong to the libraries.
 pub(super) const TAGS: [&str; 2] = ["x", "y"];
-
-/// A store in memory, which answers at once.
-#[derive(Default)]
-pub(super) struct SimStore(Mutex<Stored>);
-
-#[derive(Default)]
-struct Stored {
-    records: BTreeMap<ContentHash, (u64, AssetRecord)>,
-    /// Dates of the versions before those that were written here.
-    before: BTreeMap<ContentHash, Hlc>,
-    /// Versions that users changed into what there is.
-    formers: BTreeMap<ContentHash, Vec<AssetRecord>>,
-    contents: BTreeSet<ContentHash>,
-    /// Contents of live records that are not here and not wanted.
-    unwanted: BTreeSet<ContentHash>,
-    seq: u64,
-}
-
-impl Stored {
-    /// Takes what a user of this agent writes; others have versions up to `confirmed`.
-    fn write(&mut self, record: AssetRecord, with_content: bool, confirmed: Hlc) -> ItemOutcome {
-        let hash = record.hash;
-        let before = match self.records.get(&hash).map(|(_, old)| old.hlc) {
-            None => Hlc::default(),
-            Some(old) if old <= confirmed => old,
-            Some(old) => self.before.get(&hash).copied().unwrap_or(old),
-        };
-        let outcome = self.merge(record, with_content);
-        self.before.insert(hash, before);
-        outcome
-    }
-
-    fn put(&mut self, record: AssetRecord) {
-        self.seq += 1;
-        let same = self.records.get(&record.hash).is_some_and(|(_, old)| *old == record);
-        if !same {
-            self.before.remove(&record.hash);
-        }
-        let mut kept = self.formers.remove(&record.hash).unwrap_or_default();
-        if let Some((_, old)) = self.records.get(&record.hash)
-            && record.via.is_none()
-            && (record.deleted || !old.deleted)
-        {
-            if !old.deleted && *old != record {
-                kept.retain(|kept| kept.via.is_some() && old.via.is_none());
-                kept.push(old.clone());
-            }
-            self.formers.insert(record.hash, kept);
-        }
-        if record.deleted {
-            self.contents.remove(&record.hash);
-            self.unwanted.remove(&record.hash);
-        }
-        self.records.insert(record.hash, (self.seq, record));
-    }
-
-    /// The rules of a store's merge, with or without the content at hand.
-    fn merge(&mut self, record: AssetRecord, with_content: bool) -> ItemOutcome {
-        assert!(!record.left, "no store has what left a library");
-        let ours = self.records.get(&record.hash).map(|(_, ours)| ours);
-        let wins = ours.is_none_or(|ours| record.supersedes(ours));
-        let live = ours.is_some_and(|ours| !ours.deleted);
-        let fills = live && !record.deleted && with_content && !self.contents.contains(&record.hash);
-        let is_claimed = live && !wins && ours.is_some_and(|ours| ours.clone().keeping_own(&record) != *ours);
-        if !wins && !fills && !is_claimed {
-            return ItemOutcome::Unchanged;
-        }
-        if !record.deleted && !live && !with_content {
-            return ItemOutcome::NeedsContent;
-        }
-        if !record.deleted && with_content {
-            self.contents.insert(record.hash);
-            self.unwanted.remove(&record.hash);
-        }
-        let record = match self.records.get(&record.hash) {
-            Some((_, ours)) if wins => record.keeping_own(ours),
-            Some((_, ours)) => ours.clone().keeping_own(&record),
-            None => record,
-        };
-        let absent = !record.deleted && !self.contents.contains(&record.hash);
-        self.put(record);
-        if absent { ItemOutcome::Absent } else { ItemOutcome::Stored }
-    }
-
-    /// The same, for a record whose content cannot be had.
-    fn take_absent(&mut self, record: AssetRecord) -> ItemOutcome {
-        let outcome = self.merge(record.clone(), false);
-        if outcome != ItemOutcome::NeedsContent {
-            return outcome;
-        }
-        self.put(record);
-        ItemOutcome::Absent
-    }
-
-    fn holding(&self, record: &AssetRecord) -> Holding {
-        if self.contents.contains(&record.hash) {
-            Holding::Held
-        } else if record.deleted || self.unwanted.contains(&record.hash) {
-            Holding::Unwanted
-        } else {
-            Holding::Wanted
-        }
-    }
-
-    fn get(&self, hash: &ContentHash) -> Option<StoredRecord> {
-        let (_, record) = self.records.get(hash)?;
-        Some(StoredRecord { record: record.clone(), holding: self.holding(record) })
-    }
-}
-
-impl SimStore {
-    fn stored(&self) -> MutexGuard<'_, Stored> {
-        self.0.lock().unwrap()
-    }
-}
-
-impl ContentStore for SimStore {
-    fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {
-        let stored = self.stored();
-        let live = || stored.records.values().filter(|(_, record)| !record.deleted);
-        let status = StoreStatus {
-            assets: live().count() as u64,
-            bytes: live().map(|(_, record)| record.size).sum(),
-            seq: stored.seq,
-            ..StoreStatus::default()
-        };
-        async { Ok(status) }.boxed()
-    }
-
-    fn feed(&self, since: u64, limit: usize) -> BoxFuture<'_, Result<FeedPage, StoreError>> {
-        let stored = self.stored();
-        let fresh = stored.records.values().filter(|(seq, _)| *seq > since);
-        let mut entries: Vec<FeedEntry> = fresh
-            .map(|(seq, record)| FeedEntry {
-                seq: *seq,
-                record: record.clone(),
-                holding: stored.holding(record),
-                formers: stored.formers.get(&record.hash).cloned().unwrap_or_default(),
-            })
-            .collect();
-        entries.sort_unstable_by_key(|entry| entry.seq);
-        entries.truncate(limit);
-        async { Ok(FeedPage { entries, ..FeedPage::default() }) }.boxed()
-    }
-
-    fn watch(&self, _: u64) -> BoxStream<'static, Result<StoreEvent, StoreError>> {
-        futures::stream::pending().boxed()
-    }
-
-    fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<StoredRecord>, StoreError>> {
-        let stored = self.stored();
-        let found = hashes.iter().filter_map(|hash| stored.get(hash)).collect();
-        async { Ok(found) }.boxed()
-    }
-
-    fn content(
-        &self,
-        hash: ContentHash,
-        _: u64,
-        _: Option<u64>,
-    ) -> BoxFuture<'_, Result<ContentReader, StoreError>> {
-        async move { Err(StoreError::NotFound(hash)) }.boxed()
-    }
-
-    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
-        let mut stored = self.stored();
-        let outcomes = batch.into_iter().map(|asset| stored.merge(asset.record, true)).collect();
-        async { Ok(outcomes) }.boxed()
-    }
-
-    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
-        let mut stored = self.stored();
-        let outcomes = records.into_iter().map(|record| stored.merge(record, false)).collect();
-        async { Ok(outcomes) }.boxed()
-    }
-
-    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
-        let mut stored = self.stored();
-        let outcomes = records.into_iter().map(|record| stored.take_absent(record)).collect();
-        async { Ok(outcomes) }.boxed()
-    }
-
-    fn ingest_through(
-        &self,
-        batch: Vec<IncomingAsset>,
-    ) -> BoxFuture<'_, Result<Vec<Option<ItemOutcome>>, StoreError>> {
-        let mut stored = self.stored();
-        let mut take = |record: AssetRecord| {
-            let mine = stored.records.get(&record.hash).map(|(_, mine)| mine);
-            admits(mine, &record).then(|| stored.merge(record, true))
-        };
-        // Contents are not looked at here: a peer that sends wrong ones is found out before.
-        let outcomes = batch.into_iter().map(|asset| take(asset.record)).collect();
-        async { Ok(outcomes) }.boxed()
-    }
-
-    fn let_go(&self, _: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
-        unreachable!("users do that, one by one")
-    }
-
-    fn want(&self, _: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
-        unreachable!("users do that, one by one")
-    }
-
-    fn redate(&self, _: Vec<Redating>) -> BoxFuture<'_, Result<Vec<Option<AssetRecord>>, StoreError>> {
-        unreachable!("agents do that, one by one")
-    }
-}
 
 /// A library of the simulation, as one agent holds it.
 fn kept(number: u8, access: Access) -> Kept {

@@ -7,6 +7,7 @@
     reason = "what a test does not expect is one case"
 )]
 
+mod effects;
 mod oracle;
 mod parts;
 mod peer_actor;

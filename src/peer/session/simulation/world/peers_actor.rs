@@ -111,7 +111,9 @@ impl SimWorld {
                     Err(FetchFailure::Store("down".into()))
                 } else {
                     match self.take(agent, key.library, vec![record], false)[0] {
-                        ItemOutcome::NeedsContent => Err(Failure::Source("its content went away".into())),
+                        ItemOutcome::NeedsContent => {
+                            Err(FetchFailure::Source("its content went away".into()))
+                        }
                         _ => Ok(()),
                     }
                 };
