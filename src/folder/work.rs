@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use super::files::{FolderDir, IgnoreRules, OwnPath};
 use super::report::FolderRemark;
 use super::rows::FolderBinding;
-use super::{AgreedRow, DiskSight, FileStat, FolderBrake, FolderMode, ReadFile};
+use super::{AgreedRow, DiskSight, FileStat, FolderBrake, FolderMode, MountPoint, ReadFile};
 use crate::entry::{EntryAuthor, EntryHash, EntryPath, EntryRecord};
 use crate::events::NodeEvent;
 use crate::record::{ContentHash, WriterId};
@@ -238,8 +238,7 @@ impl FolderWork {
             dir.check()?;
         } else {
             let mut dir = FolderDir::open(&self.binding.path, self.binding.marker)?;
-            let mounts = self.agreed.values().filter_map(|row| Some(row.disk.as_ref()?.mount.clone()));
-            dir.know_mounts(mounts.collect());
+            dir.know_mounts(self.mounts());
             self.stop.reaches(dir.stop_flag());
             self.dir = Some(dir);
             self.must_recover = true;
@@ -260,6 +259,11 @@ impl FolderWork {
             self.problem(problem);
         }
         self.tidy()
+    }
+
+    /// The file systems that files were on when they were agreed.
+    fn mounts(&self) -> BTreeSet<MountPoint> {
+        self.agreed.values().filter_map(|row| Some(row.disk.as_ref()?.mount.clone())).collect()
     }
 
     /// Whether nothing of this directory becomes an entry: the user wants it so, or the folder is another network's.

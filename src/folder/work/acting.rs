@@ -7,7 +7,7 @@ use super::{FolderWork, Observed, WorkError};
 use crate::entry::{EntryHash, EntryPath, EntryRecord, FolderRecord};
 use crate::folder::files::{ActEnd, AfterAct, NewContent, RemoveOrder, WriteError, WriteOrder};
 use crate::folder::rows::RowChange;
-use crate::folder::{AgreedRow, DiskSight, FolderAction};
+use crate::folder::{AgreedRow, FolderAction};
 use crate::record::ContentHash;
 use crate::store::entries::{ENTRIES_MAX, EntryOutcome};
 
@@ -111,14 +111,7 @@ impl FolderWork {
 
     /// What is read and written now, for who asks how far it is.
     fn measure(&self, reads: &[EntryHash], writes: &[Writing]) {
-        let read = |hash: &EntryHash| match &self.observed.get(hash)?.disk {
-            DiskSight::File(file) => Some(file.stat.size),
-            DiskSight::Unknown
-            | DiskSight::Ignored
-            | DiskSight::Foreign
-            | DiskSight::Gone(_)
-            | DiskSight::Directory(_) => None,
-        };
+        let read = |hash: &EntryHash| self.file_of(*hash).map(|file| file.stat.size);
         let written = |writing: &Writing| writing.entry.file.as_ref().map_or(0, |file| file.size);
         let bytes = reads.iter().filter_map(read).chain(writes.iter().map(written)).sum();
         self.meter.begin((reads.len() + writes.len()) as u64, bytes);
@@ -246,9 +239,9 @@ impl FolderWork {
     }
 
     /// The name that the file of an entry has.
-    fn name_on_disk(&self, hash: EntryHash) -> Option<EntryPath> {
-        let Observed { path, name, disk } = self.observed.get(&hash)?;
-        let is_aside = matches!(disk, DiskSight::File(file) if file.is_aside);
+    pub(super) fn name_on_disk(&self, hash: EntryHash) -> Option<EntryPath> {
+        let Observed { path, name, .. } = self.observed.get(&hash)?;
+        let is_aside = self.file_of(hash).is_some_and(|file| file.is_aside);
         Some(if is_aside { path.aside(self.binding.marker.folder) } else { name.clone() })
     }
 

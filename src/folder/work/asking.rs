@@ -6,9 +6,9 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::runtime::Handle;
 
-use super::{FolderWork, Observed, StopSwitch, WorkError, wait};
+use super::{FolderWork, StopSwitch, WorkError, wait};
 use crate::entry::{EntryHash, EntryPath, EntryRecord, FolderId, FolderRecord};
-use crate::folder::DiskSight;
+use crate::folder::{DiskSight, SeenFile};
 use crate::record::ContentHash;
 use crate::store::StoreRef;
 use crate::store::entries::{entry_pages, whole_history};
@@ -96,12 +96,15 @@ impl FolderWork {
         !is_same || self.read_of(hash).is_some_and(|read| entry.target() != Some(read))
     }
 
+    /// The file that was seen at a path.
+    pub(super) fn file_of(&self, hash: EntryHash) -> Option<&SeenFile> {
+        let DiskSight::File(file) = &self.observed.get(&hash)?.disk else { return None };
+        Some(file)
+    }
+
     /// What was found to be in the file, if it was read.
     pub(super) fn read_of(&self, hash: EntryHash) -> Option<ContentHash> {
-        let Some(Observed { disk: DiskSight::File(file), .. }) = self.observed.get(&hash) else {
-            return None;
-        };
-        file.read.map(|read| read.hash)
+        self.file_of(hash)?.read.map(|read| read.hash)
     }
 
     pub(super) fn history(&self, path: &EntryPath) -> Result<Vec<EntryRecord>, WorkError> {
@@ -115,9 +118,7 @@ impl FolderWork {
         for hash in todo {
             asked.extend(self.entries.get(hash).and_then(EntryRecord::target));
             asked.extend(self.agreed.get(hash).and_then(|row| row.entry.target()));
-            if let Some(Observed { disk: DiskSight::File(file), .. }) = self.observed.get(hash) {
-                asked.extend(file.read.map(|read| read.hash));
-            }
+            asked.extend(self.read_of(*hash));
         }
         self.are_here(asked)
     }

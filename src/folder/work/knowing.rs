@@ -47,8 +47,7 @@ impl FolderWork {
                 && !self.entries.contains_key(&hash)
         };
         for entry in all.iter().filter(is_new).take(SHOWN_MAX) {
-            let path = entry.path.as_str().to_owned();
-            self.publish(|folder, _| NodeEvent::FolderConflict { folder, path });
+            self.tell_conflict(entry);
         }
         self.entries.clear();
         self.below.clear();
@@ -68,14 +67,18 @@ impl FolderWork {
                 {
                     let is_copy = entry.is_live() && entry.path.is_conflict();
                     if is_copy && !self.entries.contains_key(&entry.hash()) {
-                        let path = entry.path.as_str().to_owned();
-                        self.publish(|folder, _| NodeEvent::FolderConflict { folder, path });
+                        self.tell_conflict(&entry);
                     }
                     self.set_entry(entry);
                 }
             }
         }
         Ok(())
+    }
+
+    fn tell_conflict(&self, copy: &EntryRecord) {
+        let path = copy.path.as_str().to_owned();
+        self.publish(|folder, _| NodeEvent::FolderConflict { folder, path });
     }
 
     fn set_entry(&mut self, entry: EntryRecord) {

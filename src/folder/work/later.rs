@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{FolderWork, SHOWN_MAX};
 use crate::entry::EntryHash;
-use crate::folder::{DiskSight, FolderAction};
+use crate::folder::FolderAction;
 
 /// From one turn to the next; doubled up to the longest.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -52,19 +52,11 @@ impl FolderWork {
     /// Whether this waits for the turn of its path.
     pub(super) fn comes_later(&mut self, hash: EntryHash, action: &FolderAction) -> bool {
         let is_read = *action == FolderAction::Read;
-        let is_on_disk = match action {
-            FolderAction::Read
-            | FolderAction::Write { .. }
-            | FolderAction::Remove { .. }
-            | FolderAction::StepAside(_) => true,
-            FolderAction::Nothing
-            | FolderAction::Agree(_)
-            | FolderAction::Forget
-            | FolderAction::Put(_)
-            | FolderAction::PutAgain(_)
-            | FolderAction::Fetch(_)
-            | FolderAction::Ask => false,
-        };
+        let is_on_disk = is_read
+            || matches!(
+                action,
+                FolderAction::Write { .. } | FolderAction::Remove { .. } | FolderAction::StepAside(_)
+            );
         match self.later.get_mut(&hash) {
             Some(later) if later.until > Instant::now() => {
                 if later.why.is_some() {
@@ -88,10 +80,7 @@ impl FolderWork {
     }
 
     fn is_being_written(&self, hash: EntryHash) -> bool {
-        let file = match self.observed.get(&hash).map(|observed| &observed.disk) {
-            Some(DiskSight::File(file)) if self.unrested.contains(&hash) => file,
-            Some(_) | None => return false,
-        };
+        let Some(file) = self.file_of(hash).filter(|_| self.unrested.contains(&hash)) else { return false };
         let written_ms = u64::try_from(file.stat.mtime_ns / 1_000_000).unwrap_or_default();
         self.now_ms().saturating_sub(written_ms) < RESTS_MS
     }

@@ -13,14 +13,14 @@ impl FolderWork {
     /// Looks at the whole directory, and at every path that a row or an entry has.
     pub(super) fn observe_all(&mut self) -> Result<BTreeSet<EntryHash>, WorkError> {
         self.observed.clear();
-        let mounts = self.agreed.values().filter_map(|row| Some(row.disk.as_ref()?.mount.clone())).collect();
+        let mounts = self.mounts();
         if let Some(dir) = &mut self.dir {
             dir.know_mounts(mounts);
         }
         let folder = self.binding.marker.folder;
-        let rows = self.row_names();
+        let (files, directories) = self.row_names();
         let has_spelling = |path: &EntryPath, is_directory: bool| {
-            if is_directory { rows.1.contains(path.as_str()) } else { rows.0.contains(path.as_str()) }
+            if is_directory { directories.contains(path.as_str()) } else { files.contains(path.as_str()) }
         };
         let mut seen: BTreeMap<EntryHash, Observed> = BTreeMap::new();
         let (mut passed_over, mut unknown, mut strays) = (Vec::new(), Vec::new(), Vec::new());
@@ -75,7 +75,7 @@ impl FolderWork {
         }
         self.set_entries(entries?);
         (self.passed_over, self.unknown) = (passed_over, unknown);
-        self.directories = rows.1;
+        self.directories = directories;
         self.observed = seen;
         let known = self.agreed.iter().map(|(hash, row)| (*hash, &row.entry.path));
         let known = known.chain(self.entries.iter().map(|(hash, entry)| (*hash, &entry.path)));

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempPath;
 
 use super::contents::{SMALL_BYTES_MAX, io_error};
-use super::{FolderWork, Observed, WorkError};
+use super::{FolderWork, WorkError};
 use crate::disk::free_bytes;
 use crate::entry::{EntryHash, EntryPath, EntryRecord};
 use crate::folder::files::{CopiedFile, CopyError, FolderDir, OwnPath, WholeFile};
-use crate::folder::{DiskSight, FileStat, ReadFile};
+use crate::folder::{FileStat, ReadFile};
 use crate::record::ContentHash;
 
 /// Files that are read at once, and bytes of their copies.
@@ -21,6 +21,7 @@ pub(super) const READS_MAX: usize = 512;
 const READ_BYTES_MAX: u64 = 256 << 20;
 /// Threads that read and hash. More than that many disks do not feed.
 const READERS_MAX: usize = 4;
+
 /// A file that was copied.
 pub(super) struct FileCopy {
     pub(super) stat: FileStat,
@@ -154,15 +155,12 @@ impl FolderWork {
         let mut known: Option<HashSet<(u64, u64, i64)>> = None;
         let (mut done, mut rest) = (BTreeSet::new(), Vec::new());
         for hash in hashes {
-            let large = match self.observed.get(&hash).map(|seen| &seen.disk) {
-                Some(DiskSight::File(file)) if file.stat.size > SMALL_BYTES_MAX && file.stat.inode != 0 => {
-                    (!self.agreed.contains_key(&hash)).then_some(file.stat)
-                }
-                Some(_) | None => None,
-            };
-            let is_moved = large.is_some_and(|stat| {
+            let is_moved = self.file_of(hash).is_some_and(|file| {
                 let rows = || self.agreed.values().filter_map(|row| Some(looks(&row.disk.as_ref()?.stat)));
-                known.get_or_insert_with(|| rows().collect()).contains(&looks(&stat))
+                file.stat.size > SMALL_BYTES_MAX
+                    && file.stat.inode != 0
+                    && !self.agreed.contains_key(&hash)
+                    && known.get_or_insert_with(|| rows().collect()).contains(&looks(&file.stat))
             });
             if is_moved
                 && let Some(order) = self.copy_order(hash)
@@ -181,11 +179,8 @@ impl FolderWork {
 
     /// `None` for what is no file, and where there is no room.
     fn copy_order(&mut self, hash: EntryHash) -> Option<CopyOrder> {
-        let Some(Observed { path, name, disk: DiskSight::File(file) }) = self.observed.get(&hash) else {
-            return None;
-        };
-        let name = if file.is_aside { path.aside(self.binding.marker.folder) } else { name.clone() };
-        let (size, executable) = (file.stat.size, file.stat.executable);
+        let FileStat { size, executable, .. } = self.file_of(hash)?.stat;
+        let name = self.name_on_disk(hash)?;
         let room = self.context.store.check_room(size).map_err(|error| error.to_string());
         if let Err(why) = room.and_then(|()| self.check_copy_room(size).map_err(|error| error.to_string())) {
             self.put_off(hash, Some(format!("{name} is not taken in: {why}")));
