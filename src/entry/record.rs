@@ -234,6 +234,11 @@ impl EntryRecord {
             .is_gt()
     }
 
+    /// The one that supersedes all the others.
+    pub fn newest<'a>(versions: impl Iterator<Item = &'a Self>) -> Option<&'a Self> {
+        versions.reduce(|newest, version| if version.supersedes(newest) { version } else { newest })
+    }
+
     /// Whether this version was written by somebody whose disk had shown `other`, or a later one of the same writer.
     pub fn descends_from(&self, other: &Self) -> bool {
         let seen = self.seen.binary_search_by_key(&other.writer, |version| version.writer);

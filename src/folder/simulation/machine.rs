@@ -9,8 +9,7 @@ use super::super::{
 use super::disk::{LINKED, MOUNTED, SimDisk};
 use super::store::FolderStore;
 use super::{PlantedBug, SimTrouble};
-use crate::entry::EntryPath;
-use crate::entry::{EntryAuthor, EntryHash, EntryRecord, FolderId};
+use crate::entry::{EntryAuthor, EntryHash, EntryPath, EntryRecord, FolderId};
 use crate::record::{HLC_AHEAD_MAX_MS, Hlc, WriterId};
 
 pub(super) const FOLDER: FolderId = FolderId([7; 32]);
@@ -247,8 +246,7 @@ impl SimMachine {
         let is_here = |target| self.store.contents.contains(&target);
         let history = self.store.history.get(&hash).into_iter().flatten();
         let before = history.filter(|version| read.is_some() && version.target() == read);
-        let newest =
-            before.reduce(|newest, version| if version.supersedes(newest) { version } else { newest });
+        let newest = EntryRecord::newest(before);
         let is_kept = agreed.is_some_and(|row| self.store.has_version(&row.entry));
         let forgets = trouble.bug == Some(PlantedBug::ForgetsToKeep);
         let store = StoreSight {

@@ -142,8 +142,7 @@ impl FolderWork {
         if self.purged_ms.is_some_and(|then| (then..then.saturating_add(PURGE_EVERY_MS)).contains(&now_ms)) {
             return Ok(());
         }
-        let mounts: BTreeSet<MountPoint> =
-            self.agreed.values().filter_map(|row| Some(row.disk.as_ref()?.mount.clone())).collect();
+        let mounts = self.mounts();
         let mut old: Vec<TrashedFile> = Vec::new();
         let span = (self.purge_after.as_ref(), now_ms.saturating_sub(TRASH_KEPT_MS));
         let listed = self.held()?.trash(&mounts, span, &mut |trashed| {

@@ -35,59 +35,43 @@ pub enum FolderCommand {
 impl FolderWork {
     /// Does what somebody asked for; a sentence that says what was done.
     pub(crate) fn obey(&mut self, command: &FolderCommand) -> Result<Result<String, String>, WorkError> {
-        match command {
-            FolderCommand::Pause | FolderCommand::Resume => {
-                let paused = *command == FolderCommand::Pause;
-                let marker = self.binding.marker;
-                let changed =
-                    self.context.rows.change_settings(marker, |settings| settings.paused = paused)?;
-                let Some(settings) = changed else {
-                    return Ok(Err("the folder is not bound any more".into()));
-                };
-                self.binding.settings = settings;
-                let now = if paused { "the folder is paused" } else { "the folder goes on" };
-                return Ok(Ok(now.into()));
+        if !matches!(command, FolderCommand::Pause | FolderCommand::Resume) {
+            self.load()?;
+            if let Some(why) = self.refusal(command) {
+                return Ok(Err(why.into()));
             }
-            FolderCommand::Look
-            | FolderCommand::Confirm
-            | FolderCommand::Revert
-            | FolderCommand::Keep(_)
-            | FolderCommand::Trash(_)
-            | FolderCommand::Restore { .. } => {}
+            self.try_all_again();
+            if *command != FolderCommand::Look {
+                self.look(&LookScope { is_full: true, ..LookScope::default() })?;
+            }
         }
-        self.load()?;
-        if let Some(why) = self.refusal(command) {
-            return Ok(Err(why.into()));
-        }
-        self.try_all_again();
-        if *command == FolderCommand::Look {
-            return Ok(Ok("everything is looked at".into()));
-        }
-        self.look(&LookScope { is_full: true, ..LookScope::default() })?;
         match command {
+            FolderCommand::Pause => self.pause(true),
+            FolderCommand::Resume => self.pause(false),
+            FolderCommand::Look => Ok(Ok("everything is looked at".into())),
             FolderCommand::Confirm => self.confirm(),
             FolderCommand::Revert => {
-                let held = self.brake.to_revert();
-                let done = self.answer(held, |sight| {
+                let put_back = |sight: &PathSight<'_>| {
                     Some(revert(sight)).filter(|action| *action != FolderAction::Nothing)
-                })?;
-                Ok(if done == 0 { Err("nothing waits".into()) } else { Ok(format!("{done} are put back")) })
+                };
+                self.answer(self.brake.to_revert(), put_back, "are put back")
             }
-            FolderCommand::Keep(path) => {
-                let done = self.answer(self.asked_for(path.as_ref()), keep)?;
-                Ok(if done == 0 { Err("nothing waits".into()) } else { Ok(format!("{done} are kept")) })
-            }
+            FolderCommand::Keep(path) => self.answer(self.asked_for(path.as_ref()), keep, "are kept"),
             FolderCommand::Trash(path) => {
-                let done = self.answer(self.asked_for(path.as_ref()), trash)?;
-                Ok(if done == 0 {
-                    Err("nothing waits".into())
-                } else {
-                    Ok(format!("{done} are in the trash"))
-                })
+                self.answer(self.asked_for(path.as_ref()), trash, "are in the trash")
             }
             FolderCommand::Restore { path, at_ms } => self.restore(path, *at_ms),
-            FolderCommand::Pause | FolderCommand::Resume | FolderCommand::Look => Ok(Ok(String::new())),
         }
+    }
+
+    fn pause(&mut self, paused: bool) -> Result<Result<String, String>, WorkError> {
+        let marker = self.binding.marker;
+        let changed = self.context.rows.change_settings(marker, |settings| settings.paused = paused)?;
+        let Some(settings) = changed else {
+            return Ok(Err("the folder is not bound any more".into()));
+        };
+        self.binding.settings = settings;
+        Ok(Ok(if paused { "the folder is paused" } else { "the folder goes on" }.into()))
     }
 
     /// Why a folder that is kept as this one does nothing of the kind.
@@ -127,12 +111,13 @@ impl FolderWork {
         asked.map(|(hash, _)| *hash).collect()
     }
 
-    /// Does what the answer makes of each path; how many there were.
+    /// Does what the answer makes of each path; how many there were, and what became of them.
     fn answer(
         &mut self,
         hashes: Vec<EntryHash>,
         answer: impl Fn(&PathSight<'_>) -> Option<FolderAction>,
-    ) -> Result<usize, WorkError> {
+        done: &str,
+    ) -> Result<Result<String, String>, WorkError> {
         self.open()?;
         // What was read is read again: nothing is answered about a file by what it was before.
         let todo: BTreeSet<EntryHash> = hashes.into_iter().collect();
@@ -158,7 +143,7 @@ impl FolderWork {
         actions.sort_by_key(|(_, action)| action.phase());
         let count = actions.len();
         self.perform(actions)?;
-        Ok(count)
+        Ok(if count == 0 { Err("nothing waits".into()) } else { Ok(format!("{count} {done}")) })
     }
 
     fn restore(&mut self, path: &EntryPath, at_ms: Option<u64>) -> Result<Result<String, String>, WorkError> {
@@ -173,17 +158,16 @@ impl FolderWork {
             None => version.target() != now.target(),
         };
         let wanted = versions.iter().filter(is_older).filter(|version| version.is_live());
-        let wanted =
-            wanted.reduce(|newest, version| if version.supersedes(newest) { version } else { newest });
-        let Some(file) = wanted.and_then(|version| version.file.clone()) else {
+        let Some(file) = EntryRecord::newest(wanted).and_then(|version| version.file.clone()) else {
             return Ok(Err(format!(
                 "there is no such version of {path}: `history` shows those that are known"
             )));
         };
         if !self.are_here([file.target])?.contains(&file.target) {
-            return Ok(Err("its content is not here, and has to be fetched first: can-sync fetch"
-                .to_owned()
-                + &format!(" {}", file.target)));
+            return Ok(Err(format!(
+                "its content is not here, and has to be fetched first: can-sync fetch {}",
+                file.target
+            )));
         }
         let at = (self.binding.marker.folder, path);
         let version = EntryRecord::after(Some(&now), at, Some(file), &self.author(), now.hlc);

@@ -91,11 +91,7 @@ impl FolderWork {
             is_shown_here: shown.is_some_and(is_here),
             is_agreed_kept: agreed
                 .is_some_and(|row| entry == Some(&row.entry) || history.contains(&row.entry)),
-            shown_before: before.reduce(
-                |newest, version| {
-                    if version.supersedes(newest) { version } else { newest }
-                },
-            ),
+            shown_before: EntryRecord::newest(before),
         };
         let has_children = self.below.get(path.composed().as_ref()).is_some_and(|count| *count > 0);
         let (folder, rules, author) =
