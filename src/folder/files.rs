@@ -54,12 +54,12 @@ pub(crate) use known::lasting_identity;
 pub(crate) use looking::{LookEnd, LookRules, Sighted};
 pub(crate) use marker::{FolderGone, FolderMarker, Forbidden};
 pub(crate) use own::{NoteId, OwnPath, is_temporary};
-pub(crate) use placing::{ActEnd, AfterAct};
+pub(crate) use placing::{ActEnd, AfterAct, DiskJudgement};
 pub(crate) use recovery::Recovered;
 pub(crate) use removing::RemoveOrder;
 pub(crate) use stat::FileKind;
 pub(crate) use suiting::{distant_kind, room_needed};
-pub(crate) use trash::{OldSight, PutBack, TrashedFile};
+pub(crate) use trash::{PutBack, TrashedFile};
 pub(crate) use writing::{NewContent, WriteError, WriteOrder};
 
 use super::MountPoint;
@@ -228,7 +228,7 @@ impl FolderDir {
         // A link never replaces. Where our own name cannot be removed, the file has two.
         rustix::fs::linkat(own_dir, own, dir, name, AtFlags::empty())?;
         self.at(HookPoint::Linked)?;
-        rustix::fs::unlinkat(own_dir, own, AtFlags::empty()).ok();
+        own_dir.remove(own).ok();
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Dir, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::super::MountPoint;
@@ -91,6 +91,14 @@ impl HeldDir {
             Ok(stat) => Ok(Some(stat)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a file, if it is there.
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        match rustix::fs::unlinkat(self, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -272,7 +280,7 @@ impl FolderDir {
             let (above, name) = split(path);
             let Descent::Open(at) = self.descend(above)? else { return Ok(()) };
             // Refused unless it is empty, and where another file system is mounted on it.
-            if rustix::fs::unlinkat(&at, name, rustix::fs::AtFlags::REMOVEDIR).is_err() {
+            if rustix::fs::unlinkat(&at, name, AtFlags::REMOVEDIR).is_err() {
                 return Ok(());
             }
             path = above;

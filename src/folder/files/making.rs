@@ -231,11 +231,7 @@ impl FolderDir {
         why: WriteError,
     ) -> WriteError {
         // Only ever ours.
-        let flags = rustix::fs::AtFlags::empty();
-        let is_gone = match rustix::fs::unlinkat(&making.dir, making.making(), flags) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => true,
-            Err(_) => false,
-        };
+        let is_gone = making.dir.remove(&making.making()).is_ok();
         self.undo_dirs(making);
         if is_gone {
             journal.forget(&[making.note.id]).ok();

@@ -200,8 +200,7 @@ impl FolderDir {
         let unreadable = |error| FolderGone::Unreadable(dir.path.clone(), error);
         let root = dir.held_root().map_err(unreadable)?;
         if matches!(read_marker(&root).map_err(unreadable)?, MarkerSight::Marker(found) if found == marker) {
-            let removed = rustix::fs::unlinkat(&root, MARKER, rustix::fs::AtFlags::empty());
-            removed.map_err(|error| BindError::NotWritable(dir.path.clone(), error.into()))?;
+            root.remove(MARKER).map_err(|error| BindError::NotWritable(dir.path.clone(), error))?;
             root.sync().map_err(unreadable)?;
         }
         Ok(())
@@ -229,7 +228,7 @@ impl FolderDir {
             .and_then(|()| file.sync_all())
             .and_then(|()| self.give((root, temporary.as_str()), (root, MARKER)));
         if written.is_err() {
-            rustix::fs::unlinkat(root, temporary.as_str(), rustix::fs::AtFlags::empty()).ok();
+            root.remove(temporary.as_str()).ok();
         }
         written?;
         root.sync()

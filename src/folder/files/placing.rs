@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 
-use rustix::fs::{AtFlags, Mode};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::super::{AgreedRow, CameOut};
@@ -43,9 +43,12 @@ pub(crate) enum AfterAct {
 
 /// What a file that was taken out is, beside what it was to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum DiskJudgement {
+pub(crate) enum DiskJudgement {
+    /// What was agreed.
     Agreed,
+    /// Somebody wrote to it: it is to be [salvaged](super::super::salvage()).
     Changed,
+    /// It is not there any more.
     Missing,
 }
 
@@ -86,6 +89,12 @@ impl FolderDir {
                 Err(io::Error::other(format!("{directory} cannot be looked at now")))
             }
         }
+    }
+
+    /// As [`Self::place_of`], where something is there.
+    pub(super) fn found_at(&self, path: &OwnPath) -> io::Result<Option<(TrashPlace, RawStat)>> {
+        let Some(place) = self.place_of(path)? else { return Ok(None) };
+        Ok(place.dir.stat(&place.name)?.map(|stat| (place, stat)))
     }
 
     /// Looks at a file that was taken out. An error says nothing about it.
@@ -146,7 +155,7 @@ impl FolderDir {
         match dir.stat(name)? {
             None => Ok(true),
             Some(now) if now.is_same_file(made) => {
-                rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
+                dir.remove(name)?;
                 Ok(true)
             }
             Some(_) => Ok(false),

@@ -58,14 +58,9 @@ impl FolderDir {
         if let Some(temporary) = &note.temporary {
             if let Some(place) = self.place_of(&temporary.making())? {
                 // It was never in the folder, and belongs to nobody else.
-                match rustix::fs::unlinkat(&place.dir, place.name.as_str(), rustix::fs::AtFlags::empty()) {
-                    Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-                    Err(error) => return Err(error.into()),
-                }
+                place.dir.remove(&place.name)?;
             }
-            if let Some(place) = self.place_of(temporary)?
-                && place.dir.stat(&place.name)?.is_some()
-            {
+            if let Some((place, _)) = self.found_at(temporary)? {
                 let recovered = self.recover_temporary(note, &place.dir, &place.name, journal, is_kept)?;
                 // The trash may have the old file all the same, where names cannot be exchanged.
                 if let Some(recovered) = recovered {
@@ -148,12 +143,7 @@ impl FolderDir {
 
     /// What the trash has.
     fn recover_trashed(&self, note: &JournalNote) -> io::Result<Recovered> {
-        let place = self.place_of(&note.trash)?;
-        let there = match &place {
-            Some(place) => place.dir.stat(&place.name)?,
-            None => None,
-        };
-        let (Some(place), Some(_)) = (place, there) else {
+        let Some((place, _)) = self.found_at(&note.trash)? else {
             // Whether the directory of the name is there matters only if something came out.
             return Ok(Recovered::Settled(note.clone()));
         };

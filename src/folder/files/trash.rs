@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 use std::io;
 use std::ops::ControlFlow;
 
-use rustix::fs::AtFlags;
-
 use super::super::{FileStat, MountPoint};
 use super::FolderDir;
 use super::held::{Descent, below, split};
@@ -15,17 +13,6 @@ use super::placing::DiskJudgement;
 use super::stat::FileKind;
 use crate::entry::EntryPath;
 use crate::record::ContentHash;
-
-/// What a file that made way is, some time later.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum OldSight {
-    /// What was agreed.
-    Agreed,
-    /// Somebody wrote to it since: it is to be [salvaged](super::super::salvage()).
-    Changed,
-    /// It is not in the trash any more.
-    Gone,
-}
 
 /// A file in the trash.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,13 +45,9 @@ impl FolderDir {
     ///
     /// # Errors
     /// What the system says: it is unknown.
-    pub(crate) fn old_file(&self, note: &JournalNote) -> io::Result<OldSight> {
-        let Some(place) = self.place_of(&note.trash)? else { return Ok(OldSight::Gone) };
-        Ok(match self.judge(&place.dir, &place.name, note.over.as_ref())? {
-            DiskJudgement::Agreed => OldSight::Agreed,
-            DiskJudgement::Changed => OldSight::Changed,
-            DiskJudgement::Missing => OldSight::Gone,
-        })
+    pub(crate) fn old_file(&self, note: &JournalNote) -> io::Result<DiskJudgement> {
+        let Some(place) = self.place_of(&note.trash)? else { return Ok(DiskJudgement::Missing) };
+        self.judge(&place.dir, &place.name, note.over.as_ref())
     }
 
     /// Names what went into the trash of the root and of these mount points until `until_ms`, the oldest first in each, and from the one
@@ -116,19 +99,17 @@ impl FolderDir {
     /// # Errors
     /// What the system says: it is there.
     pub(crate) fn drop_trashed(&self, path: &OwnPath, read: FileStat) -> io::Result<bool> {
-        let Some(place) = self.place_of(path)? else { return Ok(false) };
-        let Some(stat) = place.dir.stat(&place.name)? else { return Ok(false) };
+        let Some((place, stat)) = self.found_at(path)? else { return Ok(false) };
         if stat.kind != FileKind::File || stat.seen(place.dir.traits, None) != read {
             return Ok(false);
         }
-        rustix::fs::unlinkat(&place.dir, place.name.as_str(), AtFlags::empty())?;
+        place.dir.remove(&place.name)?;
         Ok(true)
     }
 
     /// The hash of a file in the trash and its looks; `None` where it is none, or somebody writes to it.
     pub(crate) fn hash_trashed(&self, path: &OwnPath) -> io::Result<Option<(FileStat, ContentHash)>> {
-        let Some(place) = self.place_of(path)? else { return Ok(None) };
-        let Some(stat) = place.dir.stat(&place.name)? else { return Ok(None) };
+        let Some((place, stat)) = self.found_at(path)? else { return Ok(None) };
         if stat.kind != FileKind::File {
             return Ok(None);
         }
@@ -141,10 +122,7 @@ impl FolderDir {
     /// # Errors
     /// What the system says: it is in the trash.
     pub(crate) fn put_back(&self, path: &OwnPath, name: &EntryPath) -> io::Result<PutBack> {
-        let Some(place) = self.place_of(path)? else { return Ok(PutBack::Gone) };
-        if place.dir.stat(&place.name)?.is_none() {
-            return Ok(PutBack::Gone);
-        }
+        let Some((place, _)) = self.found_at(path)? else { return Ok(PutBack::Gone) };
         let (directory, name) = split(name.as_str());
         let (descent, made_dirs) = self.descend_written(directory, true)?;
         let Descent::Open(dir) = descent else { return Ok(PutBack::Taken) };
@@ -179,10 +157,7 @@ impl FolderDir {
             let temporary = note.temporary.as_ref();
             temporary.is_some_and(|own| own == stray || own.making() == *stray) || note.trash == *stray
         });
-        let Some(place) = self.place_of(stray)?.filter(|_| !is_noted) else { return Ok(None) };
-        if place.dir.stat(&place.name)?.is_none() {
-            return Ok(None);
-        }
+        let Some((place, _)) = self.found_at(stray)?.filter(|_| !is_noted) else { return Ok(None) };
         let trash = OwnPath::trashed(&place.dir, NoteId::random(), now_ms, &place.name);
         self.open_trash(&place.dir.mount)?;
         self.move_to_trash(&place.dir, &place.name, &trash)?;

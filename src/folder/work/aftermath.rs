@@ -7,7 +7,7 @@ use super::contents::io_error;
 use super::{FolderWork, WorkError};
 use crate::entry::EntryHash;
 use crate::folder::files::{
-    FolderJournal as _, JournalNote, NoteStep, OldSight, OwnPath, PutBack, Recovered, TrashedFile,
+    DiskJudgement, FolderJournal as _, JournalNote, NoteStep, OwnPath, PutBack, Recovered, TrashedFile,
 };
 use crate::folder::rows::RowChange;
 use crate::folder::{DiskSight, MountPoint, PathSight, ReadFile, SeenFile, StoreSight, salvage};
@@ -123,8 +123,10 @@ impl FolderWork {
                 continue;
             }
             match self.held()?.old_file(&note) {
-                Ok(OldSight::Agreed | OldSight::Gone) => settled.push(RowChange::DropNote(note.id)),
-                Ok(OldSight::Changed) => self.salvage(&note)?,
+                Ok(DiskJudgement::Agreed | DiskJudgement::Missing) => {
+                    settled.push(RowChange::DropNote(note.id));
+                }
+                Ok(DiskJudgement::Changed) => self.salvage(&note)?,
                 Err(error) => self.problem(format!("cannot look at {}: {error}", note.trash)),
             }
             self.check_stop()?;

@@ -59,17 +59,17 @@ fn a_file_makes_way_and_is_watched() {
         assert_eq!(fs::metadata(desk.at("a")).unwrap().mode() & 0o777, 0o640);
         let notes = desk.journal.all().unwrap();
         assert_eq!(desk.journal.steps(), [NoteStep::Old]);
-        assert_eq!(desk.dir.old_file(&notes[0]).unwrap(), OldSight::Agreed);
+        assert_eq!(desk.dir.old_file(&notes[0]).unwrap(), DiskJudgement::Agreed);
         assert!(desk.has_content("old") && desk.temporaries().is_empty());
         // A program that has it open still writes to it.
         io::Write::write_all(&mut open, b" and more").unwrap();
-        assert_eq!(desk.dir.old_file(&notes[0]).unwrap(), OldSight::Changed);
+        assert_eq!(desk.dir.old_file(&notes[0]).unwrap(), DiskJudgement::Changed);
         let copied = desk.dir.copy_trashed(&notes[0].trash, &desk.tmp.path().join("copy")).unwrap();
         assert_eq!(copied.hash, hash(b"old and more"));
         let before = FileStat { size: 3, ..copied.stat };
         assert!(!desk.dir.drop_trashed(&notes[0].trash, before).unwrap());
         assert!(desk.dir.drop_trashed(&notes[0].trash, copied.stat).unwrap());
-        assert_eq!(desk.dir.old_file(&notes[0]).unwrap(), OldSight::Gone);
+        assert_eq!(desk.dir.old_file(&notes[0]).unwrap(), DiskJudgement::Missing);
     }
 }
 
@@ -114,7 +114,7 @@ fn a_save_at_the_last_moment_is_put_back() {
                 assert!(desk.journal.steps().iter().all(|step| *step == NoteStep::Old));
                 assert_eq!(desk.contents().len(), 1 + desk.journal.steps().len(), "{:?}", desk.contents());
                 for note in desk.journal.all().unwrap() {
-                    assert_eq!(desk.dir.old_file(&note).unwrap(), OldSight::Agreed);
+                    assert_eq!(desk.dir.old_file(&note).unwrap(), DiskJudgement::Agreed);
                     assert_eq!(desk.dir.hash_trashed(&note.trash).unwrap().unwrap().1, hash(b"new"));
                 }
             }
