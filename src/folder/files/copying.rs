@@ -130,11 +130,8 @@ impl FolderDir {
 
     fn open_to_copy(&self, path: &str) -> Result<(HeldDir, File, RawStat), CopyError> {
         let (directory, name) = split(path);
-        let dir = match self.descend(directory).map_err(|error| unreadable(path, error))? {
-            Descent::Open(dir) => dir,
-            Descent::Missing { .. } | Descent::Blocked { .. } | Descent::Unmounted(_) => {
-                return Err(CopyError::NotThere(path.to_owned()));
-            }
+        let Descent::Open(dir) = self.descend(directory).map_err(|error| unreadable(path, error))? else {
+            return Err(CopyError::NotThere(path.to_owned()));
         };
         let (from, before) = open_file(&dir, name).map_err(|error| unreadable(path, error))?;
         Ok((dir, from, before))

@@ -57,6 +57,22 @@ pub(super) enum Descent {
     Unmounted(MountPoint),
 }
 
+impl Descent {
+    /// The directory, if the path leads to one.
+    ///
+    /// # Errors
+    /// A file system that was there is not: nothing can be said.
+    pub(super) fn opened(self) -> io::Result<Option<HeldDir>> {
+        match self {
+            Self::Open(dir) => Ok(Some(dir)),
+            Self::Missing { .. } | Self::Blocked { .. } => Ok(None),
+            Self::Unmounted(mount) => {
+                Err(io::Error::other(format!("nothing is mounted on {mount}, but something was")))
+            }
+        }
+    }
+}
+
 /// A name that a directory has.
 #[derive(Debug)]
 pub(super) struct ListedName {
@@ -156,12 +172,9 @@ impl FolderDir {
         // Through mount points, or it does not lead there: step by step, to know where and why.
         let mut at = self.held_root()?;
         for component in path.split('/') {
-            match self.step(at, component)? {
-                Descent::Open(next) => at = next,
-                end @ (Descent::Missing { .. } | Descent::Blocked { .. } | Descent::Unmounted(_)) => {
-                    return Ok(end);
-                }
-            }
+            let step = self.step(at, component)?;
+            let Descent::Open(next) = step else { return Ok(step) };
+            at = next;
         }
         Ok(Descent::Open(at))
     }
@@ -242,12 +255,8 @@ impl FolderDir {
                     next = Descent::Missing { at: above, component };
                 }
             }
-            match next {
-                Descent::Open(next) => at = next,
-                end @ (Descent::Missing { .. } | Descent::Blocked { .. } | Descent::Unmounted(_)) => {
-                    return Ok((end, made));
-                }
-            }
+            let Descent::Open(inner) = next else { return Ok((next, made)) };
+            at = inner;
         }
         Ok((Descent::Open(at), made))
     }

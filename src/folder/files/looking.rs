@@ -8,7 +8,7 @@ use std::io;
 use std::ops::ControlFlow;
 
 use super::super::{MountPoint, SeenFile};
-use super::held::{Descent, HeldDir, ListedName, below};
+use super::held::{HeldDir, ListedName, below};
 use super::ignoring::IgnoreRules;
 use super::marker::{FolderGone, MARKER};
 use super::own::OwnPath;
@@ -167,14 +167,8 @@ impl FolderDir {
         open: &mut Vec<String>,
         each: Each<'_>,
     ) -> io::Result<ControlFlow<()>> {
-        let dir = match self.descend(directory)? {
-            Descent::Open(dir) => dir,
-            Descent::Missing { .. } | Descent::Blocked { .. } => {
-                return Err(io::Error::other("it was a directory a moment ago"));
-            }
-            Descent::Unmounted(mount) => {
-                return Err(io::Error::other(format!("nothing is mounted on {mount:?}, but something was")));
-            }
+        let Some(dir) = self.descend(directory)?.opened()? else {
+            return Err(io::Error::other("it was a directory a moment ago"));
         };
         self.at(HookPoint::Listing)?;
         let mut names = dir.list()?;

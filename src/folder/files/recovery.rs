@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::held::{Descent, HeldDir, split};
+use super::held::{HeldDir, split};
 use super::journal::{FolderJournal, JournalNote, NoteStep};
 use super::placing::{ActEnd, DiskJudgement};
 use super::stat::FileKind;
@@ -148,13 +148,7 @@ impl FolderDir {
             return Ok(Recovered::Settled(note.clone()));
         };
         let (directory, name) = split(note.name.as_str());
-        let dir = match self.descend_written(directory, false)?.0 {
-            Descent::Open(dir) => Some(dir),
-            Descent::Missing { .. } | Descent::Blocked { .. } => None,
-            Descent::Unmounted(mount) => {
-                return Err(io::Error::other(format!("nothing is mounted on {mount}, but something was")));
-            }
-        };
+        let dir = self.descend_written(directory, false)?.0.opened()?;
         let is_free = match &dir {
             Some(dir) => self.find(dir, name)?.is_none(),
             None => false,

@@ -112,13 +112,7 @@ impl FolderDir {
         now_ms: u64,
     ) -> io::Result<Option<TakenOut<'a>>> {
         let (directory, name) = split(order.name.as_str());
-        let dir = match self.descend_written(directory, false)?.0 {
-            Descent::Open(dir) => dir,
-            Descent::Missing { .. } | Descent::Blocked { .. } => return Ok(None),
-            Descent::Unmounted(mount) => {
-                return Err(io::Error::other(format!("nothing is mounted on {mount}, but something was")));
-            }
-        };
+        let Some(dir) = self.descend_written(directory, false)?.0.opened()? else { return Ok(None) };
         let Some((name, stat)) = self.find(&dir, name)? else { return Ok(None) };
         if !Self::may_be(&dir, &stat, order.over) {
             return Ok(None);
