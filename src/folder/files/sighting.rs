@@ -2,21 +2,12 @@
 
 use std::io;
 
-use super::super::{DiskSight, MountPoint, SeenFile};
+use super::super::{DiskSight, SeenFile};
 use super::FolderDir;
 use super::held::{Descent, HeldDir, split};
 use super::looking::LookRules;
 use super::stat::{FileKind, RawStat};
 use crate::entry::{EntryPath, composed};
-
-/// What a name shows.
-enum NameSight {
-    File(SeenFile),
-    Directory(MountPoint),
-    Gone(MountPoint),
-    Foreign,
-    Unknown,
-}
 
 impl FolderDir {
     /// Looks at one path. `name` is how the disk writes it, where that is known; `agreed` whether the file was executable when that was
@@ -34,18 +25,14 @@ impl FolderDir {
             return DiskSight::Ignored;
         }
         // An error says nothing about the file.
-        let shown = self.sight_name(name, rules, agreed).unwrap_or(NameSight::Unknown);
-        let at_name = match shown {
-            NameSight::File(file) => return DiskSight::File(file),
-            NameSight::Foreign => return DiskSight::Foreign,
-            NameSight::Unknown => return DiskSight::Unknown,
-            NameSight::Directory(mount) => DiskSight::Directory(mount),
-            NameSight::Gone(mount) => DiskSight::Gone(mount),
-        };
+        let at_name = self.sight_name(name, rules, agreed).unwrap_or(DiskSight::Unknown);
+        if !matches!(at_name, DiskSight::Directory(_) | DiskSight::Gone(_)) {
+            return at_name;
+        }
         match self.sight_name(&path.aside(self.marker.folder), rules, agreed) {
-            Ok(NameSight::File(file)) => DiskSight::File(SeenFile { is_aside: true, ..file }),
-            Ok(NameSight::Unknown) | Err(_) => DiskSight::Unknown,
-            Ok(NameSight::Directory(_) | NameSight::Gone(_) | NameSight::Foreign) => {
+            Ok(DiskSight::File(file)) => DiskSight::File(SeenFile { is_aside: true, ..file }),
+            Ok(DiskSight::Unknown) | Err(_) => DiskSight::Unknown,
+            Ok(DiskSight::Directory(_) | DiskSight::Gone(_) | DiskSight::Foreign | DiskSight::Ignored) => {
                 let is_left_out =
                     matches!(at_name, DiskSight::Directory(_)) && rules.ignored.is_ignored(name, true);
                 if is_left_out { DiskSight::Ignored } else { at_name }
@@ -60,19 +47,20 @@ impl FolderDir {
         dir.stat(name).is_ok_and(|stat| stat.is_some_and(|stat| stat.kind == FileKind::Directory))
     }
 
+    /// What a name shows, whatever the user leaves out.
     fn sight_name(
         &self,
         path: &EntryPath,
         rules: LookRules<'_>,
         agreed: Option<bool>,
-    ) -> io::Result<NameSight> {
+    ) -> io::Result<DiskSight> {
         let (directory, name) = split(path.as_str());
         let dir = match self.descend_written(directory, false)?.0 {
             Descent::Open(dir) => dir,
             Descent::Missing { at, component } => return self.gone(&at, &component),
             // A file is where a directory was: nothing can be below it.
-            Descent::Blocked { at, kind: FileKind::File, .. } => return Ok(NameSight::Gone(at.mount)),
-            Descent::Blocked { .. } | Descent::Unmounted(_) => return Ok(NameSight::Unknown),
+            Descent::Blocked { at, kind: FileKind::File, .. } => return Ok(DiskSight::Gone(at.mount)),
+            Descent::Blocked { .. } | Descent::Unmounted(_) => return Ok(DiskSight::Unknown),
         };
         let Some((_, stat)) = self.find(&dir, name)? else { return self.gone(&dir, name) };
         self.sight_stat(&dir, path, &stat, rules, agreed)
@@ -85,12 +73,12 @@ impl FolderDir {
         stat: &RawStat,
         rules: LookRules<'_>,
         agreed: Option<bool>,
-    ) -> io::Result<NameSight> {
+    ) -> io::Result<DiskSight> {
         match stat.kind {
-            FileKind::Directory => return Ok(NameSight::Directory(dir.mount.clone())),
+            FileKind::Directory => return Ok(DiskSight::Directory(dir.mount.clone())),
             FileKind::File if !stat.is_mounted_on(dir.key) => {}
             FileKind::File | FileKind::Symlink | FileKind::Fifo | FileKind::Socket | FileKind::Device => {
-                return Ok(NameSight::Foreign);
+                return Ok(DiskSight::Foreign);
             }
         }
         let (_, name) = split(path.as_str());
@@ -99,21 +87,21 @@ impl FolderDir {
             let is_this = |twin: &String| composed(twin) == composed(name);
             if !twins.iter().any(is_this) {
                 // A file system that folds case has the file under another name.
-                return Ok(NameSight::Gone(dir.mount.clone()));
+                return Ok(DiskSight::Gone(dir.mount.clone()));
             }
             twins.retain(|twin| !is_this(twin));
         }
         if !twins.is_empty() && !stays(dir, path, &twins, rules) {
-            return Ok(NameSight::Foreign);
+            return Ok(DiskSight::Foreign);
         }
         let (stat, mount) = (stat.seen(dir.traits, agreed), dir.mount.clone());
-        Ok(NameSight::File(SeenFile { stat, mount, is_aside: false, read: None }))
+        Ok(DiskSight::File(SeenFile { stat, mount, is_aside: false, read: None }))
     }
 
     /// A name is gone only from a directory that was listed to the end without it.
-    fn gone(&self, dir: &HeldDir, name: &str) -> io::Result<NameSight> {
+    fn gone(&self, dir: &HeldDir, name: &str) -> io::Result<DiskSight> {
         let is_gone = self.lacks(dir, name)? && dir.stat(name)?.is_none();
-        Ok(if is_gone { NameSight::Gone(dir.mount.clone()) } else { NameSight::Unknown })
+        Ok(if is_gone { DiskSight::Gone(dir.mount.clone()) } else { DiskSight::Unknown })
     }
 }
 
