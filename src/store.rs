@@ -4,6 +4,7 @@
 //! behind HTTP ([`can_http`]); [`service`] is the HTTP API over an embedded store. One conformance suite runs against
 //! both implementations.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -351,6 +352,12 @@ pub enum StoreError {
         /// What went wrong.
         reason: String,
     },
+}
+
+impl StoreError {
+    pub(crate) fn io(action: impl Into<String>, reason: impl fmt::Display) -> Self {
+        Self::Io { action: action.into(), reason: reason.to_string() }
+    }
 }
 
 /// What an agent needs of a store. Every method may be called at any time from any task.

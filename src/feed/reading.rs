@@ -78,10 +78,10 @@ async fn catch_up(
     loop {
         let page = answered(args.store.feed_with_entries(*cursor, PAGE)).await?;
         if page.reset && *cursor == 0 {
-            return Err(StoreError::Io {
-                action: "cannot follow the store's feed".into(),
-                reason: "it wants to be read from the start, and refuses the start".into(),
-            });
+            return Err(StoreError::io(
+                "cannot follow the store's feed",
+                "it wants to be read from the start, and refuses the start",
+            ));
         }
         if *cursor == 0 {
             args.libraries.set_source(page.store);
@@ -133,10 +133,10 @@ async fn scan_store(
         let page = answered(args.store.feed_with_entries(cursor, PAGE)).await?;
         // A part of it says nothing about what is gone.
         if page.reset || (cursor > 0 && page.store != source) {
-            return Err(StoreError::Io {
-                action: "cannot compare all of the store".into(),
-                reason: "it is not what it was any more; it is read again".into(),
-            });
+            return Err(StoreError::io(
+                "cannot compare all of the store",
+                "it is not what it was any more; it is read again",
+            ));
         }
         source = page.store;
         let Some(last) = page.last_seq() else { break };
@@ -187,10 +187,7 @@ async fn know_sources(args: &CanServiceArgs, page: &FeedPage) -> Result<(), Stor
             return Ok(());
         }
     }
-    Err(StoreError::Io {
-        action: "cannot tell which folders came by tickets".into(),
-        reason: "that changes all the time".into(),
-    })
+    Err(StoreError::io("cannot tell which folders came by tickets", "that changes all the time"))
 }
 
 async fn hand_over(actor: &ActorRef<CanServiceMsg>, page: FeedPage, follows: bool) -> Result<(), StoreError> {
@@ -199,19 +196,13 @@ async fn hand_over(actor: &ActorRef<CanServiceMsg>, page: FeedPage, follows: boo
     match actor.call(page, Some(TAKE_WITHIN)).await {
         Ok(ractor::rpc::CallResult::Success(())) => Ok(()),
         Ok(ractor::rpc::CallResult::Timeout | ractor::rpc::CallResult::SenderError) | Err(_) => {
-            Err(StoreError::Io {
-                action: "cannot take in a page of the feed".into(),
-                reason: "CanServiceActor does not answer".into(),
-            })
+            Err(StoreError::io("cannot take in a page of the feed", "CanServiceActor does not answer"))
         }
     }
 }
 
 async fn answered<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     timeout(ANSWER_WITHIN, call).await.unwrap_or_else(|_| {
-        Err(StoreError::Io {
-            action: "cannot read the store".into(),
-            reason: format!("no answer for {} s", ANSWER_WITHIN.as_secs()),
-        })
+        Err(StoreError::io("cannot read the store", format!("no answer for {} s", ANSWER_WITHIN.as_secs())))
     })
 }

@@ -342,9 +342,11 @@ impl FolderWork {
 
 fn wait<T>(runtime: &Handle, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, WorkError> {
     let answer = runtime.block_on(async { tokio::time::timeout(STORE_WITHIN, answer).await });
-    let late = |_| StoreError::Io {
-        action: "a folder waits for the store".into(),
-        reason: format!("it did not answer within {} s", STORE_WITHIN.as_secs()),
+    let late = |_| {
+        StoreError::io(
+            "a folder waits for the store",
+            format!("it did not answer within {} s", STORE_WITHIN.as_secs()),
+        )
     };
     Ok(answer.map_err(late)??)
 }

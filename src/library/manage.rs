@@ -131,7 +131,7 @@ impl Manager {
                 }
                 None if page.reset && cursor > 0 && begun == READINGS_MAX => {
                     let reason = format!("its feed began anew {READINGS_MAX} times meanwhile");
-                    return Err(StoreError::Io { action: "read all of the store".into(), reason });
+                    return Err(StoreError::io("read all of the store", reason));
                 }
                 None if page.reset && cursor > 0 => (all, cursor, begun) = (T::default(), 0, begun + 1),
                 None => return Ok(all),

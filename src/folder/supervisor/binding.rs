@@ -56,10 +56,7 @@ pub(super) async fn with_rows<T: Send + 'static>(
 
 /// Waits for the store.
 pub(super) async fn within<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let late = |_| StoreError::Io {
-        action: "ask the store about folders".into(),
-        reason: "it did not answer in time".into(),
-    };
+    let late = |_| StoreError::io("ask the store about folders", "it did not answer in time");
     timeout(STORE_WITHIN, answer).await.map_err(late)?
 }
 

@@ -92,10 +92,7 @@ impl Manager {
     pub(super) async fn fill_folder(&self, library: &Library) -> Result<(), StoreError> {
         let Some(folder) = library.folder() else { return Ok(()) };
         if let Some(share) = library.share() {
-            let failed = |error: LibraryError| StoreError::Io {
-                action: "read what a folder's directory had".into(),
-                reason: error.to_string(),
-            };
+            let failed = |error: LibraryError| StoreError::io("read what a folder's directory had", error);
             share.note_taken(self.taken(folder).await.map_err(failed)?);
         }
         if let (Some(id), Some(_)) = (library.id(), library.joined_folder()) {

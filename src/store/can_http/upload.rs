@@ -123,7 +123,7 @@ impl UploadProgress {
     pub(super) fn explain(&self, url: &str, error: &reqwest::Error) -> StoreError {
         let mut failed = self.0.file_failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match failed.take() {
-            Some((path, reason)) => StoreError::Io { action: format!("read {path} to upload it"), reason },
+            Some((path, reason)) => StoreError::io(format!("read {path} to upload it"), reason),
             None => fail(url, error),
         }
     }

@@ -121,10 +121,9 @@ impl EmbeddedStore {
     async fn look_at_asides(&self) -> Result<(), StoreError> {
         let layout = self.0.shared.layout.clone();
         let listed = blocking("list what was set aside", move || {
-            layout.damaged_files().map_err(|error| StoreError::Io {
-                action: format!("list {}", layout.damaged_dir().display()),
-                reason: error.to_string(),
-            })
+            layout
+                .damaged_files()
+                .map_err(|error| StoreError::io(format!("list {}", layout.damaged_dir().display()), error))
         });
         for (hash, size) in listed.await?.into_iter().take(LOOKS_MAX) {
             let _turn = self.0.shared.sums.turn().await;

@@ -236,10 +236,7 @@ impl EmbeddedStore {
                 return Ok(false);
             }
         }
-        Err(StoreError::Io {
-            action: format!("examine the content of {hash}"),
-            reason: "it is replaced again and again".into(),
-        })
+        Err(StoreError::io(format!("examine the content of {hash}"), "it is replaced again and again"))
     }
 
     /// Reads and hashes a content; `None` where there is none.

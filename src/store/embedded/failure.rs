@@ -87,17 +87,10 @@ impl Abort {
             return full(dir);
         }
         match self {
-            Self::Sql(error) if is_damage(error) => {
-                StoreError::Io { action: action.into(), reason: damaged_database(dir, error) }
-            }
-            Self::Sql(error) => StoreError::Io {
-                action: action.into(),
-                reason: format!("the database in {}: {error}", dir.display()),
-            },
-            Self::Io { action, source } => {
-                StoreError::Io { action: action.clone(), reason: source.to_string() }
-            }
-            Self::Refused(why) => StoreError::Io { action: action.into(), reason: why.clone() },
+            Self::Sql(error) if is_damage(error) => StoreError::io(action, damaged_database(dir, error)),
+            Self::Sql(error) => StoreError::io(action, format!("the database in {}: {error}", dir.display())),
+            Self::Io { action, source } => StoreError::io(action.clone(), source),
+            Self::Refused(why) => StoreError::io(action, why),
         }
     }
 }

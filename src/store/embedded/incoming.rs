@@ -379,7 +379,5 @@ pub(super) async fn blocking<T: Send + 'static>(
     action: &str,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| StoreError::Io { action: action.into(), reason: error.to_string() })?
+    tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::io(action, error))?
 }

@@ -116,7 +116,7 @@ impl Readers {
         action: &'static str,
         read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let failed = |reason: &str| StoreError::Io { action: action.into(), reason: reason.into() };
+        let failed = |reason: &str| StoreError::io(action, reason);
         let turn = tokio::time::timeout(TURN_TIMEOUT, Arc::clone(&self.reads.turns).acquire_owned())
             .await
             .map_err(|_| failed("the store is too busy"))?
@@ -139,7 +139,7 @@ impl Readers {
             let turn = Arc::clone(&self.searches.turns).acquire_owned();
             tokio::time::timeout(SEARCH_TURN_TIMEOUT, turn).await.map_err(|_| busy())?
         };
-        let closed = |_| StoreError::Io { action: action.into(), reason: "the store is closed".into() };
+        let closed = |_| StoreError::io(action, "the store is closed");
         // Dropped with this future, it interrupts what still runs.
         let interrupt = Interrupt::default();
         let found = self.read(&self.searches, turn.map_err(closed)?, action, &interrupt, read);
@@ -179,7 +179,7 @@ impl Readers {
             answer.map(Some)
         })
         .await
-        .map_err(|error| StoreError::Io { action: action.into(), reason: error.to_string() })?;
+        .map_err(|error| StoreError::io(action, error))?;
         let done = done.map_err(|error| {
             if failure::is_damage(&error) {
                 let why = failure::damaged_database(&self.dir, &error);
@@ -191,7 +191,7 @@ impl Readers {
             }
             Abort::Sql(error).answer(action, &self.dir)
         })?;
-        done.ok_or_else(|| StoreError::Io { action: action.into(), reason: "nobody waits for it".into() })
+        done.ok_or_else(|| StoreError::io(action, "nobody waits for it"))
     }
 
     /// Closes what nobody used for a while.

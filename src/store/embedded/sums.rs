@@ -115,12 +115,8 @@ impl EmbeddedStore {
             made
         });
         async move {
-            task.await.unwrap_or_else(|error| {
-                Err(StoreError::Io {
-                    action: format!("check the content of {hash}"),
-                    reason: error.to_string(),
-                })
-            })
+            task.await
+                .unwrap_or_else(|error| Err(StoreError::io(format!("check the content of {hash}"), error)))
         }
         .boxed()
         .shared()

@@ -144,7 +144,7 @@ mod tests {
             (StoreError::Unavailable { url: text(), reason: text() }, 502, "store_unavailable"),
             (StoreError::Unauthorized { url: text() }, 502, "store_unavailable"),
             (StoreError::Unsupported { url: text(), what: "do it" }, 502, "store_unavailable"),
-            (StoreError::Io { action: text(), reason: text() }, 500, "storage_error"),
+            (StoreError::io(text(), text()), 500, "storage_error"),
         ];
         for (error, status, code) in cases {
             let shown = ApiError::from(error);

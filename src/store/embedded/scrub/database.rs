@@ -109,10 +109,7 @@ impl Pass {
             match tokio::time::timeout(Duration::from_millis(100), &mut checking).await {
                 Ok(Ok(verdict)) => return Ok(verdict),
                 Ok(Err(error)) => {
-                    return Err(StoreError::Io {
-                        action: format!("check the table {table}"),
-                        reason: error.to_string(),
-                    });
+                    return Err(StoreError::io(format!("check the table {table}"), error));
                 }
                 Err(_) if self.throttle.is_stopped() || began.elapsed() > CHECK_WITHIN => {
                     interrupter.interrupt();

@@ -32,9 +32,8 @@ impl Pass {
     async fn keep_unnamed(&self, first: u8) -> Result<(), StoreError> {
         let layout = self.store.0.shared.layout.clone();
         let listed = blocking("list contents", move || {
-            layout.content_files_in(first).map_err(|error| StoreError::Io {
-                action: format!("list the contents in {}", layout.contents().display()),
-                reason: error.to_string(),
+            layout.content_files_in(first).map_err(|error| {
+                StoreError::io(format!("list the contents in {}", layout.contents().display()), error)
             })
         });
         for files in listed.await?.chunks(FILES_AT_ONCE) {

@@ -38,10 +38,7 @@ impl Pass {
         let (path, throttle) = (self.store.0.shared.layout.database(), std::sync::Arc::clone(&self.throttle));
         let compared = spawn_blocking(move || compare(&open_patiently(&path)?, || throttle.is_stopped()))
             .await
-            .map_err(|error| StoreError::Io {
-                action: "compare words with records".into(),
-                reason: error.to_string(),
-            })?;
+            .map_err(|error| StoreError::io("compare words with records", error))?;
         match compared {
             Ok(WordsComparison::Wrong(keys)) => {
                 let mut rebuilt = 0;
