@@ -62,6 +62,7 @@ mod copied;
 mod damage;
 mod edit;
 mod entries;
+mod examining;
 pub(crate) mod failure;
 mod found;
 mod incoming;

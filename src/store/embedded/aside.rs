@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use rusqlite::{Connection, params};
 
-use super::damage::{AfterCommit, FileIdentity, hash_file};
+use super::damage::AfterCommit;
+use super::examining::{FileIdentity, hash_file};
 use super::failure::Abort;
 use super::incoming::blocking;
 use super::layout::Layout;

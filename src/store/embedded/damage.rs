@@ -1,40 +1,29 @@
 //! Content whose bytes are not right any more, or are gone: what becomes of it.
 //!
-//! A reader that meets wrong bytes says so ([`EmbeddedStore::suspect`]). From that moment the content counts as not held. It is read in full and hashed; if
-//! it is damaged indeed, the record becomes one whose content is not here and is wanted, in one transaction, and what is there is set
-//! aside: kept, and never given away. Peers are asked for it like for any content that is wanted. Once it came, what was
-//! set aside is removed. If the whole was right after all, what was wrong were its sums: they are made anew.
+//! A reader that meets wrong bytes says so ([`EmbeddedStore::suspect`]). From that moment the content counts as not held. It is read
+//! in full and hashed ([`super::examining`]); if it is damaged indeed, the record becomes one whose content is not here and is wanted,
+//! in one transaction, and what is there is set aside: kept, and never given away. Peers are asked for it like for any content that is
+//! wanted. Once it came, what was set aside is removed. If the whole was right after all, what was wrong were its sums: they are made
+//! anew.
 //!
 //! The writer moves files only after the commit; what a crash leaves in between is put right when the store opens.
 
 use std::collections::HashMap;
-use std::fs::{self, Metadata};
-use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension as _};
-use sha2::{Digest as _, Sha256};
 
 use super::content::open_whole;
+use super::examining::{FileIdentity, Seen, inline_fault};
 use super::incoming::blocking;
 use super::layout::Layout;
 use super::rows::{self, ContentPlace, InlineContent};
-use super::scrub::{ReadThrottle, StopOnDrop};
 use super::sums::{self, SUMS_PER_ROW};
 use super::tx::Tx;
 use super::{EmbeddedStore, StoredAsset, scrub};
-use crate::disk::{self, LONG_PATIENCE, NotAFile, patiently};
 use crate::record::ContentHash;
-use crate::store::groups::{GroupHasher, GroupSum};
+use crate::store::groups::{GroupSum, group_count};
 use crate::store::{Holding, StoreError};
-
-/// Bytes that are hashed at once.
-const BLOCK_BYTES: usize = 256 * 1024;
-/// How often a content may be replaced while it is being examined.
-const LOOKS_MAX: usize = 3;
 
 /// What became of a content.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -70,6 +59,11 @@ impl DamageWatch {
         self.lock().contains_key(hash)
     }
 
+    /// It was examined.
+    pub(super) fn clear(&self, hash: &ContentHash) {
+        self.lock().remove(hash);
+    }
+
     /// What counts as held: not what is suspected.
     pub(super) fn holding(&self, asset: &StoredAsset) -> Holding {
         let held = asset.holding;
@@ -86,43 +80,6 @@ impl DamageWatch {
         if let Some(port) = self.port.get() {
             port(event);
         }
-    }
-}
-
-/// What a content was found to be.
-struct Inspected {
-    asset: StoredAsset,
-    seen: Seen,
-    /// What is wrong with it.
-    fault: Option<String>,
-    /// Its sums, where they are not those that are kept.
-    sums: Option<Vec<GroupSum>>,
-}
-
-/// Which bytes were looked at.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Seen {
-    File(Option<FileIdentity>),
-    Inline(i64),
-}
-
-/// Tells a file from one that took its place.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct FileIdentity {
-    device: u64,
-    inode: u64,
-    len: u64,
-    changed: (i64, i64),
-}
-
-impl FileIdentity {
-    fn of(meta: &Metadata) -> Self {
-        let changed = (meta.ctime(), meta.ctime_nsec());
-        Self { device: meta.dev(), inode: meta.ino(), len: meta.len(), changed }
-    }
-
-    pub(super) fn at(path: &Path) -> Option<Self> {
-        fs::symlink_metadata(path).ok().map(|meta| Self::of(&meta))
     }
 }
 
@@ -189,174 +146,6 @@ impl EmbeddedStore {
         let fault = self.0.shared.readers.run("look at content", read).await?;
         Ok(fault.map(|fault| self.suspect(hash, fault)).is_none())
     }
-
-    /// Reads a content in full, if that takes no longer than this; whether it is here, and right. Damaged, it is set aside.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`], and the errors of writing.
-    pub async fn is_whole(&self, hash: ContentHash, within: Duration) -> Result<bool, StoreError> {
-        let throttle = Arc::new(ReadThrottle::unpaced(self.clone()));
-        let _stop = StopOnDrop(Arc::clone(&throttle));
-        let examined = async {
-            let _turn = self.0.shared.sums.turn().await;
-            self.examine_at(hash, Some(&throttle)).await
-        };
-        tokio::time::timeout(within, examined).await.unwrap_or(Ok(false))
-    }
-
-    /// Reads a content in full. Damaged, it is set aside; right, its sums are kept. Whether it is held, and right.
-    pub(super) async fn examine(&self, hash: ContentHash) -> Result<bool, StoreError> {
-        self.examine_at(hash, None).await
-    }
-
-    /// As [`Self::examine`], at a pace.
-    pub(super) async fn examine_at(
-        &self,
-        hash: ContentHash,
-        throttle: Option<&Arc<ReadThrottle>>,
-    ) -> Result<bool, StoreError> {
-        for _ in 0..LOOKS_MAX {
-            let Some(Inspected { asset, seen, fault, sums }) = self.inspect(hash, throttle.cloned()).await?
-            else {
-                self.0.shared.damage.lock().remove(&hash);
-                return Ok(false);
-            };
-            let Some(reason) = fault else {
-                if let Some(sums) = sums {
-                    self.keep_sums(hash, sums).await?;
-                }
-                self.0.shared.damage.lock().remove(&hash);
-                return Ok(true);
-            };
-            let size = asset.record.size;
-            let aside = self.submit_deletion(move |tx| set_aside(tx, hash, size, &seen, &reason).map(Ok));
-            // Else somebody replaced it meanwhile.
-            if aside.await? {
-                self.0.shared.damage.lock().remove(&hash);
-                return Ok(false);
-            }
-        }
-        Err(StoreError::io(format!("examine the content of {hash}"), "it is replaced again and again"))
-    }
-
-    /// Reads and hashes a content; `None` where there is none.
-    async fn inspect(
-        &self,
-        hash: ContentHash,
-        throttle: Option<Arc<ReadThrottle>>,
-    ) -> Result<Option<Inspected>, StoreError> {
-        let found = self.0.shared.readers.run("examine content", move |conn| {
-            let Some(stored) = rows::find(conn, hash)? else { return Ok(None) };
-            let Some(place) = stored.place else { return Ok(None) };
-            let fault = match place {
-                ContentPlace::Inline(id) => inline_fault(conn, id, hash)?,
-                ContentPlace::File => None,
-            };
-            let kept = kept_sums(conn, hash, stored.asset.record.size)?;
-            Ok(Some((stored.asset, place, fault, kept)))
-        });
-        let Some((asset, place, fault, kept)) = found.await? else { return Ok(None) };
-        if let ContentPlace::Inline(id) = place {
-            return Ok(Some(Inspected {
-                asset,
-                seen: Seen::Inline(id),
-                fault: fault.map(str::to_owned),
-                sums: None,
-            }));
-        }
-        let (path, size) = (self.0.shared.layout.content(hash), asset.record.size);
-        let hashed = blocking("examine content", move || {
-            // Before it is opened: what is moved over it afterwards is another one.
-            let seen = FileIdentity::at(&path);
-            let mut took = |bytes, worked| match &throttle {
-                Some(throttle) => throttle.took(bytes, worked),
-                None => Ok(()),
-            };
-            Ok((seen, patiently(&LONG_PATIENCE, || hash_paced(&path, size, &mut took))))
-        });
-        let (seen, hashed) = hashed.await?;
-        let seen = Seen::File(seen);
-        match hashed {
-            Ok((sha256, _)) if sha256 != hash => {
-                let fault = format!("its file hashes to {sha256}");
-                Ok(Some(Inspected { asset, seen, fault: Some(fault), sums: None }))
-            }
-            Ok((_, sums)) => {
-                let sums = Some(sums).filter(|sums| !sums.is_empty() && *sums != kept);
-                Ok(Some(Inspected { asset, seen, fault: None, sums }))
-            }
-            Err(error) => match self.fault_of(&error) {
-                Some(fault) => Ok(Some(Inspected { asset, seen, fault: Some(fault), sums: None })),
-                None => Err(self.unread(hash, &error)),
-            },
-        }
-    }
-}
-
-impl EmbeddedStore {
-    /// As [`fault_of`]; what all files share, as when a mount is gone or the directory is closed to us, is not one content's fault.
-    pub(super) fn fault_of(&self, error: &io::Error) -> Option<String> {
-        if self.0.shared.anchors.contents_problem().is_some() { None } else { fault_of(error) }
-    }
-}
-
-/// What of a failure to read, that lasts, is the content's own fault; `None` for what may be otherwise in a moment, and for
-/// what concerns every file.
-fn fault_of(error: &io::Error) -> Option<String> {
-    if let Some(NotAFile(what)) = NotAFile::of(error) {
-        return Some(format!("its file is {what}"));
-    }
-    let kinds = [
-        (io::ErrorKind::NotFound, "its file is missing"),
-        (io::ErrorKind::NotADirectory, "its file is missing"),
-        (io::ErrorKind::UnexpectedEof, "its file has another length"),
-    ];
-    if let Some((_, fault)) = kinds.iter().find(|(kind, _)| *kind == error.kind()) {
-        return Some((*fault).to_owned());
-    }
-    disk::is_own_fault(error).then(|| format!("its file cannot be read: {error}"))
-}
-
-/// SHA-256 of a file, and the sums of its groups.
-pub(super) fn hash_file(path: &Path, size: u64) -> io::Result<(ContentHash, Vec<GroupSum>)> {
-    hash_paced(path, size, &mut |_, _| Ok(()))
-}
-
-/// As [`hash_file`]; `took` is told of each block and how long it took.
-pub(super) fn hash_paced(
-    path: &Path,
-    size: u64,
-    took: &mut dyn FnMut(u64, Duration) -> io::Result<()>,
-) -> io::Result<(ContentHash, Vec<GroupSum>)> {
-    let mut file = open_whole(path, size)?;
-    let (mut sha256, mut groups) = (Sha256::new(), GroupHasher::default());
-    let mut block = vec![0; BLOCK_BYTES];
-    loop {
-        let began = Instant::now();
-        match file.read(&mut block) {
-            Ok(0) => return Ok((ContentHash(sha256.finalize().into()), groups.finish().1)),
-            Ok(n) => {
-                sha256.update(&block[..n]);
-                groups.update(&block[..n]);
-                took(n as u64, began.elapsed())?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// What is wrong with a content in the database.
-fn inline_fault(
-    conn: &Connection,
-    id: i64,
-    hash: ContentHash,
-) -> Result<Option<&'static str>, rusqlite::Error> {
-    Ok(match rows::inline_content(conn, id)? {
-        None => Some("its bytes cannot be read in the database"),
-        Some(data) if hash.is_of(&data) => None,
-        Some(_) => Some("its bytes in the database are not those that it is named by"),
-    })
 }
 
 /// All sums that are kept of a content, as far as they are there.
@@ -366,7 +155,7 @@ pub(super) fn kept_sums(
     size: u64,
 ) -> Result<Vec<GroupSum>, rusqlite::Error> {
     let mut kept = Vec::new();
-    for row in 0..crate::store::groups::group_count(size).div_ceil(SUMS_PER_ROW as u64) {
+    for row in 0..group_count(size).div_ceil(SUMS_PER_ROW as u64) {
         match sums::read(conn, hash, row, sums::sums_in(row, size))? {
             Some(sums) => kept.extend(sums),
             None => break,
@@ -376,7 +165,7 @@ pub(super) fn kept_sums(
 }
 
 /// Makes a damaged content one that is not here and is wanted; whether it is still the one that was seen.
-fn set_aside(
+pub(super) fn set_aside(
     tx: &mut Tx<'_>,
     hash: ContentHash,
     size: u64,
@@ -435,10 +224,7 @@ impl AfterCommit {
             Self::SetAside(hash) => (layout.set_aside(hash), hash),
             Self::Drop(hash) => (layout.remove_damaged(hash), hash),
             Self::Tell(event) => return watch.tell(event),
-            Self::Trust(hash) => {
-                watch.lock().remove(&hash);
-                return;
-            }
+            Self::Trust(hash) => return watch.clear(&hash),
         };
         if let Err(error) = done {
             // Opening the store tries again; nobody reads these bytes meanwhile.

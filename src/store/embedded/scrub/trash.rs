@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rusqlite::{Connection, params};
 
-use super::super::damage::hash_paced;
+use super::super::examining::hash_paced;
 use super::super::incoming::blocking;
 use super::super::rows::{self, ContentPlace};
 use super::pass::Pass;
