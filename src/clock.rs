@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
-#[cfg(unix)]
 use rustix::time::{ClockId, clock_gettime};
 
 pub use self::evidence::{DeviceId, Doubt, Evidence, Moment, OFF_MAX_MS, Reading};
@@ -119,7 +118,6 @@ impl Clock {
 }
 
 /// Monotonic time that goes on while the machine sleeps: what another clock showed before that is old afterwards.
-#[cfg(unix)]
 fn since_boot() -> Duration {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let clock = ClockId::Boottime;
@@ -127,12 +125,6 @@ fn since_boot() -> Duration {
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let clock = ClockId::Monotonic;
     Duration::try_from(clock_gettime(clock)).unwrap_or_default()
-}
-
-#[cfg(not(unix))]
-fn since_boot() -> Duration {
-    static STARTED: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-    STARTED.get_or_init(std::time::Instant::now).elapsed()
 }
 
 /// Milliseconds since the Unix epoch by the machine's clock, whatever it is worth: for what is only shown. Decisions ask
