@@ -17,7 +17,7 @@ const NAME_CHARS_MAX: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Days(pub u32);
 
-/// Longer is never.
+/// Longest interval: ten years.
 const DAYS_MAX: u32 = 3650;
 
 impl Setting for Days {

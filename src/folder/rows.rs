@@ -150,7 +150,6 @@ impl FolderRows {
         ask(&mut connection).map_err(|source| RowsError { action, source })
     }
 
-    /// What is bound.
     pub(crate) fn bindings(&self) -> Result<FolderBindings, RowsError> {
         self.with("read the folders", |connection| {
             let at = self.reads.fetch_add(1, Ordering::Relaxed);

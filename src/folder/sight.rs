@@ -16,7 +16,6 @@ pub(crate) const SETTLED_AFTER_MS: u64 = 2_000;
 /// was agreed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct FileStat {
-    /// Length in bytes.
     pub(crate) size: u64,
     /// When the content was written last, in nanoseconds since the Unix epoch.
     pub(crate) mtime_ns: i64,
@@ -72,7 +71,6 @@ pub(crate) enum DiskSight {
 pub(crate) struct SeenFile {
     /// What `lstat` says.
     pub(crate) stat: FileStat,
-    /// The file system.
     pub(crate) mount: MountPoint,
     /// Whether it has the name [`EntryPath::aside`] because a directory has its own.
     pub(crate) is_aside: bool,
@@ -96,7 +94,6 @@ pub(crate) struct OnDisk {
     /// As it was when the content was read, or written.
     #[serde(flatten)]
     pub(crate) stat: FileStat,
-    /// The file system.
     pub(crate) mount: MountPoint,
     /// Whether it has the name [`EntryPath::aside`].
     #[serde(rename = "aside")]
@@ -200,7 +197,6 @@ pub(crate) enum FolderMode {
 /// How the user wants this folder to be kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct FolderRules {
-    /// The directions.
     pub(crate) mode: FolderMode,
     /// Whether removals by others are left undone on this disk.
     pub(crate) ignores_removals: bool,
@@ -213,7 +209,6 @@ pub(crate) struct PathSight<'a> {
     pub(crate) path: &'a EntryPath,
     /// What the disk shows.
     pub(crate) disk: &'a DiskSight,
-    /// What was agreed.
     pub(crate) agreed: Option<&'a AgreedRow>,
     /// What the store has.
     pub(crate) store: StoreSight<'a>,

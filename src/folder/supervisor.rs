@@ -86,7 +86,6 @@ pub struct FoldersArgs {
     pub(crate) configured: Arc<[FolderOrder]>,
 }
 
-/// A bound folder.
 struct BoundFolder {
     binding: FolderBinding,
     actor: Option<ActorRef<FolderMsg>>,

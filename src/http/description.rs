@@ -56,7 +56,6 @@ impl Description {
         Self(Arc::new(Described { json: document.to_string().into(), parameters }))
     }
 
-    /// The document.
     pub fn json(&self) -> Bytes {
         self.0.json.clone()
     }

@@ -37,7 +37,6 @@ pub struct Success<T> {
 }
 
 impl<T> Success<T> {
-    /// Wraps `data`.
     pub fn new(data: T) -> Self {
         Self { status: SuccessWord::Success, data }
     }

@@ -24,7 +24,6 @@ pub struct FolderShare {
 /// A content that live entries name and that members cannot have, since this node did not take it from its own directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitingContent {
-    /// Which content.
     pub hash: ContentHash,
     /// One of the entries that name it.
     pub entry: EntryHash,
@@ -103,7 +102,6 @@ impl FolderShare {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Which folder.
     pub fn folder(&self) -> FolderId {
         self.folder
     }

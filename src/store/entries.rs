@@ -49,7 +49,6 @@ pub struct EntryPage {
 /// A version that is written here.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EntryPut {
-    /// The version.
     pub record: FolderRecord,
     /// The version that it is to follow; `None` where there is to be none.
     pub expects: Option<EntryDigest>,
@@ -137,7 +136,6 @@ pub(crate) async fn whole_history(
 /// Where folders have a content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FolderPlaces {
-    /// The content.
     pub hash: ContentHash,
     /// One of the folders.
     pub folder: FolderId,

@@ -82,7 +82,6 @@ impl ServiceSettings {
     }
 }
 
-/// What handlers share.
 struct ServiceInner {
     store: EmbeddedStore,
     key: key::KeyCheck,

@@ -26,7 +26,6 @@ pub(crate) struct CopiedFile {
     pub(crate) stat: FileStat,
     /// What the copy holds.
     pub(crate) hash: ContentHash,
-    /// Its length.
     pub(crate) bytes: u64,
     /// Whether it shares the file's blocks.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests ask"))]

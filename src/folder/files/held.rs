@@ -141,7 +141,6 @@ impl HeldDir {
 }
 
 impl FolderDir {
-    /// The root itself.
     pub(super) fn held_root(&self) -> io::Result<HeldDir> {
         let fd = self.root.try_clone()?;
         let (mount, key) = (MountPoint::new(), self.root_stat.key);

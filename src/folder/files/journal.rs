@@ -17,10 +17,8 @@ pub(crate) enum NoteStep {
     Old,
 }
 
-/// A note.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct JournalNote {
-    /// Names it.
     pub(crate) id: NoteId,
     /// What is being done.
     pub(crate) step: NoteStep,
@@ -59,6 +57,5 @@ pub(crate) trait FolderJournal {
     /// They may still be there.
     fn forget(&self, ids: &[NoteId]) -> io::Result<()>;
 
-    /// Every note.
     fn all(&self) -> io::Result<Vec<JournalNote>>;
 }

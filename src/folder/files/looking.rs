@@ -56,11 +56,8 @@ pub(crate) enum PassedOver {
 /// Something that a look meets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Sighted {
-    /// A regular file.
     File(FileAt),
-    /// A directory.
     Directory {
-        /// Where.
         name: EntryPath,
         /// The file system that it is on; its own name where that begins there.
         mount: MountPoint,
@@ -73,14 +70,11 @@ pub(crate) enum Sighted {
         name: String,
         /// The same, if entries can have it.
         path: Option<EntryPath>,
-        /// The reason.
         why: PassedOver,
     },
     /// Nothing can be said of this path and all below it; the empty path is the root.
     Unknown {
-        /// Where.
         name: String,
-        /// The reason.
         why: String,
     },
     /// A file with the name of a temporary one: see [`FolderDir::rescue`].
@@ -90,7 +84,6 @@ pub(crate) enum Sighted {
 /// What a look counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct LookCounts {
-    /// Regular files.
     pub(crate) files: u64,
     /// Directories that were listed to the end.
     pub(crate) directories: u64,
@@ -130,7 +123,6 @@ struct NameCandidate {
 }
 
 impl FolderDir {
-    /// Looks at everything.
     pub(crate) fn look(
         &self,
         rules: LookRules<'_>,

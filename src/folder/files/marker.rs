@@ -14,7 +14,6 @@ use super::opened::open_file;
 use super::own::{NoteId, OwnPath};
 use crate::entry::FolderId;
 
-/// The marker's name.
 pub(crate) const MARKER: &str = ".can-sync-folder";
 /// Longest marker that is read.
 const MARKER_BYTES_MAX: u64 = 1024;
@@ -50,7 +49,6 @@ impl FolderMarker {
 /// Why nothing can be said about a folder's directory. No file counts as gone.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FolderGone {
-    /// Nothing is there.
     #[error("there is no directory {0}: if it lies on another disk, connect that")]
     Missing(PathBuf),
     /// Something else is there.

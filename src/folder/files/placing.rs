@@ -19,7 +19,6 @@ use super::{FolderDir, HookPoint};
 pub(crate) enum ActEnd {
     /// It is done. The row is to be written, and with it, in one transaction, the journal.
     Done {
-        /// The row.
         row: Box<AgreedRow>,
         /// What becomes of the note.
         after: AfterAct,

@@ -18,7 +18,6 @@ use crate::entry::{EntryPath, EntryRecord};
 /// A file that is to be taken out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RemoveOrder<'a> {
-    /// The removal.
     pub(crate) entry: &'a EntryRecord,
     /// What the file has to be.
     pub(crate) over: &'a AgreedRow,

@@ -15,15 +15,11 @@ const OWNER_EXECUTES: u32 = 0o100;
 /// What stands at a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FileKind {
-    /// A regular file.
     File,
-    /// A directory.
     Directory,
-    /// A symbolic link.
     Symlink,
     /// A named pipe.
     Fifo,
-    /// A socket.
     Socket,
     /// A device, or something that this program does not know.
     Device,

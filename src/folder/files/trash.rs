@@ -17,15 +17,12 @@ use crate::record::ContentHash;
 /// A file in the trash.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct TrashedFile {
-    /// Where.
     pub(crate) path: OwnPath,
     /// What its name was, cut if it was long.
     pub(crate) name: String,
     /// When it was taken out.
     pub(crate) at_ms: u64,
-    /// What it is.
     pub(crate) kind: FileKind,
-    /// Of a file.
     pub(crate) stat: FileStat,
 }
 

@@ -32,7 +32,7 @@ pub(super) const SYNC_EACH_MAX: usize = 8;
 pub(crate) enum NewContent<'a> {
     /// A file of the store's, from its beginning. Blocks are shared where they can be; it is never linked.
     File(&'a File),
-    /// Small ones.
+    /// The bytes of a small content.
     Bytes(&'a [u8]),
 }
 

@@ -25,7 +25,6 @@ pub(super) fn write_note(tx: &Transaction<'_>, folder: FolderId, note: &JournalN
     Ok(())
 }
 
-/// Drops a note.
 pub(super) fn drop_note(tx: &Transaction<'_>, folder: FolderId, id: NoteId) -> rusqlite::Result<()> {
     tx.prepare_cached("DELETE FROM folder_journal WHERE folder = ?1 AND id = ?2")?
         .execute(params![folder.0, id.0])?;

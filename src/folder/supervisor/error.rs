@@ -11,12 +11,7 @@ pub enum FolderError {
     #[error("no folder '{0}' is on this machine: `can-sync folder list` shows those that are")]
     Unknown(String),
     #[error("several folders are called '{name}': {}; name one by its id", ids.join(", "))]
-    Ambiguous {
-        /// The name.
-        name: String,
-        /// Their ids.
-        ids: Vec<String>,
-    },
+    Ambiguous { name: String, ids: Vec<String> },
     /// The store keeps no folders.
     #[error("{0}")]
     NoFolders(String),

@@ -11,19 +11,18 @@ use crate::folder::{FolderAction, FolderMode, PathSight, keep, revert, trash};
 pub enum FolderCommand {
     /// Nothing is done until [`Resume`](Self::Resume).
     Pause,
-    /// Goes on.
+    /// Ends a pause.
     Resume,
-    /// The removals that wait are meant.
+    /// Carries out the removals that wait.
     Confirm,
-    /// They are not.
+    /// Puts back the files whose removals wait.
     Revert,
-    /// Files that were removed elsewhere before they were found here belong to the folder; all of them without a path.
+    /// Puts into the folder the file that was removed elsewhere before it was found here; all such files without a path.
     Keep(Option<EntryPath>),
-    /// They go to the trash.
+    /// Moves such a file, or all of them, to the trash.
     Trash(Option<EntryPath>),
-    /// The path has again what it had at that time, or before it was changed last.
+    /// Gives a path what it had at that time, or before it was changed last.
     Restore {
-        /// Which.
         path: EntryPath,
         /// Milliseconds since the Unix epoch.
         at_ms: Option<u64>,

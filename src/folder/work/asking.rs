@@ -15,7 +15,7 @@ use crate::store::entries::{entry_pages, whole_history};
 
 /// Contents that the store is asked for at once.
 const HELD_MAX: usize = 1_000;
-/// So many times.
+/// Such questions at the same time.
 const HELD_AT_ONCE: usize = 4;
 /// Histories that are read at once.
 const HISTORIES_AT_ONCE: usize = 16;

@@ -18,33 +18,27 @@ use crate::store::{StoreError, StoreRef};
 /// What all folders of a node share.
 #[derive(Clone)]
 pub(crate) struct FolderContext {
-    /// Where contents and entries are.
     pub(crate) store: StoreRef,
-    /// What is remembered.
     pub(crate) rows: FolderRows,
-    /// What entries say who wrote them.
+    /// The name of this node, by which entries say who wrote them.
     pub(crate) name: String,
-    /// What time it is.
     pub(crate) clock: Clock,
-    /// Where people hear of what waits for them.
     pub(crate) events: EventLog,
-    /// Where copies of files lie for a moment.
+    /// The directory for copies of files on their way into the store.
     pub(crate) temporary: PathBuf,
-    /// Places that are no folders.
+    /// Directories that may not become folders.
     pub(crate) forbidden: Arc<Forbidden>,
     /// Whether the store is on this machine, and takes its room.
     pub(crate) is_store_here: bool,
-    /// By what others know this node.
     pub(crate) endpoint_id: [u8; 32],
-    /// What the network's passphrase makes of it.
+    /// The id of the network, derived from its passphrase.
     pub(crate) network: [u8; 32],
-    /// What the disk keeps free.
+    /// Room that stays free on the disk.
     pub(crate) reserve_bytes: u64,
     /// How often everything is looked at.
     pub(crate) full_scan_interval: Duration,
-    /// Folders that are worked on.
     pub(crate) busy: FolderLocks,
-    /// What is shared by ticket, and which folders came so.
+    /// What is shared by ticket, and which folders came by one.
     pub(crate) libraries: Arc<Libraries>,
 }
 
@@ -106,21 +100,16 @@ pub(crate) enum WorkError {
     /// The directory is not there, or not ours.
     #[error("{0}")]
     Gone(#[from] FolderGone),
-    /// The store.
     #[error("the store: {0}")]
     Store(#[from] StoreError),
-    /// `agent.db`.
     #[error("{0}")]
     Rows(#[from] RowsError),
-    /// Anything else.
     #[error("{action}: {source}")]
     Io {
-        /// What was attempted.
         action: String,
         /// What the system says.
         source: std::io::Error,
     },
-    /// The node stops.
     #[error("stopped")]
     Stopped,
 }
@@ -128,7 +117,6 @@ pub(crate) enum WorkError {
 /// What is to be looked at.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LookScope {
-    /// Everything.
     pub(crate) is_full: bool,
     /// These names on the disk.
     pub(crate) names: BTreeSet<String>,

@@ -69,7 +69,6 @@ impl WorkMeter {
     }
 }
 
-/// Bytes per second.
 #[allow(clippy::cast_precision_loss, reason = "a rate is an estimate")]
 fn rate(bytes: u64, since: Instant) -> f64 {
     let secs = since.elapsed().as_secs_f64();

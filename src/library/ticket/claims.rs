@@ -11,9 +11,9 @@ use crate::library::revocation::Revocations;
 
 /// Longest claims, in bytes: far above what the fields allow.
 pub const CLAIMS_BYTES_MAX: usize = 1024;
-/// Without a limit for the age of lists.
+/// Of claims that set no limit to the age of lists of revoked tickets.
 const VERSION: u8 = 1;
-/// With one.
+/// Of claims that set one.
 const VERSION_WITH_LIMIT: u8 = 2;
 /// How far the clocks of two honest machines may be apart.
 pub const CLOCKS_APART_MAX_MS: u64 = 10 * 60 * 1000;
@@ -43,14 +43,12 @@ impl Access {
 pub enum Subject {
     /// Any machine that has it.
     Bearer,
-    /// One endpoint.
     Endpoint(EndpointId),
 }
 
 /// What a ticket says, and its signature covers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Claims {
-    /// Which library.
     pub library: LibraryId,
     /// What its owner calls it: for people.
     pub name: String,
@@ -217,7 +215,6 @@ impl Claims {
 /// Claims with their signature: what a member shows in a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SignedClaims {
-    /// What is claimed.
     pub claims: Claims,
     pub(super) signature: [u8; SIGNATURE_LENGTH],
 }

@@ -59,7 +59,7 @@ impl DamageWatch {
         self.lock().contains_key(hash)
     }
 
-    /// It was examined.
+    /// Ends a suspicion: the content was examined.
     pub(super) fn clear(&self, hash: &ContentHash) {
         self.lock().remove(hash);
     }

@@ -30,7 +30,7 @@ enum FoundContents {
 pub(super) struct HalfRestored {
     /// No content is in its file.
     pub(super) files_missing: bool,
-    /// For people.
+    /// What people are told.
     pub(super) sentences: Vec<String>,
 }
 

@@ -93,7 +93,6 @@ pub struct HashPrefix {
 }
 
 impl HashPrefix {
-    /// Fewest digits.
     pub const DIGITS_MIN: usize = crate::text::naming::DIGITS_MIN;
 
     /// From 4 to 64 lower-case hexadecimal digits; `None` for any other text.
