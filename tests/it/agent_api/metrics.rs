@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use can_sync::testing::peer::messages::PeersMsg;
 use can_sync::testing::peer::report::{ConnectionState, SyncState};
 use can_sync::testing::store::embedded::IngestFields;
 
@@ -88,7 +87,7 @@ async fn the_figures_are_those_of_the_node() {
 
 #[tokio::test]
 async fn a_hung_actor_costs_its_own_figures_only() {
-    let (_probe, service) = hung::<PeersMsg>().await;
+    let (_probe, service) = hung().await;
     let agent = Agent::start_with(|view| view.peers = service).await;
     let answer = agent.get("/metrics").header("accept", OPEN_METRICS).send().await.unwrap();
     let samples = parse(&answer.text().await.unwrap());

@@ -2,7 +2,6 @@
 
 use can_sync::testing::api::proxy::StoreProxy;
 use can_sync::testing::events::NodeEvent;
-use can_sync::testing::peer::messages::PeersMsg;
 use can_sync::testing::peer::report::{ConnectionState, SyncState};
 use can_sync::testing::store::embedded::IngestFields;
 
@@ -166,7 +165,7 @@ async fn raster_images_are_shown_and_other_content_is_not() {
 
 #[tokio::test]
 async fn what_does_not_answer_leaves_a_sentence() {
-    let (_probe, service) = hung::<PeersMsg>().await;
+    let (_probe, service) = hung().await;
     let agent = Agent::start_with(|view| {
         view.peers = service;
         view.store_proxy = StoreProxy::new("http://127.0.0.1:1").expect("a URL");

@@ -224,10 +224,10 @@ fn answer_peers(answers: Arc<Mutex<PeersAnswers>>) -> impl FnMut(PeersMsg) -> Op
     }
 }
 
-/// A service whose actor takes every message and answers none.
-pub(crate) async fn hung<M: ractor::Message + Sync>() -> (Probe<M>, ServiceRef<M>) {
+/// PeersActor as one that takes every message and answers none.
+pub(crate) async fn hung() -> (Probe<PeersMsg>, ServiceRef<PeersMsg>) {
     let probe = Probe::spawn().await;
-    let service = probe.service();
+    let service = probe.service_called("PeersActor");
     (probe, service)
 }
 
