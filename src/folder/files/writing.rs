@@ -10,10 +10,12 @@ use std::fs::File;
 use std::io;
 #[cfg(target_os = "linux")]
 use std::os::fd::AsFd as _;
+use std::thread::ScopedJoinHandle;
 
 use super::super::AgreedRow;
 use super::held::HeldDir;
 use super::journal::{FolderJournal, JournalNote};
+use super::making::MadeFile;
 use super::placing::ActEnd;
 use super::{FolderDir, HookPoint};
 use crate::entry::{EntryPath, EntryRecord};
@@ -23,6 +25,10 @@ use crate::entry::{EntryPath, EntryRecord};
 const BATCH_MAX: usize = 512;
 /// Of the descriptors that the process may have, a quarter is for a batch.
 const DESCRIPTORS_SHARE: u64 = 8;
+/// Threads that make files: one is kept busy by the file system's search for free places alone.
+const MAKERS_MAX: usize = 4;
+/// Fewer files are not worth a thread.
+const FILES_PER_MAKER: usize = 32;
 /// As many files or directories or fewer are made durable one by one; more with all else that the file system has to write.
 #[cfg(target_os = "linux")]
 pub(super) const SYNC_EACH_MAX: usize = 8;
@@ -113,8 +119,8 @@ impl FolderDir {
             }
         }
         let mut made = Vec::new();
-        for (at, mut making) in found {
-            match self.make(&mut making, reserve_bytes) {
+        for (at, making, done) in self.make_all(found, reserve_bytes) {
+            match done {
                 Ok(()) => made.push((at, making)),
                 Err(error) => ends[at] = Some(Err(self.unmake(&making, journal, error))),
             }
@@ -152,6 +158,45 @@ impl FolderDir {
         journal.forget(&forgotten).ok();
         let missing = |order: &WriteOrder<'_>| failed(order, io::Error::other("nothing came of it"));
         ends.into_iter().zip(orders).map(|(end, order)| end.unwrap_or_else(|| Err(missing(order)))).collect()
+    }
+}
+
+/// A file with its place in the batch.
+type Making<'a> = (usize, MadeFile<'a>);
+
+impl FolderDir {
+    /// Makes the temporary files of a batch, on several threads where there are many; they come back in their order.
+    fn make_all<'a>(
+        &self,
+        found: Vec<Making<'a>>,
+        reserve_bytes: u64,
+    ) -> Vec<(usize, MadeFile<'a>, Result<(), WriteError>)> {
+        let make = |(at, mut making): Making<'a>| {
+            let done = self.make(&mut making, reserve_bytes);
+            (at, making, done)
+        };
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let makers = cores.min(MAKERS_MAX).min(found.len() / FILES_PER_MAKER);
+        if makers < 2 {
+            return found.into_iter().map(make).collect();
+        }
+        // Neighbours stay together: files of one directory are made one after the other anyway.
+        let per_maker = found.len().div_ceil(makers);
+        let (mut parts, mut found) = (Vec::with_capacity(makers), found.into_iter().peekable());
+        while found.peek().is_some() {
+            parts.push(found.by_ref().take(per_maker).collect::<Vec<_>>());
+        }
+        std::thread::scope(|scope| {
+            let make = &make;
+            let makers =
+                parts.into_iter().map(|part| scope.spawn(move || part.into_iter().map(make).collect()));
+            let makers: Vec<ScopedJoinHandle<'_, Vec<_>>> = makers.collect();
+            let made = makers.into_iter().flat_map(|maker| match maker.join() {
+                Ok(made) => made,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            made.collect()
+        })
     }
 }
 
