@@ -126,7 +126,7 @@ async fn the_more_there_are_the_less_each_may_have_on_its_way() {
     let first = Remote::bind().await;
     let (_, alone) = rig.session(&first).await;
     let taken = taken_unread(&alone).await;
-    assert!(taken > 2 << 20, "{taken} bytes by one that is alone");
+    assert!(taken >= 2 << 20, "{taken} bytes by one that is alone, whose two streams have a window each");
     let mut others = Vec::new();
     for _ in 0..33 {
         let remote = Remote::bind().await;
