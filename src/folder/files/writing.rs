@@ -191,11 +191,11 @@ impl FolderDir {
             let makers =
                 parts.into_iter().map(|part| scope.spawn(move || part.into_iter().map(make).collect()));
             let makers: Vec<ScopedJoinHandle<'_, Vec<_>>> = makers.collect();
-            let made = makers.into_iter().flat_map(|maker| match maker.join() {
-                Ok(made) => made,
+            let parts = makers.into_iter().map(|maker| match maker.join() {
+                Ok(part) => part,
                 Err(panic) => std::panic::resume_unwind(panic),
             });
-            made.collect()
+            parts.flatten().collect()
         })
     }
 }

@@ -340,11 +340,11 @@ fn a_batch_ends_in_its_order_and_one_failure_is_its_own() {
 #[test]
 fn many_files_are_made_at_once_and_each_has_its_own_end() {
     let desk = Desk::new();
-    let named: Vec<(String, String)> =
+    let files: Vec<(String, String)> =
         (0..300).map(|n| (format!("{}/{n:03}", n / 50), format!("content {n}"))).collect();
-    let names: Vec<EntryPath> = named.iter().map(|(name, _)| path(name)).collect();
+    let names: Vec<EntryPath> = files.iter().map(|(name, _)| path(name)).collect();
     let entries: Vec<EntryRecord> =
-        named.iter().map(|(name, content)| entry(name, content.as_bytes())).collect();
+        files.iter().map(|(name, content)| entry(name, content.as_bytes())).collect();
     desk.put("2/123", "in the way");
     let orders: Vec<WriteOrder<'_>> = (0..300)
         .map(|n| WriteOrder {
@@ -353,14 +353,14 @@ fn many_files_are_made_at_once_and_each_has_its_own_end() {
             is_aside: false,
             name: &names[n],
             // One of them is not what it is to be.
-            content: NewContent::Bytes(if n == 77 { b"something else" } else { named[n].1.as_bytes() }),
+            content: NewContent::Bytes(if n == 77 { b"something else" } else { files[n].1.as_bytes() }),
         })
         .collect();
     let ends = desk.dir.write(&orders, &desk.journal, (NOW_MS, 0));
     for (n, end) in ends.iter().enumerate() {
         match n {
             77 => {
-                assert!(matches!(end, Err(WriteError::WrongContent(name)) if *name == names[77]), "{end:?}")
+                assert!(matches!(end, Err(WriteError::WrongContent(name)) if *name == names[77]), "{end:?}");
             }
             123 => assert!(matches!(end, Ok(ActEnd::LookAgain)), "{end:?}"),
             _ => {
@@ -369,7 +369,7 @@ fn many_files_are_made_at_once_and_each_has_its_own_end() {
             }
         }
     }
-    for (n, (name, content)) in named.iter().enumerate() {
+    for (n, (name, content)) in files.iter().enumerate() {
         let expected = match n {
             77 => None,
             123 => Some("in the way".to_owned()),
