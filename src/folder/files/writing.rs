@@ -18,6 +18,7 @@ use super::journal::{FolderJournal, JournalNote};
 use super::making::MadeFile;
 use super::placing::ActEnd;
 use super::{FolderDir, HookPoint};
+use crate::disk::free_of;
 use crate::entry::{EntryPath, EntryRecord};
 
 /// Files that are acted on at a time, where the process may open enough: each takes two descriptors. What a batch costs is the disk's
@@ -177,7 +178,12 @@ impl FolderDir {
         };
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let makers = cores.min(MAKERS_MAX).min(found.len() / FILES_PER_MAKER);
-        if makers < 2 {
+        // Each looks at the free room alone, so that where it is scarce, one file is made after the other.
+        let bytes = found.iter().fold(reserve_bytes, |sum, (_, making)| sum.saturating_add(making.file.size));
+        let has_room = |(_, making): &Making<'a>| {
+            rustix::fs::fstatvfs(&making.dir).is_ok_and(|fs| free_of(&fs).is_none_or(|free| free >= bytes))
+        };
+        if makers < 2 || !found.iter().all(has_room) {
             return found.into_iter().map(make).collect();
         }
         // Neighbours stay together: files of one directory are made one after the other anyway.
