@@ -6,10 +6,11 @@
 pub mod evidence;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::time::{ClockId, clock_gettime};
 
 pub use self::evidence::{DeviceId, Doubt, Evidence, Moment, OFF_MAX_MS, Reading};
@@ -50,7 +51,7 @@ impl Clock {
     }
 
     fn evidence(&self) -> MutexGuard<'_, Evidence> {
-        self.0.evidence.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.evidence.lock()
     }
 
     /// Milliseconds since the Unix epoch.

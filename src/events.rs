@@ -2,8 +2,9 @@
 //! resumes where it was.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -185,7 +186,7 @@ impl EventLog {
 
     /// Adds an event that happened at `at_ms`.
     pub fn publish(&self, at_ms: u64, event: NodeEvent) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         if kept.len() == EVENTS_KEPT {
             kept.pop_front();
         }
@@ -212,7 +213,7 @@ impl EventLog {
     /// The events after number `since` that are still kept, and whether some in between are gone.
     #[must_use]
     pub fn since(&self, since: u64) -> (Vec<LoggedEvent>, bool) {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.kept.lock();
         let gap = kept.front().is_some_and(|first| first.id > since.saturating_add(1));
         (kept.iter().filter(|e| e.id > since).cloned().collect(), gap)
     }

@@ -31,8 +31,9 @@ pub mod ticket;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::{Notify, watch};
 
 pub use self::asides::{Aside, AsideNews};
@@ -174,7 +175,7 @@ impl Library {
     }
 
     fn index(&self) -> MutexGuard<'_, LibraryIndex> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+        self.index.lock()
     }
 
     fn item(&self, record: &AssetRecord) -> Item {
@@ -338,7 +339,7 @@ impl Library {
 
     /// The store's counts for the mirror's [`Library::summary`].
     pub fn set_store_status(&self, status: StoreStatus) {
-        *self.feed.store.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        *self.feed.store.lock() = status;
     }
 
     /// An unchanging view for a reconciliation. Cheap; later changes do not wait for it.
@@ -351,12 +352,12 @@ impl Library {
         if !self.is_mirror() {
             return self.index().sizes.len() as u64;
         }
-        self.feed.store.lock().unwrap_or_else(PoisonError::into_inner).assets
+        self.feed.store.lock().assets
     }
 
     pub fn summary(&self) -> Summary {
         let (assets, bytes, keeps_entries) = {
-            let store = self.feed.store.lock().unwrap_or_else(PoisonError::into_inner);
+            let store = self.feed.store.lock();
             (store.assets_held, store.bytes_held, store.keeps_entries)
         };
         let index = self.index();

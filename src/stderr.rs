@@ -12,8 +12,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd as _;
 use std::panic::PanicHookInfo;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// What waits for the reader at most, in bytes: some thousand lines.
 const QUEUE_BYTES_MAX: usize = 256 * 1024;
@@ -129,7 +131,7 @@ impl WriteQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, QueueState> {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.0.lock()
     }
 
     /// Takes a message, or drops and counts it.
@@ -159,7 +161,7 @@ impl WriteQueue {
             }
             state.is_writing = false;
             self.0.1.notify_all();
-            state = self.0.1.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.0.1.wait(&mut state);
         }
     }
 
@@ -180,9 +182,7 @@ impl WriteQueue {
         let mut state = self.lock();
         while (state.is_writing || !state.waiting.is_empty()) && Instant::now() < until {
             let before = state.done;
-            let (next, step) =
-                self.0.1.wait_timeout(state, FLUSH_STEP).unwrap_or_else(PoisonError::into_inner);
-            state = next;
+            let step = self.0.1.wait_for(&mut state, FLUSH_STEP);
             if step.timed_out() && state.done == before {
                 return;
             }

@@ -3,11 +3,12 @@
 //! first second, because what is quick needs none.
 
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::output;
@@ -66,7 +67,7 @@ impl ProgressLine {
 
     /// Changes what is being done.
     pub(super) fn set(&self, what: &str) {
-        let mut shown = self.shared.what.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shared.what.lock();
         *shown = text::escape(what).into_owned();
     }
 
@@ -99,7 +100,7 @@ async fn show(shared: Arc<ProgressCount>) {
     }
     let (mut said, mut quiet) = (String::new(), Duration::ZERO);
     loop {
-        let what = shared.what.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let what = shared.what.lock().clone();
         let done = shared.done.load(Ordering::Relaxed);
         if terminal {
             shared.bar.set_message(what);

@@ -4,10 +4,11 @@
 //! Soft state: losing it costs a lookup, so writes do not wait for the disk to confirm them.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use iroh::{EndpointAddr, EndpointId};
 use iroh_tickets::endpoint::EndpointTicket;
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use rusqlite_migration::{M, Migrations};
 use tokio::sync::mpsc;
@@ -143,7 +144,7 @@ impl AddressBook {
         action: &'static str,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, AddressBookError> {
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = self.connection.lock();
         work(&connection).map_err(|e| AddressBookError { action, path: self.path.clone(), source: e.into() })
     }
 

@@ -50,7 +50,7 @@ impl fmt::Debug for Candidates {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use parking_lot::Mutex;
 
     use iroh::SecretKey;
 
@@ -60,11 +60,10 @@ mod tests {
     fn what_is_restored_counts_for_no_channel_but_the_saved_one() {
         let (channels, taken) = (Channels::default(), Arc::<Mutex<Vec<Channel>>>::default());
         let into = Arc::clone(&taken);
-        let candidates =
-            Candidates::new(channels.clone(), move |_, channel| into.lock().unwrap().push(channel));
+        let candidates = Candidates::new(channels.clone(), move |_, channel| into.lock().push(channel));
         let addr = EndpointAddr::new(SecretKey::from_bytes(&[1; 32]).public());
         candidates.restored(&addr, ChannelSet::from([Channel::Tickets, Channel::Dht, Channel::Gossip]));
-        assert_eq!(*taken.lock().unwrap(), [Channel::Dht, Channel::Gossip, Channel::Saved]);
+        assert_eq!(*taken.lock(), [Channel::Dht, Channel::Gossip, Channel::Saved]);
         let found = |channel| channels.reports().into_iter().find(|r| r.channel == channel).unwrap().found;
         assert_eq!(
             [Channel::Dht, Channel::Gossip, Channel::Tickets, Channel::Saved].map(found),

@@ -19,11 +19,12 @@ mod saved;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use iroh::{EndpointAddr, EndpointId};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use self::entry::{AgentStanding, DirectoryEntry, Rank};
@@ -113,7 +114,7 @@ pub struct SharedDirectory(Arc<Mutex<Directory>>);
 impl SharedDirectory {
     /// Exclusive access, for a moment: never held over an await.
     pub fn lock(&self) -> MutexGuard<'_, Directory> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -5,10 +5,11 @@
 //! it again. The actor hears once that some wait, and takes a few at a time.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use iroh::{EndpointAddr, EndpointId};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::announcement::ADDRS_MAX;
 use super::channel::Channel;
@@ -93,7 +94,7 @@ impl Hints {
     }
 
     fn lock(&self) -> MutexGuard<'_, WaitingHint> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

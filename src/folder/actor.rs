@@ -308,7 +308,7 @@ impl FolderActorState {
         self.tasks.spawn(async move {
             let ended = spawn_blocking(move || {
                 let lock = work.context.busy.of(work.binding.marker.folder);
-                let _held = lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let _held = lock.lock();
                 let was_full = scope.is_full || command.is_some();
                 let (mut outcome, mut said) = (Ok(()), None);
                 if let Some((command, reply)) = command {

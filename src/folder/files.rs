@@ -41,9 +41,10 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
@@ -184,10 +185,10 @@ impl FolderDir {
     #[cfg(test)]
     fn at(&self, moment: HookPoint) -> io::Result<()> {
         // What the test does may come here again.
-        let hook = self.hook.lock().unwrap().take();
+        let hook = self.hook.lock().take();
         let Some(mut hook) = hook else { return Ok(()) };
         let done = hook(moment);
-        self.hook.lock().unwrap().get_or_insert(hook);
+        self.hook.lock().get_or_insert(hook);
         done
     }
 }

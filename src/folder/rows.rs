@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use data_encoding::HEXLOWER;
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -145,8 +146,7 @@ impl FolderRows {
         action: &'static str,
         ask: impl FnOnce(&mut Connection) -> Result<T, RowsFailure>,
     ) -> Result<T, RowsError> {
-        let mut connection: MutexGuard<'_, Connection> =
-            self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connection: MutexGuard<'_, Connection> = self.connection.lock();
         ask(&mut connection).map_err(|source| RowsError { action, source })
     }
 

@@ -1,7 +1,7 @@
 //! The index of the records of folders, beside that of assets: of the mirror, which has all of our own network's, and of libraries that
 //! are a folder, which have all of that one. What came by ticket is in no mirror.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::{Library, LibraryIndex, LibraryKind};
 use crate::entry::{EntryHash, FolderId, FolderRecord};
@@ -24,8 +24,7 @@ impl Library {
     /// Whether the records of a folder belong to it: to the mirror those of our own network; to a library those of the folder that it
     /// is, and for one that we joined only where the folder came by it.
     pub fn has_folder(&self, folder: FolderId) -> bool {
-        let foreign =
-            || self.feed.foreign.read().unwrap_or_else(PoisonError::into_inner).get(&folder).copied();
+        let foreign = || self.feed.foreign.read().get(&folder).copied();
         match &self.kind {
             LibraryKind::Mirror => foreign().is_none(),
             LibraryKind::Filtered(_) => false,

@@ -9,7 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::entry::{EntryHash, FolderId, FolderRecord};
 use crate::record::ContentHash;
@@ -99,7 +100,7 @@ impl FolderShare {
     }
 
     fn state(&self) -> MutexGuard<'_, ShareState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub fn folder(&self) -> FolderId {

@@ -1,10 +1,11 @@
 //! All libraries of a node.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use iroh::EndpointId;
+use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::registry::{DeviceStanding, Registry, RegistryError};
@@ -50,7 +51,7 @@ impl Libraries {
             shared_by.restore(&registry)?;
             let library = Library::beside(&mirror, shared_by);
             if let (Some(folder), Some(id)) = (library.joined_folder(), library.id()) {
-                mirror.feed.foreign.write().unwrap_or_else(PoisonError::into_inner).insert(folder, id);
+                mirror.feed.foreign.write().insert(folder, id);
             }
             // What of a folder that we share belongs, the store's feed does not say.
             if library.share().is_none() {
@@ -82,7 +83,7 @@ impl Libraries {
 
     /// Those that are shared by ticket, the oldest first.
     pub fn shared(&self) -> Vec<Arc<Library>> {
-        self.shared.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.read().clone()
     }
 
     pub fn get(&self, id: LibraryId) -> Option<Arc<Library>> {
@@ -93,7 +94,7 @@ impl Libraries {
     /// already is to be given to [`Library::fill`].
     pub fn add(&self, shared: SharedLibrary) -> Arc<Library> {
         let library = Arc::new(Library::beside(&self.mirror, shared));
-        let mut all = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.shared.write();
         all.retain(|other| other.id() != library.id());
         all.push(Arc::clone(&library));
         self.generation.fetch_add(1, Ordering::Relaxed);
@@ -121,7 +122,7 @@ impl Libraries {
 
     /// Takes one out; whether it was there.
     pub fn take(&self, id: LibraryId) -> bool {
-        let mut all = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.shared.write();
         let before = all.len();
         all.retain(|library| library.id() != Some(id));
         all.len() < before
@@ -169,7 +170,7 @@ impl Libraries {
 
     /// The library by which a folder came that is not our network's own.
     pub fn foreign(&self, folder: FolderId) -> Option<LibraryId> {
-        self.mirror.feed.foreign.read().unwrap_or_else(PoisonError::into_inner).get(&folder).copied()
+        self.mirror.feed.foreign.read().get(&folder).copied()
     }
 
     /// Takes note of all of them, as the store said while `before` was what [`Self::foreign_folders`] gave; whether that was so until now.
@@ -179,7 +180,7 @@ impl Libraries {
         before: &HashMap<FolderId, LibraryId>,
         folders: Vec<(FolderId, LibraryId)>,
     ) -> bool {
-        let mut foreign = self.mirror.feed.foreign.write().unwrap_or_else(PoisonError::into_inner);
+        let mut foreign = self.mirror.feed.foreign.write();
         let is_as_before = *foreign == *before;
         if is_as_before {
             *foreign = folders.into_iter().collect();
@@ -189,11 +190,11 @@ impl Libraries {
 
     /// All folders that came by a library, as far as is known.
     pub fn foreign_folders(&self) -> HashMap<FolderId, LibraryId> {
-        self.mirror.feed.foreign.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.mirror.feed.foreign.read().clone()
     }
 
     pub(super) fn set_foreign(&self, folder: FolderId, library: Option<LibraryId>) {
-        let mut foreign = self.mirror.feed.foreign.write().unwrap_or_else(PoisonError::into_inner);
+        let mut foreign = self.mirror.feed.foreign.write();
         match library {
             Some(library) => drop(foreign.insert(folder, library)),
             None => drop(foreign.remove(&folder)),
@@ -241,12 +242,12 @@ impl Libraries {
 
     /// Takes note which store the feed is read of, from its beginning.
     pub fn set_source(&self, store: Option<StoreId>) {
-        *self.mirror.feed.source.lock().unwrap_or_else(PoisonError::into_inner) = store;
+        *self.mirror.feed.source.lock() = store;
     }
 
     /// Whether this is not the store any more that the feed was read of: the cursor means nothing to it.
     pub fn is_other_source(&self, store: Option<StoreId>) -> bool {
-        let source = *self.mirror.feed.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = *self.mirror.feed.source.lock();
         source.zip(store).is_some_and(|(source, store)| source != store)
     }
 
@@ -257,7 +258,7 @@ impl Libraries {
 
     /// How an endpoint stands with the network of the passphrase, by what somebody decided.
     pub fn standing(&self, id: &EndpointId) -> DeviceStanding {
-        let known = self.devices.read().unwrap_or_else(PoisonError::into_inner).get(id).copied();
+        let known = self.devices.read().get(id).copied();
         match known {
             Some(DeviceStanding::Denied) => DeviceStanding::Denied,
             Some(DeviceStanding::Waiting) | None if self.approval => DeviceStanding::Waiting,
@@ -267,6 +268,6 @@ impl Libraries {
 
     /// Takes note of what was decided.
     pub fn set_standing(&self, id: EndpointId, standing: DeviceStanding) {
-        self.devices.write().unwrap_or_else(PoisonError::into_inner).insert(id, standing);
+        self.devices.write().insert(id, standing);
     }
 }

@@ -1,10 +1,11 @@
 //! What a library has that is shared by ticket: who owns it, what belongs, what we may do, what was taken back.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use iroh::EndpointId;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::asides::Aside;
 use super::epoch::SessionKeys;
@@ -113,11 +114,11 @@ impl SharedLibrary {
     }
 
     fn state(&self) -> MutexGuard<'_, SharedState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn locked_ticket(&self) -> MutexGuard<'_, Ticket> {
-        self.ticket.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ticket.lock()
     }
 
     /// Takes over what was known of the library before our ticket was replaced.

@@ -5,12 +5,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use iroh::endpoint::{
     AfterHandshakeOutcome, BeforeConnectOutcome, Connection, EndpointHooks, VarInt, WeakConnectionHandle,
 };
 use iroh::{EndpointAddr, EndpointId};
+use parking_lot::Mutex;
 
 /// Endpoints with connections that are remembered before those are forgotten whose connections are over.
 const FORGET_AT: usize = 256;
@@ -44,7 +45,7 @@ impl Gate {
 
     /// Closes the connections that this endpoint may not have any more.
     pub fn enforce(&self, id: &EndpointId) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         let Some(handles) = open.get_mut(id) else { return };
         let mut allowed = Vec::new();
         // The latest first. The end of a session ends its bulk connections, too: closed after it they would be told that
@@ -61,7 +62,7 @@ impl Gate {
     }
 
     fn remember(&self, connection: &Connection) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         let lasts = |handle: &WeakConnectionHandle| {
             handle.upgrade().is_some_and(|connection| connection.close_reason().is_none())
         };

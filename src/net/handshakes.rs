@@ -9,9 +9,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use iroh::{EndpointAddr, EndpointId, TransportAddr};
+use parking_lot::{Mutex, MutexGuard};
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,7 +143,7 @@ impl SharedHandshakes {
 
     /// Exclusive access, for a moment: never held over an await.
     pub fn lock(&self) -> MutexGuard<'_, Handshakes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// As [`Handshakes::begin`]; one that begins ends with what is given back.

@@ -12,11 +12,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures::stream::{BoxStream, Stream, StreamExt as _};
+use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::signal::unix::{SignalKind as UnixSignal, signal};
 use tokio::task::JoinSet;
@@ -136,8 +137,8 @@ impl Signals {
         }
     }
 
-    fn pending(&self) -> std::sync::MutexGuard<'_, VecDeque<SignalKind>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> parking_lot::MutexGuard<'_, VecDeque<SignalKind>> {
+        self.pending.lock()
     }
 }
 

@@ -14,11 +14,12 @@
 //! sides compare again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use iroh::endpoint::VarInt;
+use parking_lot::MutexGuard;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -348,7 +349,7 @@ impl PeerState {
     }
 
     fn shared_view(&self) -> MutexGuard<'_, SharedView> {
-        self.args.board.lock().unwrap_or_else(PoisonError::into_inner)
+        self.args.board.lock()
     }
 
     fn publish(&self) {

@@ -7,8 +7,9 @@ pub mod notes;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OptionalExtension, params};
 use rusqlite_migration::{M, Migrations};
 use tokio::task::spawn_blocking;
@@ -113,12 +114,12 @@ impl Deferrals {
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
-        self.0.notes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.notes.lock()
     }
 
     fn keep(&self, changes: Vec<NoteChange>) {
         if self.0.disk.is_some() && !changes.is_empty() {
-            self.0.unsaved.lock().unwrap_or_else(PoisonError::into_inner).extend(changes);
+            self.0.unsaved.lock().extend(changes);
         }
     }
 
@@ -159,7 +160,7 @@ impl Deferrals {
     }
 
     fn confirmed(&self) -> MutexGuard<'_, HashMap<LibraryId, u64>> {
-        self.0.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.confirmed.lock()
     }
 
     #[must_use]
@@ -169,7 +170,7 @@ impl Deferrals {
 
     /// Writes down versions that are not on disk yet.
     pub async fn save_if_changed(&self) {
-        let changed = !self.0.unsaved.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        let changed = !self.0.unsaved.lock().is_empty();
         if changed {
             self.save().await;
         }
@@ -188,9 +189,9 @@ impl Deferrals {
     /// As [`Deferrals::save`]. Blocks.
     fn write(&self) -> rusqlite::Result<()> {
         let Some(disk) = &self.0.disk else { return Ok(()) };
-        let mut disk = disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut disk = disk.lock();
         let clock = (self.0.clock.confirmed_ms(), self.0.clock.has_met_devices());
-        let mut unsaved = std::mem::take(&mut *self.0.unsaved.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut unsaved = std::mem::take(&mut *self.0.unsaved.lock());
         let confirmed = self.confirmed_by_members();
         if unsaved.is_empty() && clock == disk.saved && confirmed == disk.confirmed {
             return Ok(());
@@ -199,7 +200,7 @@ impl Deferrals {
         if written.is_ok() {
             (disk.saved, disk.confirmed) = (clock, confirmed);
         } else {
-            let mut newer = self.0.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut newer = self.0.unsaved.lock();
             unsaved.append(&mut newer);
             *newer = unsaved;
         }

@@ -9,9 +9,10 @@ mod sizes;
 mod tests;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -120,14 +121,14 @@ impl DeleteGuard {
     }
 
     fn decisions(&self) -> MutexGuard<'_, Decisions> {
-        self.decisions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.decisions.lock()
     }
 
     /// Decides something at a time and writes it down; says whether it is written down, too. Blocks.
     fn change<T>(&self, work: impl FnOnce(&mut Decisions, u64) -> (T, Vec<DeletionChange>)) -> (T, bool) {
-        let _order = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _order = self.writing.lock();
         let (now_ms, set_by_ms) = {
-            let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut time = self.time.lock();
             time.now(self.clock.now_ms(), self.clock.uptime())
         };
         let (done, changes) = {

@@ -11,13 +11,14 @@ mod epochs;
 mod tests;
 mod welcome;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use iroh::EndpointId;
 use iroh::endpoint::{Connection, RecvStream, SendStream};
+use parking_lot::{Mutex, MutexGuard};
 use prost::Message as _;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -167,7 +168,7 @@ impl ConnectionMemory {
     /// What the connection is for, once a session has decided that.
     #[must_use]
     pub fn purpose(&self) -> Option<Purpose> {
-        *self.purpose.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.purpose.lock()
     }
 
     /// Of a connection that is for the mirror from the beginning.
@@ -183,12 +184,12 @@ impl ConnectionMemory {
     }
 
     fn decide(&self, purpose: Purpose) -> Result<(), EstablishError> {
-        let mut decided = self.purpose.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut decided = self.purpose.lock();
         if *decided.get_or_insert(purpose) == purpose { Ok(()) } else { Err(EstablishError::OtherKind) }
     }
 
     fn own_proofs(&self) -> MutexGuard<'_, OwnProofs> {
-        self.own_proofs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.own_proofs.lock()
     }
 }
 

@@ -7,7 +7,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::library::ticket::TicketSerial;
 use crate::transfer::schedule::SessionId;
@@ -59,7 +61,7 @@ impl SessionMemory {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, SessionUse>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

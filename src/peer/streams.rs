@@ -1,7 +1,7 @@
 //! The tasks on a connection that turn its streams into messages for the PeerActor.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::actor::{FRAMES_WAITING, ProvedSession};
@@ -152,8 +152,7 @@ impl BiStream {
             Err(EstablishError::Refused(why)) => {
                 let connection = &self.args.connection;
                 tracing::info!(peer = %connection.remote_id().fmt_short(), %why, "refused a connection");
-                self.args.board.lock().unwrap_or_else(PoisonError::into_inner).refusal =
-                    PeerRefusal::of_refusal(&why);
+                self.args.board.lock().refusal = PeerRefusal::of_refusal(&why);
                 connection.close(VarInt::from_u32(why.close_code()), why.to_string().as_bytes());
             }
             Err(error) if error.is_violation() => self.violation(error.to_string()),

@@ -5,12 +5,13 @@
 //! piece that is sent, and the commit at the end. It neither follows redirects nor uses a proxy: the key goes to the
 //! configured address and nowhere else.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
+use parking_lot::Mutex;
 use prost::Message;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Body, Client, Method, RequestBuilder, Response, StatusCode, Url, redirect};

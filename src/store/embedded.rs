@@ -34,12 +34,13 @@
 use std::collections::VecDeque;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -174,7 +175,7 @@ impl StoreShared {
 
     /// Why there are no more writes.
     fn read_only_for_good(&self) -> Option<String> {
-        self.read_only.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.read_only.lock().clone()
     }
 
     /// Ends all writing where the database is not the one any more that was opened; why.
@@ -187,7 +188,7 @@ impl StoreShared {
 
     /// The first reason stays: it is the cause of those that follow.
     fn set_read_only(&self, why: String) {
-        self.read_only.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.read_only.lock().get_or_insert(why);
     }
 
     /// Refuses early what the writer would refuse: it looks at the disk itself, each time.
@@ -205,11 +206,11 @@ impl StoreShared {
     }
 
     fn is_walk(&self, since: u64) -> bool {
-        self.walks.lock().unwrap_or_else(PoisonError::into_inner).contains(&since)
+        self.walks.lock().contains(&since)
     }
 
     fn remember_walk(&self, page_end: u64) {
-        let mut walks = self.walks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut walks = self.walks.lock();
         if !walks.contains(&page_end) {
             if walks.len() == WALKS_MAX {
                 walks.pop_front();
@@ -419,9 +420,9 @@ impl EmbeddedStore {
         self.0.shared.targets_deleted.notify_one();
         // One place is left in the queue for this message, so it is never refused for want of room.
         let _ = self.send(Msg::Stop);
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.0.queue.lock().take();
         self.0.shared.readers.close().await;
-        let writer = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let writer = self.0.writer.lock().take();
         if let Some(writer) = writer {
             let joined = tokio::task::spawn_blocking(move || writer.join());
             if tokio::time::timeout(WRITE_TIMEOUT, joined).await.is_err() {
@@ -479,7 +480,7 @@ impl EmbeddedStore {
     }
 
     fn send(&self, msg: Msg) -> Result<(), StoreError> {
-        let queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = self.0.queue.lock();
         let sent = queue.as_ref().is_some_and(|queue| queue.try_send(msg).is_ok());
         if sent { Ok(()) } else { Err(not_written("the store is closed")) }
     }

@@ -1,7 +1,9 @@
 //! What moves now: large contents under way in one direction of a session, for reports.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::record::ContentHash;
 
@@ -51,7 +53,7 @@ impl ActiveTransfers {
     }
 
     fn contents(&self) -> MutexGuard<'_, HashMap<ContentHash, Under>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -14,8 +14,10 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::record::ContentHash;
 use crate::store::StoreError;
@@ -110,7 +112,7 @@ impl Partials {
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<WantKey, PartialEntry>> {
-        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.entries.lock()
     }
 
     fn path(&self, key: &WantKey) -> PathBuf {
@@ -191,7 +193,7 @@ impl Partials {
     }
 
     fn begin_blocking(&self, key: WantKey, root: Option<GroupSum>) -> io::Result<Arc<Partial>> {
-        let _disk = self.0.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let _disk = self.0.disk.lock();
         if let Some(partial) = self.opened(&key, root) {
             return Ok(partial);
         }
@@ -235,7 +237,7 @@ impl Partials {
     pub async fn remove(&self, keys: Vec<WantKey>) {
         let this = self.clone();
         let removed = tokio::task::spawn_blocking(move || {
-            let _disk = this.0.disk.lock().unwrap_or_else(PoisonError::into_inner);
+            let _disk = this.0.disk.lock();
             for key in keys {
                 let removed = this.entries().remove(&key);
                 if let Some(PartialEntry::Open(partial)) = &removed {
@@ -264,7 +266,7 @@ impl Partials {
             if let Err(error) = partial.settle().await {
                 tracing::debug!(%error, "a part of a partial content is not kept");
             }
-            let _disk = self.0.disk.lock().unwrap_or_else(PoisonError::into_inner);
+            let _disk = self.0.disk.lock();
             let mut entries = self.entries();
             // Two for the map and for us: somebody may have begun to work on it again, or still does. Then the next time.
             if Arc::strong_count(&partial) == 2 {
@@ -284,7 +286,7 @@ impl Partials {
 
     /// Removes what has rested too long or is too much, the oldest first. Blocks.
     fn trim(&self, now: SystemTime) {
-        let _disk = self.0.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let _disk = self.0.disk.lock();
         let mut entries = self.entries();
         let mut resting: Vec<(SystemTime, WantKey, u64)> = entries
             .iter()

@@ -7,13 +7,14 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash as _, Hasher as _};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use iroh::endpoint::{Connection, SendStream, VarInt};
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::active::ActiveTransfers;
@@ -114,7 +115,7 @@ impl SendStreams {
     /// Contents are going over this connection: chooses anew how many streams carry large ones, now and then.
     fn look(&self, connection: &Connection) {
         let now = Instant::now();
-        let mut count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = self.0.count.lock();
         if !count.is_due(now) {
             return;
         }

@@ -27,7 +27,7 @@ async fn status_says_everything_about_the_node() {
         vec![peer(2, "cellar", ConnectionState::Syncing), peer(3, "attic", ConnectionState::Waiting)],
     );
     {
-        let mut tree = agent.tree.lock().unwrap();
+        let mut tree = agent.tree.lock();
         tree.children.push(actor("CanServiceActor", vec![]));
         tree.children[1].restarts = 4;
         tree.children[1].state = ActorState::Degraded;
@@ -106,7 +106,7 @@ async fn a_peer_is_dialled_by_ticket_or_by_address() {
         |message: &PeersMsg| matches!(message, PeersMsg::DialPeer { addr: sent, .. } if *sent == addr);
     agent.peers.wait_for("both dials", |seen| seen.iter().filter(|m| dialled(m)).count() == 2).await;
 
-    agent.answers.lock().unwrap().dial = Err("64 peers are connected already".into());
+    agent.answers.lock().dial = Err("64 peers are connected already".into());
     let (status, answer) = agent.json(agent.client.post(agent.url("/peers")).json(&bodies[0])).await;
     assert_eq!((status, &answer["code"]), (409, &json!("not_dialled")));
     assert!(answer["error"].as_str().unwrap().contains("64 peers are connected already"));
@@ -136,7 +136,7 @@ async fn a_dial_request_that_makes_no_sense_goes_nowhere() {
     assert_eq!(status, 413);
     assert!(agent.peers.look(<[PeersMsg]>::is_empty));
     // PeersActor looks where its own ticket leads, and says what is wrong with it.
-    agent.answers.lock().unwrap().dial = Err("that is this node's own ticket".into());
+    agent.answers.lock().dial = Err("that is this node's own ticket".into());
     let request = agent.client.post(agent.url("/peers")).json(&json!({ "ticket": own }));
     let (status, answer) = agent.json(request).await;
     assert_eq!((status, &answer["code"]), (400, &json!("own_ticket")), "{answer}");
@@ -152,7 +152,7 @@ async fn a_peer_is_forgotten() {
     let forgotten =
         |m: &PeersMsg| matches!(m, PeersMsg::ForgetPeer { endpoint_id, .. } if *endpoint_id == id);
     agent.peers.wait_for("the peer being forgotten", |seen| seen.iter().any(forgotten)).await;
-    agent.answers.lock().unwrap().known = false;
+    agent.answers.lock().known = false;
     let (status, body) = agent.json(forget(&agent, &id.to_string())).await;
     assert_eq!((status, &body["code"]), (404, &json!("unknown_peer")));
     let (status, _) = agent.json(forget(&agent, "zz")).await;
@@ -170,7 +170,7 @@ async fn verify_asks_for_a_new_comparison() {
 #[tokio::test]
 async fn transfers_actors_and_ticket() {
     let agent = Agent::start().await;
-    agent.answers.lock().unwrap().transfers = vec![TransferReport {
+    agent.answers.lock().transfers = vec![TransferReport {
         hash: "ab".repeat(32),
         size: 100,
         done: 40,
@@ -183,7 +183,7 @@ async fn transfers_actors_and_ticket() {
     assert_eq!(agent.data("/transfers").await["transfers"], json!([expected]));
 
     let tree = agent.data("/actors").await;
-    assert_eq!(tree, serde_json::to_value(&*agent.tree.lock().unwrap()).unwrap());
+    assert_eq!(tree, serde_json::to_value(&*agent.tree.lock()).unwrap());
     assert_eq!(tree["children"][0]["kind"], "PeersActor");
 
     let ticket = agent.data("/ticket").await["ticket"].as_str().unwrap().parse::<EndpointTicket>().unwrap();
@@ -198,11 +198,11 @@ async fn readiness_gives_its_reasons() {
     let agent = Agent::start().await;
     assert_eq!(agent.data("/healthz").await, json!({"alive": true}));
     assert_eq!(agent.data("/readyz").await, json!({"ready": true}));
-    agent.tree.lock().unwrap().children[0].state = ActorState::Restarting;
+    agent.tree.lock().children[0].state = ActorState::Restarting;
     let (status, body) = agent.json(agent.get("/readyz")).await;
     assert_eq!((status, &body["code"]), (503, &json!("not_ready")));
     assert_eq!(body["error"], "PeersActor is restarting");
-    agent.tree.lock().unwrap().children[0].state = ActorState::Running;
+    agent.tree.lock().children[0].state = ActorState::Running;
     agent.store.close().await;
     let (status, body) = agent.json(agent.get("/readyz")).await;
     assert_eq!(status, 503, "{body}");

@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use iroh::EndpointAddr;
 use iroh_tickets::endpoint::EndpointTicket;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::support::command::User;
@@ -53,14 +54,14 @@ async fn follow(node: &TestNode) -> Arc<Mutex<String>> {
     let (mut stream, into) = (node.http.get(url).send().await.unwrap().bytes_stream(), Arc::clone(&events));
     tokio::spawn(async move {
         while let Some(Ok(bytes)) = stream.next().await {
-            into.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes));
+            into.lock().push_str(&String::from_utf8_lossy(&bytes));
         }
     });
     events
 }
 
 fn changes(events: &Mutex<String>) -> usize {
-    let events = events.lock().unwrap();
+    let events = events.lock();
     ["event: peer_connected", "event: peer_lost"].iter().map(|event| events.matches(event).count()).sum()
 }
 
@@ -113,8 +114,8 @@ async fn both_copies_and_the_third_say_so_and_nothing_takes_turns() {
         away.then_some(()).ok_or_else(|| format!("{peer} {here:?}"))
     })
     .await;
-    assert!(changes(&at_third) <= 3, "{}", at_third.lock().unwrap());
-    assert!(changes(&at_original) <= 3, "{}", at_original.lock().unwrap());
+    assert!(changes(&at_third) <= 3, "{}", at_third.lock());
+    assert!(changes(&at_original) <= 3, "{}", at_original.lock());
 
     // What they are told to do helps.
     let former = copy.id();
@@ -138,7 +139,7 @@ async fn both_copies_and_the_third_say_so_and_nothing_takes_turns() {
         })
         .await;
     }
-    assert!(changes(&at_original) <= 5, "{}", at_original.lock().unwrap());
+    assert!(changes(&at_original) <= 5, "{}", at_original.lock());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use iroh::{Endpoint, EndpointAddr, EndpointId, SecretKey};
 use iroh_gossip::api::{GossipReceiver, GossipSender};
 use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
 use iroh_tickets::endpoint::EndpointTicket;
+use parking_lot::Mutex;
 use ractor::Actor;
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -94,7 +95,7 @@ impl Agent {
         let candidates = told_at_once(peers.service(), cell.service_ref(), channels.clone());
         let held = Arc::<Mutex<Summary>>::default();
         let said = Arc::clone(&held);
-        let summary = Arc::new(move || *said.lock().expect("no panic"));
+        let summary = Arc::new(move || *said.lock());
         let runs = Arc::<Mutex<Vec<(EndpointId, u64)>>>::default();
         let (ticket, at) = watch::channel(EndpointTicket::new(addr_of(&endpoint)).to_string());
         let args = GossipArgs {
@@ -106,7 +107,7 @@ impl Agent {
             run: NodeRun::begin(),
             run_heard: {
                 let runs = Arc::clone(&runs);
-                Arc::new(move |id, boot_id| runs.lock().expect("no panic").push((id, boot_id)))
+                Arc::new(move |id, boot_id| runs.lock().push((id, boot_id)))
             },
             ticket: at,
             summary,
@@ -152,7 +153,7 @@ impl Agent {
     }
 
     fn holds(&self, assets: u64, bytes: u64) {
-        *self.held.lock().expect("no panic") = Summary { assets, bytes, ..Summary::default() };
+        *self.held.lock() = Summary { assets, bytes, ..Summary::default() };
     }
 
     fn id(&self) -> EndpointId {
@@ -354,7 +355,7 @@ async fn another_machine_with_our_id_is_heard_and_an_earlier_run_that_is_sent_ag
     let first = of(&other, 7, now_ms() - 5_000);
     member.say(first.clone()).await;
     eventually("the first run", || agent.listing(other.public())).await;
-    let runs = || agent.runs.lock().expect("no panic").clone();
+    let runs = || agent.runs.lock().clone();
     let second = of(&other, 8, now_ms());
     for n in 0..100 {
         // So soon after the first one, it counts for nothing.

@@ -251,7 +251,7 @@ async fn what_is_no_frame_or_has_no_place_ends_the_connection() {
         session.send.write_all(&bytes).await.unwrap();
         let reason = timeout(DEADLINE, assert_closed(&t.connection, close::VIOLATION)).await;
         assert!(reason.is_ok(), "{what}");
-        let misbehaved = t.args.board.lock().unwrap().misbehaved.clone();
+        let misbehaved = t.args.board.lock().misbehaved.clone();
         assert!(misbehaved.is_some(), "{what}: whoever looks after the peers is to know");
         t.ends_in_order().await;
     }
@@ -865,13 +865,7 @@ impl Test {
     }
 
     fn standing(&self) -> Option<ConnectionState> {
-        self.args
-            .board
-            .lock()
-            .expect("nobody panics with it")
-            .standing
-            .as_ref()
-            .map(|standing| standing.state)
+        self.args.board.lock().standing.as_ref().map(|standing| standing.state)
     }
 
     async fn health(&self) -> String {

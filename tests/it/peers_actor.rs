@@ -600,7 +600,7 @@ async fn two_sessions() -> (PeersRig, [SessionId; 2], [iroh::endpoint::Connectio
 
 /// Has a session stand like this.
 fn stands(rig: &PeersRig, session: SessionId, state: ConnectionState, verified: u64) {
-    rig.stage.args(session).board.lock().expect("nobody panics with it").standing = Some(SessionStatus {
+    rig.stage.args(session).board.lock().standing = Some(SessionStatus {
         state,
         assets: 7,
         missing_here: 0,

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use can_sync::testing::record::ContentHash;
 use can_sync::testing::store::embedded::{DamageEvent, EmbeddedStore, IngestFields};
 use can_sync::testing::store::groups::{GROUP_BYTES, GroupHasher, check_proof, group_count};
 use can_sync::testing::store::{ContentStore, Holding, ItemOutcome, StoreError};
 use futures::StreamExt as _;
+use parking_lot::Mutex;
 
 use crate::support::embedded::{content_path, open, upload};
 use crate::support::nodes::eventually;
@@ -82,7 +83,7 @@ async fn becomes_absent(store: &EmbeddedStore, hash: ContentHash) {
 fn listen(store: &EmbeddedStore) -> Arc<Mutex<Vec<DamageEvent>>> {
     let heard: Arc<Mutex<Vec<DamageEvent>>> = Arc::default();
     let into = Arc::clone(&heard);
-    store.tell_damage(Arc::new(move |event| into.lock().unwrap().push(event)));
+    store.tell_damage(Arc::new(move |event| into.lock().push(event)));
     heard
 }
 
@@ -135,7 +136,7 @@ async fn no_wrong_byte_is_given_away_and_the_content_is_set_aside() {
         let status = store.status().await.unwrap();
         assert_eq!((status.damaged, status.assets, status.assets_held), (7, 7, 0));
         eventually("all is heard", async || {
-            let heard = heard.lock().unwrap().len();
+            let heard = heard.lock().len();
             (heard == 7).then_some(()).ok_or_else(|| heard.to_string())
         })
         .await;
@@ -153,7 +154,7 @@ async fn no_wrong_byte_is_given_away_and_the_content_is_set_aside() {
         assert_eq!(aside(dir.path()), BTreeSet::new());
         let status = store.status().await.unwrap();
         assert_eq!((status.damaged, status.assets_held), (0, 7));
-        let healed = heard.lock().unwrap();
+        let healed = heard.lock();
         assert!(healed.iter().all(|event| matches!(event, DamageEvent::Healed { .. })) && healed.len() == 7);
         let database = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
         let rows = database.query_row("SELECT count(*) FROM contents", [], |row| row.get::<_, i64>(0));
@@ -429,7 +430,7 @@ async fn all_contents_that_are_away_at_once_are_no_damage() {
     fs::rename(&away, &place).unwrap();
     assert!(read(&store, hash, 0, None).await.unwrap() == content);
     assert_eq!((holding(&store, hash).await, store.status().await.unwrap().damaged), (Holding::Held, 0));
-    assert!(heard.lock().unwrap().is_empty());
+    assert!(heard.lock().is_empty());
 }
 
 #[tokio::test]
@@ -642,6 +643,6 @@ async fn sums_that_are_damaged_are_no_damage_of_their_content() {
     let part = read(&store, hash, at as u64, Some(length as u64)).await;
     assert!(part.as_deref() == Ok(&content[at..at + length]));
     assert!(read(&store, hash, 0, None).await.as_ref() == Ok(&content));
-    assert!(heard.lock().unwrap().is_empty());
+    assert!(heard.lock().is_empty());
     assert_eq!((holding(&store, hash).await, store.status().await.unwrap().damaged), (Holding::Held, 0));
 }

@@ -221,7 +221,7 @@ async fn a_spent_budget_of_a_vital_actor_ends_the_node_in_order() {
     let outcome = end_of(tree.outcome, shutdown_limit()).await;
     let why = "PeersActor failed more than 10 times in 60s, last: again".to_owned();
     assert_eq!(outcome, ShutdownOutcome::Escalated { why });
-    let stopped = journal.lock().unwrap().clone();
+    let stopped = journal.lock().clone();
     assert_eq!(stopped, ["HttpActor stops", "CanServiceActor stops", "SignalActor stops"]);
 }
 
@@ -268,7 +268,7 @@ async fn children_stop_in_order_after_their_mailboxes_are_empty() {
         assert_eq!(answer.try_recv(), Ok(1), "what was in the mailbox is answered");
     }
     assert_eq!(
-        *journal.lock().unwrap(),
+        *journal.lock(),
         ["HttpActor stops", "PeersActor stops", "CanServiceActor stops", "SignalActor stops"]
     );
     assert!(reference.get().is_none(), "a stopped service is down");
@@ -294,7 +294,7 @@ async fn children_that_do_not_stop_are_killed_in_their_turn() {
     let expected = ShutdownOutcome::Ordered { reason: StopReason::Interrupt, killed: vec![Http, CanService] };
     assert_eq!(outcome, expected);
     assert_eq!(
-        *journal.lock().unwrap(),
+        *journal.lock(),
         ["PeersActor stops", "CanServiceActor stops", "SignalActor stops"],
         "the hung one never got to its orderly stop"
     );

@@ -14,13 +14,14 @@ use std::collections::BinaryHeap;
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use noq_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
+use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use link::{Fate, Line};
@@ -156,7 +157,7 @@ impl Forwarder {
 
     /// What became of the datagrams in one direction.
     pub(crate) fn counts(&self, way: Way) -> Counts {
-        self.counts.lock().expect("no panic")[way as usize]
+        self.counts.lock()[way as usize]
     }
 
     /// Returns when it has been done.
@@ -237,7 +238,7 @@ impl Pump {
     fn run(&mut self, orders: &Receiver<(Order, Sender<()>)>, wake: &OwnedFd) {
         loop {
             self.send_due();
-            *self.shown.lock().expect("no panic") = self.counts;
+            *self.shown.lock() = self.counts;
             let Ok(ready) = self.wait(wake) else { return };
             if ready[0] {
                 let mut count = [0; 8];

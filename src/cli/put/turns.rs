@@ -2,8 +2,8 @@
 //! sent once, the others find it there, and the first file gives it its first name.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::record::ContentHash;
@@ -35,7 +35,7 @@ impl PutTurns {
     pub(super) async fn take(&self, place: usize, hash: ContentHash) -> PutTurn {
         self.reach(place).await;
         let (turn, over) = oneshot::channel();
-        let before = self.last.lock().unwrap_or_else(PoisonError::into_inner).insert(hash, over);
+        let before = self.last.lock().insert(hash, over);
         self.next.send_replace(place + 1);
         if let Some(before) = before {
             // It ends by being dropped.

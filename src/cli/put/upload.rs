@@ -1,10 +1,11 @@
 //! Sends content to the store as it is read, and tells a file that fails from a store that does.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use parking_lot::Mutex;
 use reqwest::multipart::{Form, Part};
 use reqwest::{Body, Method};
 use tokio::io::AsyncReadExt as _;
@@ -52,7 +53,7 @@ pub(super) async fn upload(
         )),
     };
     // A body that ends early breaks the connection: why it ended is what there is to say.
-    let fault = flow.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let fault = flow.fault.lock().take();
     stored.map_err(|error| fault.map_or(error, CliError::failure))
 }
 
@@ -70,7 +71,7 @@ pub(super) struct Flow {
 impl Flow {
     fn fail(&self, why: &ReadError) -> std::io::Error {
         let text = why.to_string();
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.clone());
+        *self.fault.lock() = Some(text.clone());
         std::io::Error::other(text)
     }
 }
@@ -161,7 +162,7 @@ mod tests {
         let body = Form::new().part("file", part).into_stream();
         let failed = body.filter_map(async |chunk| chunk.err()).collect::<Vec<_>>().await;
         assert_eq!(failed.len(), 1, "and nothing follows");
-        let fault = flow.fault.lock().unwrap().take().unwrap();
+        let fault = flow.fault.lock().take().unwrap();
         assert!(fault.contains("became shorter while it was read: 5 of 6 bytes"), "{fault}");
     }
 }

@@ -1,12 +1,13 @@
 //! Answers who this agent knows.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use iroh::EndpointId;
 use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
+use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -167,7 +168,7 @@ impl ListPeersService {
     }
 
     fn throttle<T>(&self, with: impl FnOnce(&mut Throttle, Instant) -> T) -> T {
-        with(&mut self.0.throttle.lock().unwrap_or_else(PoisonError::into_inner), Instant::now())
+        with(&mut self.0.throttle.lock(), Instant::now())
     }
 
     /// Whether the other side knows a key of ours; then it was shown that we do, on the stream that is given back.

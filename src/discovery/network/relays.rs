@@ -3,12 +3,12 @@
 //! A relay's URL, `/`, and the key in z-base-32 is where a packet lies; its body is signature, date and DNS packet
 //! (<https://github.com/pubky/pkarr/blob/main/design/relays.md>).
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::future::{BoxFuture, join_all};
 use futures::stream::{FuturesUnordered, StreamExt as _};
+use parking_lot::Mutex;
 use pkarr::{PKARR_INVALID_SIGNED_PACKET_SEQ, PublicKey, SignedPacket};
 use reqwest::header::CACHE_CONTROL;
 use reqwest::{Client, Response, StatusCode, Url};
@@ -56,7 +56,7 @@ impl Relays {
     }
 
     async fn turn(&self) {
-        let at = self.spread.lock().unwrap_or_else(PoisonError::into_inner).reserve(Instant::now());
+        let at = self.spread.lock().reserve(Instant::now());
         sleep_until(at).await;
     }
 

@@ -148,7 +148,7 @@ impl FolderDir {
     }
 
     fn traits_of(&self, key: DeviceKey, dir: &OwnedFd) -> FsTraits {
-        let mut known = self.traits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.traits.lock();
         *known.entry(key.device).or_insert_with(|| FsTraits::of(dir))
     }
 

@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{MutexGuard, PoisonError};
+
+use parking_lot::MutexGuard;
 
 use super::held::HeldDir;
 use super::stat::RawStat;
@@ -43,7 +44,7 @@ impl Listings {
 
 impl FolderDir {
     fn listings(&self) -> MutexGuard<'_, Listings> {
-        self.listings.lock().unwrap_or_else(PoisonError::into_inner)
+        self.listings.lock()
     }
 
     /// Says that a look begins: what is known of a directory's names from earlier ones counts only if it did not change.

@@ -46,17 +46,17 @@ impl FolderJournal for MemoryJournal {
         if self.is_broken.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(io::Error::other("the journal is broken"));
         }
-        self.notes.lock().unwrap().extend(notes.iter().map(|note| (note.id, note.clone())));
+        self.notes.lock().extend(notes.iter().map(|note| (note.id, note.clone())));
         Ok(())
     }
 
     fn forget(&self, ids: &[NoteId]) -> io::Result<()> {
-        self.notes.lock().unwrap().retain(|id, _| !ids.contains(id));
+        self.notes.lock().retain(|id, _| !ids.contains(id));
         Ok(())
     }
 
     fn all(&self) -> io::Result<Vec<JournalNote>> {
-        Ok(self.notes.lock().unwrap().values().cloned().collect())
+        Ok(self.notes.lock().values().cloned().collect())
     }
 }
 
@@ -128,7 +128,7 @@ impl Desk {
     }
 
     fn hook(&self, hook: impl FnMut(HookPoint) -> io::Result<()> + Send + 'static) {
-        *self.dir.hook.lock().unwrap() = Some(Box::new(hook));
+        *self.dir.hook.lock() = Some(Box::new(hook));
     }
 
     /// Does something once, at the first moment of this kind.
@@ -145,7 +145,7 @@ impl Desk {
     }
 
     fn no_hook(&self) {
-        *self.dir.hook.lock().unwrap() = None;
+        *self.dir.hook.lock() = None;
     }
 
     fn sight(&self, name: &str) -> DiskSight {

@@ -1,7 +1,6 @@
 //! The journal of a folder, in `agent.db`.
 
 use std::io;
-use std::sync::PoisonError;
 
 use data_encoding::HEXLOWER;
 use rusqlite::{Transaction, params};
@@ -41,7 +40,7 @@ pub(crate) struct JournalRows {
 impl JournalRows {
     /// Says once of a note that it cannot be read: the journal is read every minute.
     fn tell_unreadable(&self, id: NoteId, error: &dyn std::fmt::Display) {
-        let mut told = self.rows.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.rows.told.lock();
         if told.len() < TOLD_MAX && told.insert(id) {
             let folder = HEXLOWER.encode(&self.marker.folder.0);
             tracing::error!(%error, %id, folder, "a note of a folder's journal cannot be read");

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::entry::{EntryHash, FolderId};
@@ -52,7 +54,7 @@ pub(crate) struct FolderLocks {
 
 impl FolderLocks {
     pub(in crate::folder) fn of(&self, folder: FolderId) -> Arc<Mutex<()>> {
-        let mut all = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.looks.lock();
         Arc::clone(all.entry(folder).or_default())
     }
 }
@@ -76,7 +78,7 @@ impl StopSwitch {
     }
 
     fn turn(&self, is_set: bool) {
-        let of_directory = self.of_directory.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_directory = self.of_directory.lock();
         self.is_set.store(is_set, Ordering::Relaxed);
         if let Some(flag) = &*of_directory {
             flag.store(is_set, Ordering::Relaxed);
@@ -88,7 +90,7 @@ impl StopSwitch {
     }
 
     pub(super) fn reaches(&self, flag: Arc<AtomicBool>) {
-        let mut of_directory = self.of_directory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of_directory = self.of_directory.lock();
         flag.store(self.is_set(), Ordering::Relaxed);
         *of_directory = Some(flag);
     }

@@ -1,7 +1,8 @@
 //! How far a folder is: told by the thread that works on it, read by its actor at any time.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use crate::clock::eta_secs;
 use crate::folder::report::FolderProgress;
@@ -21,7 +22,7 @@ struct MeterState {
 
 impl WorkMeter {
     fn with<T>(&self, change: impl FnOnce(&mut MeterState) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.0.lock())
     }
 
     /// So many files are read or written from now on.

@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
+use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use super::patience::Patience;
@@ -122,7 +123,7 @@ impl ClientPlaces {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Occupant>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 
     /// Lets a client in that came to the address `here`; `None` if there is no place for it, and nobody has to go for it.

@@ -1,11 +1,12 @@
 //! Bulk connections that come in: whose session they belong to.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use iroh::EndpointId;
 use iroh::endpoint::{Connection, VarInt};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
@@ -89,7 +90,7 @@ impl Drop for BulkArrivals {
 
 impl BulkSessions {
     fn lock(&self) -> MutexGuard<'_, BulkRegistry> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// A session with `peer` is up: its bulk connections are let in.

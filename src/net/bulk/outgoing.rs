@@ -1,10 +1,11 @@
 //! The bulk connection that this end of a session opens, for the contents that it sends.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use iroh::Endpoint;
 use iroh::endpoint::{Connection, VarInt};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout};
 
 use crate::net::auth::{Binding, BulkProof, BulkSecret};
@@ -175,7 +176,7 @@ impl BulkCarrier {
 
 impl Outgoing {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn carry_open(self: &Arc<Self>) -> Option<Carrying> {

@@ -1,8 +1,9 @@
 //! What a peer may have on its way to us, on its session's connection and on the bulk connection beside it together.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use iroh::endpoint::Connection;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::net::endpoint;
 
@@ -66,7 +67,7 @@ impl InboundWindow {
     }
 
     fn lock(&self) -> MutexGuard<'_, Windows> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

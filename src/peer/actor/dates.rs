@@ -46,7 +46,7 @@ impl PeerState {
         }
         let newest_offered = lanes.iter().map(|lane| lane.session.newest_offered()).max().unwrap_or_default();
         let changes = lanes.iter().map(|lane| lane.session.waiting_changes()).sum();
-        let mut board = self.args.board.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut board = self.args.board.lock();
         board.newest_offered = newest_offered;
         if std::mem::replace(&mut running.waiting_changes, changes) == changes {
             return;

@@ -11,9 +11,9 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use world::{Mode, SimWorld};
 
 /// How many seeds each test runs unless the environment says otherwise; with libraries, where there is more to go wrong.
@@ -30,7 +30,7 @@ fn for_each_seed(mode: Mode) {
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end || !failed.lock().unwrap().is_empty() {
+            if seed >= seeds.end || !failed.lock().is_empty() {
                 return;
             }
             let outcome = std::panic::catch_unwind(|| SimWorld::new(seed, mode).run());
@@ -39,13 +39,13 @@ fn for_each_seed(mode: Mode) {
                 Err(text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned())
             });
             if let Err(why) = outcome {
-                failed.lock().unwrap().insert(seed, why);
+                failed.lock().insert(seed, why);
             }
         }
     };
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work))));
-    if let Some((seed, why)) = failed.into_inner().unwrap().pop_first() {
+    if let Some((seed, why)) = failed.into_inner().pop_first() {
         panic!("seed {seed} of {mode:?}: {why}\nagain: CAN_SYNC_SIM_SEED={seed}");
     }
 }

@@ -1,11 +1,12 @@
 //! Every connection to a peer, and which of a peer's connections counts.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use iroh::EndpointId;
 use iroh::endpoint::{Connection, Side};
+use parking_lot::{Mutex, MutexGuard};
 use ractor::{ActorId, ActorRef};
 
 use crate::actor::restart::History;
@@ -63,7 +64,7 @@ impl PeerLink {
     }
 
     pub(in crate::peer) fn shared_view(&self) -> MutexGuard<'_, SharedView> {
-        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+        self.board.lock()
     }
 
     pub(super) fn is_dialed_here(&self) -> bool {

@@ -1,6 +1,5 @@
 //! Changes of assets in a CAN Service.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use reqwest::Response;
@@ -87,7 +86,7 @@ impl CanHttpStore {
     ) -> Result<Vec<Option<AssetRecord>>, StoreError> {
         let unsupported =
             || StoreError::Unsupported { url: self.url().to_owned(), what: "date versions anew" };
-        let redate_after = || self.redate_after.lock().unwrap_or_else(PoisonError::into_inner);
+        let redate_after = || self.redate_after.lock();
         if redate_after().is_some_and(|after| Instant::now() < after) {
             return Err(unsupported());
         }

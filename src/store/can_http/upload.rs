@@ -35,7 +35,7 @@ pub(super) struct UploadProgress(Arc<UploadState>);
 struct UploadState {
     pieces: AtomicU64,
     complete: AtomicBool,
-    file_failed: std::sync::Mutex<Option<(String, String)>>,
+    file_failed: parking_lot::Mutex<Option<(String, String)>>,
 }
 
 /// The body that carries `batch`.
@@ -91,7 +91,7 @@ fn file_pieces(file: ReceivedFile) -> Pieces {
 
 impl UploadProgress {
     fn note(&self, path: &str, error: &io::Error) {
-        let mut failed = self.0.file_failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut failed = self.0.file_failed.lock();
         *failed = Some((path.to_owned(), error.to_string()));
     }
 
@@ -121,7 +121,7 @@ impl UploadProgress {
 
     /// Why an upload failed: our own file, or the service.
     pub(super) fn explain(&self, url: &str, error: &reqwest::Error) -> StoreError {
-        let mut failed = self.0.file_failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut failed = self.0.file_failed.lock();
         match failed.take() {
             Some((path, reason)) => StoreError::io(format!("read {path} to upload it"), reason),
             None => fail(url, error),

@@ -9,8 +9,9 @@
 //! The writer moves files only after the commit; what a crash leaves in between is put right when the store opens.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::content::open_whole;
@@ -52,7 +53,7 @@ pub(super) struct DamageWatch {
 
 impl DamageWatch {
     fn lock(&self) -> MutexGuard<'_, HashMap<ContentHash, bool>> {
-        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+        self.suspects.lock()
     }
 
     pub(super) fn is_suspect(&self, hash: &ContentHash) -> bool {

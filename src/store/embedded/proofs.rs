@@ -6,7 +6,9 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::rows::{self, ContentPlace};
 use super::sums::{self, SUMS_PER_ROW, sums_in};
@@ -34,7 +36,7 @@ pub(super) struct SumTrees(Mutex<VecDeque<(ContentHash, Arc<SumTree>)>>);
 
 impl SumTrees {
     fn get(&self, hash: &ContentHash) -> Option<Arc<SumTree>> {
-        let mut trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trees = self.0.lock();
         let at = trees.iter().position(|(other, _)| other == hash)?;
         let found = trees.remove(at)?;
         let tree = Arc::clone(&found.1);
@@ -43,7 +45,7 @@ impl SumTrees {
     }
 
     fn put(&self, hash: ContentHash, tree: &Arc<SumTree>) {
-        let mut trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trees = self.0.lock();
         trees.retain(|(other, _)| *other != hash);
         trees.push_back((hash, Arc::clone(tree)));
         if trees.len() > TREES_MAX {
@@ -52,7 +54,7 @@ impl SumTrees {
     }
 
     fn forget(&self, hash: &ContentHash) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(other, _)| other != hash);
+        self.0.lock().retain(|(other, _)| other != hash);
     }
 }
 

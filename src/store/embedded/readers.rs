@@ -5,10 +5,11 @@
 //! (content, the feed, the status) must not wait behind them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, ErrorCode, InterruptHandle};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -67,7 +68,7 @@ impl Others {
 type IdleReaders = Arc<Mutex<Vec<(Connection, Instant)>>>;
 
 fn put_back(idle: &IdleReaders, conn: Connection) {
-    idle.lock().unwrap_or_else(PoisonError::into_inner).push((conn, Instant::now()));
+    idle.lock().push((conn, Instant::now()));
 }
 
 impl Connections {
@@ -79,7 +80,7 @@ impl Connections {
         let all = u32::try_from(self.count).unwrap_or(u32::MAX);
         let _ = tokio::time::timeout(TURN_TIMEOUT, self.turns.acquire_many(all)).await;
         self.turns.close();
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.idle.lock().clear();
     }
 }
 
@@ -164,7 +165,7 @@ impl Readers {
         let reading = Arc::clone(&interrupt.0);
         let done = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let taken = idle.lock().pop();
             let conn = taken.map(|(conn, _)| conn).map_or_else(|| open_same(&database, &anchors), Ok)?;
             if !reading.begin(&conn) {
                 put_back(&idle, conn);
@@ -183,7 +184,7 @@ impl Readers {
         let done = done.map_err(|error| {
             if failure::is_damage(&error) {
                 let why = failure::damaged_database(&self.dir, &error);
-                let mut read_only = self.read_only.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut read_only = self.read_only.lock();
                 if read_only.is_none() {
                     tracing::error!(why, "the store takes no more writes");
                 }
@@ -197,7 +198,7 @@ impl Readers {
     /// Closes what nobody used for a while.
     pub(super) fn close_unused(&self) {
         for connections in [&self.reads, &self.searches] {
-            let mut idle = connections.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut idle = connections.idle.lock();
             // The one that was used last is taken first, so the others grow old.
             let unused: Vec<_> = idle.extract_if(.., |(_, since)| since.elapsed() >= KEPT_FOR).collect();
             drop(idle);
@@ -242,7 +243,7 @@ enum ReadState {
 
 impl ReadHandle {
     fn lock(&self) -> MutexGuard<'_, ReadState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Says that it runs on this connection from now on, unless nobody waits for it.

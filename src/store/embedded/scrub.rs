@@ -8,10 +8,11 @@
 //! A pass that nobody asked for keeps to a rate and to a share of one core, and waits while the store is used; one that is half
 //! as old as the interval no longer waits, so that it comes to its end on a machine that is never idle.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::Notify;
 
@@ -244,8 +245,8 @@ impl EmbeddedStore {
         Some(format!("pass {}, {} contents checked{waits}", live.state.pass, live.state.checked))
     }
 
-    fn live(&self) -> std::sync::MutexGuard<'_, Option<PassUnderWay>> {
-        self.0.shared.scrub.live.lock().unwrap_or_else(PoisonError::into_inner)
+    fn live(&self) -> parking_lot::MutexGuard<'_, Option<PassUnderWay>> {
+        self.0.shared.scrub.live.lock()
     }
 
     async fn scrub_state(&self) -> Result<ScrubState, StoreError> {

@@ -8,10 +8,10 @@ use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
+use parking_lot::Mutex;
 
 use crate::store::StoreError;
 
@@ -47,7 +47,7 @@ impl Space {
     /// # Errors
     /// [`StoreError::Full`] if they would go into the reserve.
     pub(super) fn claim(&self, bytes: u64) -> Result<(), StoreError> {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = self.left.lock();
         let needed = bytes.saturating_add(self.reserve_bytes);
         let known = left.filter(|(asked, _)| asked.elapsed() < FRESH);
         let (asked, free) = match known {
@@ -80,7 +80,7 @@ impl Space {
 
     /// Whether there is little room left, as far as is known without asking.
     pub(super) fn is_tight(&self) -> bool {
-        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = self.left.lock();
         left.is_none_or(|(_, free)| free < self.reserve_bytes.saturating_add(TIGHT_BYTES))
     }
 
@@ -90,7 +90,7 @@ impl Space {
 
     /// Lays the ballast by, where there is room beyond the reserve.
     pub(super) fn lay_by(&self) {
-        let mut tried = self.laid_by_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tried = self.laid_by_at.lock();
         if tried.is_some_and(|tried| tried.elapsed() < BALLAST_APART) {
             return;
         }
@@ -158,9 +158,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let space = Space::new(dir.path().into(), 0);
         space.claim(1).unwrap();
-        let before = space.left.lock().unwrap().unwrap();
+        let before = space.left.lock().unwrap();
         space.claim(1000).unwrap();
-        let after = space.left.lock().unwrap().unwrap();
+        let after = space.left.lock().unwrap();
         assert!(after.0 != before.0 || after.1 == before.1 - 1000);
     }
 }

@@ -1,10 +1,10 @@
 //! Sums of the groups of content in files ([`crate::store::groups`]): kept where they are known, made where they are not.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -96,7 +96,7 @@ impl EmbeddedStore {
     /// waiting, so that the next request finds it further on.
     pub(super) async fn make_sums(&self, hash: ContentHash) -> Result<(), StoreError> {
         let making = {
-            let mut running = self.0.shared.sums.running.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut running = self.0.shared.sums.running.lock();
             running.entry(hash).or_insert_with(|| self.spawn_making(hash)).clone()
         };
         making.await
@@ -111,7 +111,7 @@ impl EmbeddedStore {
                 if store.examine(hash).await? { Ok(()) } else { Err(StoreError::Corrupt(hash)) }
             };
             let made = made.await;
-            store.0.shared.sums.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&hash);
+            store.0.shared.sums.running.lock().remove(&hash);
             made
         });
         async move {

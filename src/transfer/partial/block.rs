@@ -3,7 +3,9 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::disk::PageBuffer;
 
@@ -22,8 +24,8 @@ impl fmt::Debug for BlockPool {
 }
 
 impl BlockPool {
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<PageBuffer>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn idle(&self) -> parking_lot::MutexGuard<'_, Vec<PageBuffer>> {
+        self.0.lock()
     }
 
     #[must_use]

@@ -17,10 +17,11 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use iroh::EndpointId;
+use parking_lot::{Mutex, MutexGuard};
 use sha2::Sha256;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
@@ -179,11 +180,11 @@ impl Partial {
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ledger.lock()
     }
 
     fn state(&self) -> MutexGuard<'_, PartialState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     #[must_use]

@@ -1,10 +1,11 @@
 //! The bulk connection that contents come on, and whose fault it is when they break off with it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use iroh::endpoint::Connection;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::transfer::schedule::FetchFailure;
@@ -22,7 +23,7 @@ pub struct Breaks(Arc<Mutex<VecDeque<Instant>>>);
 impl Breaks {
     /// One more broke; whether it is nobody's fault.
     fn is_excused(&self, now: Instant) -> bool {
-        let mut breaks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut breaks = self.0.lock();
         breaks.retain(|at| now.saturating_duration_since(*at) < EXCUSED_WINDOW);
         let is_excused = breaks.len() < EXCUSED_MAX;
         if is_excused {

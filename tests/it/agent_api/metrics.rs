@@ -52,7 +52,7 @@ async fn the_figures_are_those_of_the_node() {
     many.push(peer(100, "away", ConnectionState::Waiting));
     let first = many[0].endpoint_id.clone();
     agent.set_peers(SyncState::InSync, many);
-    agent.tree.lock().unwrap().children[0].restarts = 2;
+    agent.tree.lock().children[0].restarts = 2;
 
     let answer = agent.get("/metrics").header("accept", OPEN_METRICS).send().await.unwrap();
     let content_type = answer.headers()["content-type"].to_str().unwrap().to_owned();
@@ -100,7 +100,7 @@ async fn a_hung_actor_costs_its_own_figures_only() {
 #[tokio::test]
 async fn a_scraper_gets_the_format_that_it_reads() {
     let agent = Agent::start().await;
-    agent.tree.lock().unwrap().children[0].restarts = 2;
+    agent.tree.lock().children[0].restarts = 2;
     let scrape = async |accept: Option<&str>| {
         let request = agent.get("/metrics");
         let request = accept.map_or(request.try_clone().unwrap(), |accept| request.header("accept", accept));

@@ -33,7 +33,7 @@ async fn nothing_from_strangers_becomes_markup() {
     agent.set_peers(SyncState::Syncing, vec![evil]);
     agent.events.publish(1, NodeEvent::PeerConnected { endpoint_id: HOSTILE.into(), name: HOSTILE.into() });
     {
-        let mut tree = agent.tree.lock().unwrap();
+        let mut tree = agent.tree.lock();
         tree.children[0].label = Some(HOSTILE.into());
         tree.children[0].last_error = Some(HOSTILE.into());
         tree.children[0].detail = Some(HOSTILE.into());

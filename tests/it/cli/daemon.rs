@@ -65,7 +65,7 @@ async fn why_names_who_has_an_asset_and_who_lied() {
         ..SourceReport::default()
     };
     let error = Some("it sent wrong bytes".to_owned());
-    agent.answers.lock().unwrap().why = WhyReport {
+    agent.answers.lock().why = WhyReport {
         wanted: true,
         size: Some(100 << 20),
         done: 10 << 20,
@@ -97,7 +97,7 @@ async fn a_degraded_node_is_exit_code_4_and_is_shown_all_the_same() {
     let agent = Agent::start().await;
     let mut ill = actor("CanServiceActor", vec![]);
     ill.state = ActorState::Degraded;
-    agent.tree.lock().unwrap().children.push(ill);
+    agent.tree.lock().children.push(ill);
     let ran = run(&agent.url(""), &["status"]);
     assert_eq!(ran.code, 4);
     assert!(ran.text().contains("atelier"));

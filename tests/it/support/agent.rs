@@ -2,7 +2,7 @@
 //! of PeersActor and RootSupervisor that answer as the test likes.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use can_sync::testing::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFi
 use can_sync::testing::store::service::{ServiceSettings, router};
 use iroh::SecretKey;
 use iroh_tickets::endpoint::EndpointTicket;
+use parking_lot::Mutex;
 use ractor::{Actor, ActorRef};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -82,7 +83,7 @@ impl Agent {
         let shown = Arc::clone(&tree);
         let root = Probe::answering(move |message| match message {
             RootMsg::GetTree { reply } => {
-                let _ = reply.send(shown.lock().expect("no panic").clone());
+                let _ = reply.send(shown.lock().clone());
                 None
             }
             other => Some(other),
@@ -181,7 +182,7 @@ impl Agent {
     }
 
     pub(crate) fn set_peers(&self, state: SyncState, peers: Vec<PeerReport>) {
-        self.answers.lock().expect("no panic").report = PeersReport { sync: sync(state), peers };
+        self.answers.lock().report = PeersReport { sync: sync(state), peers };
     }
 
     /// Puts an asset into the store.
@@ -202,7 +203,7 @@ async fn serve_store(store: &EmbeddedStore) -> (SocketAddr, JoinHandle<()>) {
 #[expect(clippy::wildcard_enum_match_arm, reason = "a probe answers questions and records the rest")]
 fn answer_peers(answers: Arc<Mutex<PeersAnswers>>) -> impl FnMut(PeersMsg) -> Option<PeersMsg> + Send + Sync {
     move |message| {
-        let answers = answers.lock().expect("no panic");
+        let answers = answers.lock();
         match message {
             PeersMsg::GetReport { reply } => drop(reply.send(answers.report.clone())),
             PeersMsg::GetTransfers { reply } => drop(reply.send(answers.transfers.clone())),

@@ -3,10 +3,11 @@
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use can_sync::testing::store::can_http::CanHttpStore;
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -285,14 +286,14 @@ impl Output {
             while let Ok(n) = from.read(&mut buffer)
                 && n > 0
             {
-                into.lock().expect("no panic").extend_from_slice(&buffer[..n]);
+                into.lock().extend_from_slice(&buffer[..n]);
             }
         });
         Self(gathered)
     }
 
     pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().expect("no panic")).into_owned()
+        String::from_utf8_lossy(&self.0.lock()).into_owned()
     }
 }
 

@@ -2,7 +2,7 @@
 //! real one does is tested with a real one.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::extract::{RawQuery, Request, State};
 use axum::http::StatusCode;
@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -64,7 +65,7 @@ impl FakeDaemon {
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut Fake)) {
-        change(&mut self.fake.lock().expect("no test panicked inside"));
+        change(&mut self.fake.lock());
     }
 }
 
@@ -93,7 +94,7 @@ fn success(data: &Value) -> Response {
 
 async fn guard(State(fake): State<Shared>, request: Request, next: Next) -> Response {
     let refusal = {
-        let fake = fake.lock().expect("not poisoned");
+        let fake = fake.lock();
         match fake.refuse {
             _ if fake.foreign => Some("<html>It works!</html>".into_response()),
             Some((status, why)) => {
@@ -118,7 +119,7 @@ fn status(addr: SocketAddr, State(fake): State<Shared>) -> Response {
         "sync": { "state": "syncing", "summary": "syncing: 3 assets (2.0 KiB) to receive", "missing": 3, "missing_bytes": 2048, "rate": 0.0 },
         "peers": { "connected": 1, "known": 2 },
     });
-    let fake = fake.lock().expect("not poisoned");
+    let fake = fake.lock();
     for (section, fields) in fake.status.as_object().into_iter().flatten() {
         for (key, value) in fields.as_object().into_iter().flatten() {
             status[section][key] = value.clone();
@@ -128,11 +129,11 @@ fn status(addr: SocketAddr, State(fake): State<Shared>) -> Response {
 }
 
 fn peers(State(fake): State<Shared>) -> Response {
-    success(&json!({ "peers": fake.lock().expect("not poisoned").peers }))
+    success(&json!({ "peers": fake.lock().peers }))
 }
 
 fn content(State(fake): State<Shared>, RawQuery(query): RawQuery) -> Response {
-    let fake = fake.lock().expect("not poisoned");
+    let fake = fake.lock();
     if fake.is_older && query.is_some() {
         let body = json!({
             "status": "error", "error": "there is no parameter 'local'", "code": "unknown_parameter",

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use can_sync::testing::actor::status::ActorDetail;
@@ -38,6 +38,7 @@ use can_sync::testing::transfer::partial::Partials;
 use can_sync::testing::transfer::schedule::{PART_BYTES, ScheduleLimits, SessionId};
 use iroh::endpoint::{Connection, ConnectionError};
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
+use parking_lot::{Mutex, MutexGuard};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -143,7 +144,7 @@ struct StageState {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 impl Stage {

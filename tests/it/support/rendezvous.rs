@@ -1,7 +1,7 @@
 //! RendezvousActor with recording neighbours, and a pkarr that obeys the test.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use can_sync::testing::config::SlotFormat;
@@ -17,6 +17,7 @@ use can_sync::testing::peer::messages::PeersMsg;
 use futures::future::BoxFuture;
 use iroh::{EndpointAddr, EndpointId, SecretKey};
 use iroh_tickets::endpoint::EndpointTicket;
+use parking_lot::{Mutex, MutexGuard};
 use pkarr::{PublicKey, SignedPacket};
 use ractor::{Actor, ActorRef};
 use tokio::sync::watch;
@@ -170,7 +171,7 @@ impl std::fmt::Debug for FakeState {
 
 impl FakePkarr {
     pub(crate) fn get(&self) -> MutexGuard<'_, FakeState> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// As a channel.

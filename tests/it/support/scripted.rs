@@ -1,7 +1,7 @@
 //! A store whose every answer the test decides.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use can_sync::testing::record::{AssetRecord, ContentHash};
 use can_sync::testing::store::{
@@ -11,6 +11,7 @@ use can_sync::testing::store::{
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 /// What the store does with whatever it is asked next.
@@ -97,7 +98,7 @@ impl ScriptedStore {
 
     /// The script. Not to be held over an await.
     pub(crate) fn script(&self) -> MutexGuard<'_, Script> {
-        self.0.script.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.script.lock()
     }
 
     pub(crate) fn set_mood(&self, mood: Mood) {

@@ -1,6 +1,6 @@
 //! A tree of [`FaultyActor`]s under a real RootSupervisor.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use can_sync::testing::actor::policy::ChildKind;
@@ -9,6 +9,7 @@ use can_sync::testing::actor::status::{ActorState, ActorStatus};
 use can_sync::testing::actor::supervisor::{Child, RootArgs, RootMsg, ShutdownOutcome, StopReason, start};
 use can_sync::testing::actor::{ServiceCell, ServiceRef};
 use can_sync::testing::events::EventLog;
+use parking_lot::Mutex;
 use ractor::ActorRef;
 use tokio::task::JoinHandle;
 
@@ -70,7 +71,7 @@ impl Tree {
             children,
             events: events.clone(),
             on_degraded: Arc::new(move |kind, why| {
-                told.lock().expect("nobody panics here").push((kind, why.map(str::to_owned)));
+                told.lock().push((kind, why.map(str::to_owned)));
             }),
         })
         .await
@@ -143,12 +144,12 @@ impl Tree {
 
     /// Every change of a degraded state so far.
     pub(crate) fn degraded(&self) -> Vec<(ChildKind, Option<String>)> {
-        self.degraded.lock().expect("nobody panics here").clone()
+        self.degraded.lock().clone()
     }
 
     /// What stopped in order so far, and in which order.
     pub(crate) fn journal(&self) -> Vec<String> {
-        self.journal.lock().expect("nobody panics here").clone()
+        self.journal.lock().clone()
     }
 
     fn part(&self, kind: ChildKind) -> &Part {

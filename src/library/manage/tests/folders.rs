@@ -1,8 +1,9 @@
 //! Folders as libraries: what is known of one after a restart, and what the user releases of it.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+
+use parking_lot::Mutex;
 
 use super::*;
 use crate::entry::{
@@ -22,7 +23,7 @@ struct Directory {
 
 impl TakenContents for Directory {
     fn taken(&self, _: FolderId) -> Result<Vec<ContentHash>, String> {
-        Ok(self.taken.lock().unwrap().iter().copied().collect())
+        Ok(self.taken.lock().iter().copied().collect())
     }
 
     fn is_bound(&self, _: FolderId) -> Result<bool, String> {
@@ -30,7 +31,7 @@ impl TakenContents for Directory {
     }
 
     fn take(&self, _: FolderId, contents: &[ContentHash]) -> Result<(), String> {
-        self.taken.lock().unwrap().extend(contents);
+        self.taken.lock().extend(contents);
         Ok(())
     }
 }

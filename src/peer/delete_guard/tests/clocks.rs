@@ -151,7 +151,7 @@ fn time_goes_on_evenly_until_the_clock_is_set() {
 fn settable() -> (Clock, Arc<Mutex<Moment>>) {
     let shown = Arc::new(Mutex::new(Moment { own_ms: crate::clock::now_ms(), uptime: Duration::ZERO }));
     let read = Arc::clone(&shown);
-    (Clock::reading_from(move || *read.lock().unwrap()), shown)
+    (Clock::reading_from(move || *read.lock()), shown)
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn what_a_clock_that_was_ahead_counted_is_over_after_a_day() {
     let open = |clock| DeleteGuard::open(true, Some(&registry), clock, EventLog::default()).unwrap();
     let now = crate::clock::now_ms();
     let (clock, shown) = settable();
-    shown.lock().unwrap().own_ms = now + 200 * 24 * HOUR;
+    shown.lock().own_ms = now + 200 * 24 * HOUR;
     let guard = open(clock);
     assert_eq!(guard.judge(&device(1), &some(0..20), 150)[0], DeletionRuling::Apply);
     assert_eq!(guard.judge(&device(2), &some(20..60), 150)[0], DeletionRuling::Hold);
@@ -181,8 +181,7 @@ fn a_clock_that_is_set_while_the_node_runs_opens_no_budget_and_leaves_nothing_ah
     let dir = tempfile::tempdir().unwrap();
     let registry = Registry::open(&dir.path().join("libraries.db")).unwrap();
     let (clock, shown) = settable();
-    let set =
-        |own_ms, minutes| *shown.lock().unwrap() = Moment { own_ms, uptime: Duration::from_mins(minutes) };
+    let set = |own_ms, minutes| *shown.lock() = Moment { own_ms, uptime: Duration::from_mins(minutes) };
     let now = crate::clock::now_ms();
     let ahead = 200 * 24 * HOUR;
     let guard = DeleteGuard::open(true, Some(&registry), clock, EventLog::default()).unwrap();

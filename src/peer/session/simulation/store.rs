@@ -1,11 +1,11 @@
 //! The store of an agent of the simulation, in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard};
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::record::{AssetRecord, ContentHash, Hlc};
 use crate::store::{
@@ -124,7 +124,7 @@ impl Stored {
 
 impl SimStore {
     pub(super) fn stored(&self) -> MutexGuard<'_, Stored> {
-        self.0.lock().unwrap()
+        self.0.lock()
     }
 }
 

@@ -2,8 +2,8 @@
 //! keep all others from being read. It is counted and named, and a version that comes for its path takes its place.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
 
 use super::super::{EmbeddedStore, incoming::check_batch_size, rows};
@@ -36,7 +36,7 @@ pub(in super::super) struct UnreadableEntries(Mutex<BTreeSet<[u8; 32]>>);
 
 impl UnreadableEntries {
     fn note(&self, hash: [u8; 32], why: &str) {
-        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = self.0.lock();
         if rows.len() < UNREADABLE_MAX && rows.insert(hash) {
             let entry = data_encoding::HEXLOWER.encode(&hash);
             tracing::warn!(entry, why, "a record of a folder cannot be read, and is passed over");
@@ -45,7 +45,7 @@ impl UnreadableEntries {
 
     /// What people should know of them.
     pub(in super::super) fn sentence(&self) -> Option<String> {
-        let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = self.0.lock();
         let first = data_encoding::HEXLOWER.encode(rows.first()?);
         let count = rows.len();
         Some(format!(

@@ -8,10 +8,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use super::super::EmbeddedStore;
@@ -74,7 +75,7 @@ impl ReadThrottle {
 
     pub(super) fn set_rate(&self, bytes_per_sec: Option<u64>) {
         if !self.is_patient {
-            *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            *self.next.lock() = Instant::now();
             self.rate.store(bytes_per_sec.unwrap_or(0), Ordering::Relaxed);
         }
     }
@@ -97,7 +98,7 @@ impl ReadThrottle {
     }
 
     pub(super) fn waits_for(&self) -> Option<&'static str> {
-        *self.waits_for.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.waits_for.lock()
     }
 
     /// Some bytes were read, which took so long. Waits until there may be more. Blocks.
@@ -111,7 +112,7 @@ impl ReadThrottle {
         if rate > 0 {
             let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
             let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut next = self.next.lock();
             *next = (*next).max(Instant::now().checked_sub(worked).unwrap_or_else(Instant::now)) + takes;
             pause = next.saturating_duration_since(Instant::now());
         }
@@ -157,7 +158,7 @@ impl ReadThrottle {
     }
 
     fn set_waits_for(&self, why: Option<&'static str>) {
-        *self.waits_for.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        *self.waits_for.lock() = why;
     }
 }
 
