@@ -199,10 +199,10 @@ impl Context {
     }
 }
 
-pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn run(args: Vec<OsString>) -> ExitCode {
     // Ignoring the error: it says that there is a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let parsed = default_command::insert(args.into_iter().collect(), &Cli::command());
+    let parsed = default_command::insert(args, &Cli::command());
     let cli = match parsed {
         Ok(args) => match Cli::try_parse_from(args) {
             Ok(cli) => cli,

@@ -1,5 +1,5 @@
 //! The agent and its command line.
 
 fn main() -> std::process::ExitCode {
-    can_sync::cli::run(std::env::args_os())
+    can_sync::cli::run(std::env::args_os().collect())
 }
