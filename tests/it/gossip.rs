@@ -1,4 +1,4 @@
-//! GossipActor on real endpoints: who sees whom, what a hostile member of the swarm can do, what a restart keeps.
+//! GossipActor on real endpoints: which agents see each other, what a hostile member of the swarm can do, what a restart keeps.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -39,6 +39,9 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::support::candidates::told_at_once;
 use crate::support::peers::{addr_of, bind};
 use crate::support::probe::Probe;
+
+mod hostile;
+mod local_network;
 
 /// How long a test waits; far less than the time between two announcements that nothing has caused, twice.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -411,107 +414,6 @@ async fn we_join_through_nobody_who_has_not_proved_itself() {
 }
 
 #[tokio::test]
-async fn what_a_hostile_member_says_does_not_count() {
-    let (one, two) = (Agent::start("one").await, Agent::start("two").await);
-    one.hint(&two);
-    one.sees_agent(&two).await;
-    let mut member = Member::join(&one).await;
-    let victim = SecretKey::generate();
-    // Signed by another key than the one named; from tomorrow; endless; nothing at all.
-    let stolen = Announcement { id: victim.public(), ..announcement(&SecretKey::generate(), "stolen") };
-    let key = SecretKey::generate();
-    let stolen = {
-        // `sign` writes the signer's id; put the victim's there, under the thief's signature.
-        let bytes = stolen.sign(&key).to_vec();
-        let at = bytes.windows(32).position(|part| part == key.public().as_bytes()).expect("the id is in it");
-        [&bytes[..at], victim.public().as_bytes(), &bytes[at + 32..]].concat()
-    };
-    let tomorrow = Announcement { timestamp_ms: now_ms() + 86_400_000, ..announcement(&key, "tomorrow") };
-    let last = Announcement { timestamp_ms: u64::MAX, ..announcement(&key, "last") };
-    member.say(stolen).await;
-    member.say(tomorrow.sign(&key)).await;
-    member.say(last.sign(&key)).await;
-    member.say(vec![7; 3_900]).await;
-    member.say(Vec::new()).await;
-    // What another one said, said again.
-    let heard = async {
-        loop {
-            match futures::StreamExt::next(&mut member.receiver).await {
-                Some(Ok(iroh_gossip::api::Event::Received(message))) => return message.content,
-                Some(Ok(_)) => {}
-                other => panic!("the topic ended: {other:?}"),
-            }
-        }
-    };
-    let heard = timeout(Duration::from_mins(1), heard).await.expect("somebody says something");
-    for n in 0..100 {
-        member.say(wrapped(&heard, n)).await;
-    }
-    // Behind all of it comes an honest one, so everything before was dealt with.
-    let honest = SecretKey::generate();
-    member.say(announcement(&honest, "honest").sign(&honest)).await;
-    for agent in [&one, &two] {
-        agent.sees("the honest one", |listing| listing.id == honest.public()).await;
-        let other = if agent.args.name == "one" { "two" } else { "one" };
-        assert_eq!(agent.names(), BTreeSet::from(["honest".to_owned(), other.to_owned()]));
-        let detail = agent.detail().await;
-        let refused: usize = detail
-            .split_whitespace()
-            .rev()
-            .nth(2)
-            .and_then(|number| number.parse().ok())
-            .unwrap_or_else(|| panic!("no number in {detail}"));
-        assert!(refused >= 100, "{detail}");
-    }
-}
-
-#[tokio::test]
-async fn a_flood_of_announcements_is_bounded_and_hides_nobody() {
-    const PER_SEC: usize = 1_000;
-    const SECONDS: usize = 4;
-    const FLOOD_WITHIN: Duration = Duration::from_secs(20);
-    let (one, two) = (Agent::start("one").await, Agent::start("two").await);
-    one.hint(&two);
-    one.sees_agent(&two).await;
-    two.sees_agent(&one).await;
-    let member = Member::join(&one).await;
-    // Each from an author of its own, properly signed: the most work that can be asked for.
-    let author = |n: usize| SecretKey::from_bytes(blake3::hash(&n.to_le_bytes()).as_bytes());
-    let sign = |n: usize| announcement(&author(n), "flood").sign(&author(n));
-    let flood: Vec<Bytes> = (0..PER_SEC * SECONDS).map(sign).collect();
-    let (before, began) = (resident_mib(), Instant::now());
-    let mut said = 0;
-    let speaking = async {
-        while said < flood.len() {
-            let due = (began.elapsed().as_millis() as usize * PER_SEC / 1_000).min(flood.len());
-            for bytes in &flood[said..due] {
-                member.say(bytes.clone()).await;
-                said += 1;
-            }
-            sleep(Duration::from_millis(1)).await;
-        }
-    };
-    // Gossip makes whoever floods it wait, on a busy machine for long: what was said until then will do.
-    let _ = timeout(FLOOD_WITHIN, speaking).await;
-    assert!(said > PER_SEC, "only {said} were said");
-    let spoke = began.elapsed();
-    // News get through, and the actor answers.
-    two.holds(99, 0);
-    let id = two.id();
-    one.sees("news of the other one", |listing| listing.id == id && listing.assets == 99).await;
-    let detail = one.detail().await;
-    let floods = one.listings().iter().filter(|listing| listing.name == "flood").count();
-    let took = usize::try_from(began.elapsed().as_secs()).expect("a short time") + 1;
-    println!(
-        "{said} announcements in {:.1} s: {floods} looked at within {took} s; {detail}; resident {before} MiB before, {} after",
-        spoke.as_secs_f64(),
-        resident_mib(),
-    );
-    assert!(floods <= 64 * took + 128, "{floods} of {said} were looked at in {took} s");
-    assert!(one.listing(two.id()).is_some_and(|listing| !listing.stale));
-}
-
-#[tokio::test]
 async fn what_was_remembered_is_used_at_the_next_start() {
     let mut one = Agent::start("one").await;
     let two = Agent::start("two").await;
@@ -591,123 +493,4 @@ async fn whoever_falls_silent_is_asked_goes_stale_and_is_taken_off_the_list() {
     until(2 * FRESH_FOR + 4 * Duration::from_secs(1) + SWEEP_EVERY).await;
     assert_eq!(one.listing(id), None);
     assert_eq!(one.args.directory.lock().fresh(Instant::now()), 0);
-}
-
-#[tokio::test]
-async fn agents_of_one_network_find_each_other_on_this_machine() {
-    let of = |keys: &NetworkKeys| Some(Mdns::new(keys.mdns()));
-    let one = Agent::start_with("one", yes(), of(&KEYS)).await;
-    let other = Agent::start_with("other", yes(), of(&OTHER_KEYS)).await;
-    let two = Agent::start_with("two", yes(), of(&KEYS)).await;
-    let state = eventually("the local network is tried", || {
-        let state = one.channel(Channel::Mdns).state;
-        (state != ChannelState::Off).then_some(state)
-    })
-    .await;
-    if state == ChannelState::Down {
-        println!("skipped: {:?}", one.channel(Channel::Mdns).last_error);
-        return;
-    }
-    one.sees_agent(&two).await;
-    for (agent, id) in [(&one, two.id()), (&two, one.id())] {
-        let found = |listing: &AgentListing| listing.id == id && listing.sources.contains(Channel::Mdns);
-        agent.sees("each hears the other one's name", found).await;
-        let report = agent.channel(Channel::Mdns);
-        assert!(report.found == 1 && report.last_success_ms.is_some(), "{report:?}");
-    }
-    assert_eq!((other.channel(Channel::Mdns).found, other.listings()), (0, vec![]));
-}
-
-/// The other half of the next test: run by it in a network of its own.
-#[tokio::test]
-#[ignore = "a process that another test starts"]
-async fn somebody_on_the_local_network() {
-    let addr: std::net::SocketAddr = std::env::var("AT").expect("an address").parse().expect("an address");
-    let id = SecretKey::generate().public();
-    let ticket = EndpointTicket::new(EndpointAddr::new(id).with_ip_addr(addr)).to_string();
-    let (_sender, ticket) = watch::channel(ticket);
-    let mut peers = Probe::spawn().await;
-    let channels = Channels::default();
-    let nobody = ServiceCell::new("GossipActor");
-    let candidates = told_at_once(peers.service(), nobody.service_ref(), channels.clone());
-    let mdns = Mdns::new(KEYS.mdns());
-    let watching = tokio::spawn(mdns.watch(id, ticket, candidates, channels.clone()));
-    peers.wait_for("somebody else", |seen| !candidates_of(seen).is_empty()).await;
-    println!("found {}", peers.look(candidates_of).join(" "));
-    // The other one may need a little longer to hear us.
-    sleep(Duration::from_secs(5)).await;
-    watching.abort();
-}
-
-fn candidates_of(seen: &[PeersMsg]) -> Vec<String> {
-    candidates(seen, Channel::Mdns)
-        .iter()
-        .flat_map(|addr| addr.ip_addrs().map(ToString::to_string).collect::<Vec<_>>())
-        .collect()
-}
-
-/// Two network namespaces with a cable between them, and nothing else: no route to anywhere.
-struct Cable([String; 2]);
-
-impl Cable {
-    fn lay() -> Result<Self, String> {
-        let pid = std::process::id();
-        let names = [format!("cs-a-{pid}"), format!("cs-b-{pid}")];
-        let cable = Self(names.clone());
-        let [a, b] = &names;
-        for name in &names {
-            ip(&["netns", "add", name])?;
-        }
-        ip(&["link", "add", "cable", "netns", a, "type", "veth", "peer", "name", "cable", "netns", b])?;
-        for (name, addr) in [(a, "10.77.0.1/24"), (b, "10.77.0.2/24")] {
-            ip(&["-n", name, "addr", "add", addr, "dev", "cable"])?;
-            ip(&["-n", name, "link", "set", "cable", "up"])?;
-            ip(&["-n", name, "link", "set", "lo", "up"])?;
-        }
-        Ok(cable)
-    }
-}
-
-impl Drop for Cable {
-    fn drop(&mut self) {
-        for name in &self.0 {
-            let _ = ip(&["netns", "del", name]);
-        }
-    }
-}
-
-fn ip(args: &[&str]) -> Result<(), String> {
-    let output = std::process::Command::new("ip").args(args).output().map_err(|e| format!("ip: {e}"))?;
-    let failed = || format!("ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-    output.status.success().then_some(()).ok_or_else(failed)
-}
-
-#[tokio::test]
-async fn two_machines_on_one_cable_find_each_other() {
-    let cable = match Cable::lay() {
-        Ok(cable) => cable,
-        Err(why) => {
-            println!("skipped, because network namespaces cannot be made here: {why}");
-            return;
-        }
-    };
-    let test = std::env::current_exe().expect("the test's own file");
-    // Each ends by itself, found or not.
-    let children = cable.0.iter().zip(["10.77.0.1:4711", "10.77.0.2:4712"]).map(|(name, at)| {
-        let mut child = std::process::Command::new("ip");
-        child.args(["netns", "exec", name]).arg(&test);
-        child.args(["--ignored", "--exact", "gossip::somebody_on_the_local_network", "--nocapture"]);
-        child.env("AT", at);
-        tokio::task::spawn_blocking(move || child.output())
-    });
-    let outputs = timeout(2 * PATIENCE, futures::future::join_all(children)).await.expect("they end");
-    for (output, found) in outputs.into_iter().zip(["10.77.0.2:4712", "10.77.0.1:4711"]) {
-        let output = output.expect("no panic").expect("it was started");
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            text.contains(&format!("found {found}")),
-            "{text}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
 }
