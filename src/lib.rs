@@ -34,6 +34,8 @@
 //! ├── LibraryActor      library     libraries, tickets, who is let in
 //! ├── StoreServerActor  store       the embedded CAN Service's HTTP server
 //! ├── ScrubActor        store       has the embedded store scrubbed
+//! ├── FoldersActor      folder      which directories are bound to which folders
+//! │   └── FolderActor ×N  folder    one folder and its directory
 //! ├── PeersActor        peer        who to connect to, and which peer is asked for what
 //! │   └── PeerActor ×N  peer        one connection: session, comparison, transfers
 //! ├── HttpActor         api         the agent's API and page
@@ -64,6 +66,29 @@
 //! record events clock text identity config qr stderr  the ground
 //! disk                                         what file systems cannot do
 //! ```
+//!
+//! # The words
+//!
+//! What the code means by words that other programs use otherwise, or not at all.
+//!
+//! | word | meaning |
+//! |---|---|
+//! | agent, node, peer | the program on the network; the same with its store, as its user sees it; the one at the other end of a connection |
+//! | asset | a content with what is said about it; named by the SHA-256 of the content |
+//! | record, version | what is said about an asset, of any size; one state of it, of which the later one wins |
+//! | content, group | the bytes of an asset; 64 KiB of them, which are checked by themselves |
+//! | held, wanted | whose content is in the store here; whose record is, and whose content is to come |
+//! | library, mirror | a set of assets that its members keep alike; the one of the passphrase, which has all |
+//! | lane | one library in the session of a connection |
+//! | session | what two agents do on a connection, once each has proved what it knows |
+//! | source | a session that can deliver a content |
+//! | part, partial | a range of a large content that is asked for at once; a content of which parts are here |
+//! | roster, place | the peers that are known, with when to dial them; the right to one of this node's connections |
+//! | slot | a place in pkarr that all who know the passphrase can compute |
+//! | hint | an address that somebody said, and nobody proved |
+//! | directory | in `discovery`, the list of all agents that announced themselves; in `folder`, one of the file system's |
+//! | folder, entry | a name for directories on several machines; what a folder has at a path |
+//! | brake | what holds many removals back until somebody says that they are meant |
 //!
 //! # What is pure
 //!
