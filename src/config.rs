@@ -13,6 +13,7 @@ use secrecy::SecretString;
 mod error;
 mod file;
 mod folders;
+pub mod fuzz;
 mod load;
 mod setting;
 #[cfg(test)]

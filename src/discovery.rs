@@ -10,6 +10,7 @@ pub mod candidates;
 pub mod channel;
 pub mod crawl;
 pub mod directory;
+pub mod fuzz;
 pub mod gossip;
 pub mod hints;
 pub mod list;

@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod fuzz;
 mod kinds;
 pub(crate) mod merge;
 pub(crate) mod path;

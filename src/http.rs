@@ -5,6 +5,7 @@ pub(crate) mod bearer;
 pub mod description;
 pub mod envelope;
 pub mod extract;
+pub mod fuzz;
 pub mod guard;
 mod listener;
 pub mod serve;

@@ -11,6 +11,7 @@
 
 pub mod engine;
 mod fingerprint;
+pub mod fuzz;
 #[cfg(test)]
 mod oracle;
 mod summary;

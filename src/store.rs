@@ -22,6 +22,7 @@ pub(crate) mod at_rest;
 pub mod can_http;
 pub mod embedded;
 pub mod entries;
+pub mod fuzz;
 pub mod groups;
 pub mod hashing_file;
 mod id;

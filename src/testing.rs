@@ -122,6 +122,7 @@ pub mod events {
 pub mod feed {
     pub use crate::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
 }
+pub mod fuzz;
 pub mod http {
     pub use crate::http::SharedListener;
     pub use crate::http::serve;

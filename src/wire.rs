@@ -2,6 +2,7 @@
 
 pub mod decode;
 mod frame;
+pub mod fuzz;
 pub mod proto;
 
 pub use frame::{

@@ -135,7 +135,7 @@ fn sealing_key(keys: &NetworkKeys) -> Zeroizing<[u8; 32]> {
     Zeroizing::new(blake3::derive_key(CONTEXT_LIST_SEAL, keys.list().expose()))
 }
 
-fn encode(addr: &EndpointAddr, agents: &[(EndpointId, Duration)]) -> Vec<u8> {
+pub fn encode(addr: &EndpointAddr, agents: &[(EndpointId, Duration)]) -> Vec<u8> {
     let mut plain = vec![VERSION];
     let relay = addr.relay_urls().map(|url| url.as_str()).find(|url| url.len() <= RELAY_URL_MAX);
     let relay = relay.unwrap_or_default();
@@ -170,7 +170,7 @@ fn encode(addr: &EndpointAddr, agents: &[(EndpointId, Duration)]) -> Vec<u8> {
 
 /// Reads what [`encode`] wrote. Members write it, and members may be hostile: everything is bounded, and what is no address
 /// that could be dialled is left out.
-fn decode(plain: &[u8], id: EndpointId) -> Option<(EndpointAddr, Vec<(EndpointId, Duration)>)> {
+pub(super) fn decode(plain: &[u8], id: EndpointId) -> Option<(EndpointAddr, Vec<(EndpointId, Duration)>)> {
     let mut rest = plain.strip_prefix(&[VERSION])?;
     let mut take = |count: usize| {
         let (taken, left) = rest.split_at_checked(count)?;

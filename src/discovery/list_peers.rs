@@ -8,7 +8,7 @@
 //!
 //! [`ListPeersService`] answers, [`ListingConnection`] asks; both bound whatever the other side may do.
 
-mod client;
+pub(super) mod client;
 mod server;
 
 pub use client::{Found, ListError, Listed, ListingConnection, list_all, probe};

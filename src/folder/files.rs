@@ -14,6 +14,7 @@
 //! ```
 
 mod copying;
+pub(crate) mod fuzz;
 mod held;
 mod ignoring;
 mod journal;

@@ -21,7 +21,7 @@ const SIGNED_ANEW_MS: u64 = 12 * 3600 * 1000;
 /// A list that was signed so much later than now was signed while the owner's clock was wrong.
 const AHEAD_MAX_MS: u64 = 10 * 60 * 1000;
 
-const SIGNED: &[u8] = b"can-sync 2026 v2 library revocations";
+pub(super) const SIGNED: &[u8] = b"can-sync 2026 v2 library revocations";
 /// Of a list of the first epoch.
 const VERSION: u8 = 1;
 /// Of one that tells an epoch.

@@ -9,6 +9,7 @@
 
 mod claims;
 mod error;
+pub mod fuzz;
 mod naming;
 #[cfg(test)]
 mod tests;

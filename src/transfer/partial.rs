@@ -28,6 +28,7 @@ use crate::transfer::schedule::WantKey;
 
 mod block;
 mod content;
+pub mod fuzz;
 mod ledger;
 
 pub use self::block::{BLOCK_BYTES, Block, BlockPool};

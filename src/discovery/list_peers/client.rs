@@ -273,7 +273,7 @@ pub async fn probe(endpoint: &Endpoint, addr: EndpointAddr, key: &Key) -> bool {
     Box::pin(ListingConnection::connect(endpoint, addr, std::slice::from_ref(key))).await.is_ok()
 }
 
-fn read_page(bytes: Bytes, asked: EndpointId) -> Result<ListingPage, ListError> {
+pub(in crate::discovery) fn read_page(bytes: Bytes, asked: EndpointId) -> Result<ListingPage, ListError> {
     let reply: ListPeersReply = decode(bytes).map_err(WireError::from)?;
     if reply.next_cursor.len() > CURSOR_BYTES_MAX {
         return Err(ListError::Invalid("a cursor that is too long"));

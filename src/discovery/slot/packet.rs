@@ -127,7 +127,7 @@ fn parse_id(text: &[u8]) -> Option<EndpointId> {
     EndpointId::from_bytes(&bytes).ok()
 }
 
-pub(super) fn encode(entries: &[SlotEntry], now_us: u64) -> Vec<u8> {
+pub fn encode(entries: &[SlotEntry], now_us: u64) -> Vec<u8> {
     let entries = &entries[..entries.len().min(ENTRIES_MAX)];
     // Below 256 by the constant.
     let mut plain = vec![VERSION, u8::try_from(entries.len()).unwrap_or(u8::MAX)];
@@ -142,7 +142,7 @@ pub(super) fn encode(entries: &[SlotEntry], now_us: u64) -> Vec<u8> {
 
 /// The list in the order in which its writer put it. Entries that are no endpoint ids, or older than any that is written,
 /// are left out; one of another version, or shorter than it says, is empty.
-pub(super) fn decode(plain: &[u8], written_us: u64) -> Vec<SlotEntry> {
+pub(in crate::discovery) fn decode(plain: &[u8], written_us: u64) -> Vec<SlotEntry> {
     let [VERSION, count, rest @ ..] = plain else { return Vec::new() };
     let count = usize::from(*count);
     if count > ENTRIES_MAX || rest.len() < count * ENTRY_BYTES {

@@ -36,7 +36,7 @@ impl fmt::Display for FolderMarker {
 }
 
 impl FolderMarker {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let mut value = |key: &str| lines.next()?.strip_prefix(key);
         value(FIRST_LINE)?;

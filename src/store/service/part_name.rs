@@ -10,7 +10,7 @@ use axum::http::header::CONTENT_DISPOSITION;
 use crate::text::escaped_name;
 
 /// The file name of a part, without the directories that some programs put before it; `None` if it has none.
-pub(super) fn file_name(headers: &HeaderMap) -> Option<String> {
+pub(in crate::store) fn file_name(headers: &HeaderMap) -> Option<String> {
     let header = headers.get(CONTENT_DISPOSITION)?.as_bytes();
     let parameters = parameters(header);
     let of = |wanted: &str| parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted.as_bytes()));

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// What a `Range` header asks of content.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum RequestedRange {
+pub(in crate::store) enum RequestedRange {
     /// All of it: no header, one that is malformed, of another unit, or with several ranges, which a server may ignore.
     All,
     /// These bytes, never none.
@@ -14,7 +14,7 @@ pub(super) enum RequestedRange {
 }
 
 /// Reads a `Range` header for content of `size` bytes.
-pub(super) fn wanted(header: &str, size: u64) -> RequestedRange {
+pub(in crate::store) fn wanted(header: &str, size: u64) -> RequestedRange {
     // A unit has no case (RFC 9110, 14.1).
     let Some((unit, spec)) = header.trim().split_once('=') else { return RequestedRange::All };
     if !unit.eq_ignore_ascii_case("bytes") {

@@ -100,7 +100,7 @@ impl Ledger {
     }
 }
 
-fn parse(text: &str, hash: ContentHash) -> Option<(LedgerSubject, Ranges)> {
+pub(super) fn parse(text: &str, hash: ContentHash) -> Option<(LedgerSubject, Ranges)> {
     let (first, rest) = text.split_once('\n')?;
     let mut fields = first.split(' ').skip(2);
     let (size, next) = (fields.next()?.parse().ok()?, fields.next()?);
@@ -122,7 +122,7 @@ fn parse(text: &str, hash: ContentHash) -> Option<(LedgerSubject, Ranges)> {
     Some((subject, rest.lines().filter_map(range).collect()))
 }
 
-fn head(subject: &LedgerSubject) -> String {
+pub(super) fn head(subject: &LedgerSubject) -> String {
     let (size, check) = (subject.size, checksum(subject, &[], ""));
     match subject.root {
         None => format!("can-sync-partial 1 {size} {check}\n"),
@@ -131,7 +131,7 @@ fn head(subject: &LedgerSubject) -> String {
 }
 
 /// The boot goes into the checksum, so that a line of another one is no line.
-fn line(subject: &LedgerSubject, range: &Range<u64>, boot: &str) -> String {
+pub(super) fn line(subject: &LedgerSubject, range: &Range<u64>, boot: &str) -> String {
     let check = checksum(subject, &[range.start, range.end], boot);
     format!("{} {} {check}\n", range.start, range.end)
 }

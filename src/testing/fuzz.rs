@@ -1,0 +1,90 @@
+//! Every decoder of bytes from outside, as a function that takes any bytes and panics where a promise is broken: that nothing
+//! panics, that what is taken is the same after another trip, that nothing takes more memory or says more than what came.
+//!
+//! `fuzz/` tries them on bytes that nobody thought of; `tests/it/fuzz.rs` tries them on what that has found and on what real encoders
+//! write, all of which is in `tests/data/fuzz/`. The functions stand in `fuzz.rs` of the room whose decoders they try.
+
+/// Takes any bytes.
+pub type FuzzTarget = fn(&[u8]);
+
+/// All of them, by name: the directory of what they are tried on.
+pub const TARGETS: &[(&str, FuzzTarget)] = &[
+    ("announcement", crate::discovery::fuzz::announcement),
+    ("batch", crate::store::fuzz::batch),
+    ("claims", crate::library::ticket::fuzz::claims),
+    ("config", crate::config::fuzz::file),
+    ("disposition", crate::store::fuzz::disposition),
+    ("entry", crate::wire::fuzz::entry),
+    ("events", crate::http::fuzz::events),
+    ("frame", crate::wire::fuzz::frame),
+    ("http_range", crate::store::fuzz::http_range),
+    ("ignored", crate::folder::files::fuzz::ignored),
+    ("ledger", crate::transfer::partial::fuzz::ledger),
+    ("marker", crate::folder::files::fuzz::marker),
+    ("message", crate::wire::fuzz::message),
+    ("path", crate::entry::fuzz::path),
+    ("peer_list", crate::discovery::fuzz::peer_list),
+    ("proof", crate::store::fuzz::proof),
+    ("recon_message", crate::reconcile::fuzz::message),
+    ("recon_session", crate::reconcile::fuzz::session),
+    ("record", crate::wire::fuzz::record),
+    ("revocations", crate::library::ticket::fuzz::revocations),
+    ("sealed_list", crate::discovery::fuzz::sealed_list),
+    ("slot_packet", crate::discovery::fuzz::slot_packet),
+    ("ticket_rest", crate::library::ticket::fuzz::rest),
+    ("ticket_text", crate::library::ticket::fuzz::text),
+    ("time", crate::http::fuzz::time),
+];
+
+#[cfg(test)]
+mod seeds;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::panic::catch_unwind;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    fn dir(target: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/fuzz").join(target)
+    }
+
+    #[test]
+    fn no_promise_is_broken_by_anything_that_was_found_or_written() {
+        let mut tried = 0;
+        for (name, target) in TARGETS {
+            let files: Vec<_> = fs::read_dir(dir(name)).unwrap().map(|file| file.unwrap().path()).collect();
+            assert!(!files.is_empty(), "{name} has nothing to start from");
+            for file in files {
+                let bytes = fs::read(&file).unwrap();
+                assert!(catch_unwind(|| target(&bytes)).is_ok(), "{}", file.display());
+                tried += 1;
+            }
+        }
+        assert!(tried >= 2 * TARGETS.len(), "only {tried}");
+    }
+
+    #[test]
+    fn no_promise_is_broken_by_what_encoders_write_today() {
+        for (name, target) in TARGETS {
+            for bytes in seeds::of(name) {
+                target(&bytes);
+            }
+        }
+    }
+
+    /// `cargo test --lib write_what_fuzzing_starts_from -- --ignored`, once an encoding has changed: adds to what is there.
+    #[test]
+    #[ignore = "writes into the source tree"]
+    fn write_what_fuzzing_starts_from() {
+        for (name, _) in TARGETS {
+            fs::create_dir_all(dir(name)).unwrap();
+            for bytes in seeds::of(name) {
+                let digest = blake3::hash(&bytes).to_hex();
+                fs::write(dir(name).join(&digest[..16]), bytes).unwrap();
+            }
+        }
+    }
+}
