@@ -48,6 +48,7 @@ mod layers;
 mod libraries;
 mod list_peers;
 mod mirror;
+mod negentropy;
 mod network;
 mod on_demand;
 mod only_copy;
