@@ -423,6 +423,9 @@ fn keep_copy(conn: &Connection, copy: &Path) -> Result<(), Abort> {
 }
 
 #[cfg(test)]
+mod kills;
+
+#[cfg(test)]
 mod tests {
     use super::super::rows;
     use super::*;
@@ -436,8 +439,9 @@ mod tests {
     }
 
     /// A database as it was after this many migrations.
-    fn database(path: &Path, migrations: usize) -> Connection {
+    pub(super) fn database(path: &Path, migrations: usize) -> Connection {
         let mut conn = Connection::open(path).unwrap();
+        add_folding(&conn).unwrap();
         migrate(&mut conn, path, &MIGRATIONS[..migrations]).unwrap();
         conn
     }
