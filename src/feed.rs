@@ -21,6 +21,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use self::reading::{follow, scan};
 use crate::actor::ServiceRef;
+use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::entry::EntryHash;
@@ -30,6 +31,8 @@ use crate::peer::messages::PeersMsg;
 use crate::record::ContentHash;
 use crate::store::entries::StoredEntry;
 use crate::store::{FeedEntry, StoreError, StoreRef, StoreStatus};
+
+counted!(CanServiceMsg);
 
 #[derive(Debug)]
 pub enum CanServiceMsg {

@@ -14,9 +14,9 @@ use tokio::time::timeout;
 use self::resources::Resources;
 use self::signals::Signals;
 use self::tree::Cells;
-use crate::actor::ServiceCell;
 use crate::actor::policy::ChildKind;
 use crate::actor::supervisor::{self, RootArgs, RootMsg, ShutdownOutcome, StopReason};
+use crate::actor::{ServiceCell, ServiceRef};
 use crate::api::on_demand::fetch_content;
 use crate::clock::Clock;
 use crate::config::{Config, Limits, Origins};
@@ -210,6 +210,13 @@ impl Node {
     #[must_use]
     pub fn events(&self) -> EventLog {
         self.resources.events.clone()
+    }
+
+    /// The root of the tree: for tests, which end its actors.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn root(&self) -> ServiceRef<RootMsg> {
+        self.root.service_ref()
     }
 
     /// Begins an ordered shutdown; [`Node::wait`] tells when it is over.

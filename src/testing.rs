@@ -3,6 +3,9 @@
 
 pub mod actor {
     pub use crate::actor::{ServiceCell, ServiceRef};
+    pub mod mailbox {
+        pub use crate::actor::mailbox::{post, take};
+    }
     pub mod policy {
         pub use crate::actor::policy::{ChildKind, policy};
     }
@@ -19,6 +22,9 @@ pub mod actor {
         pub use crate::actor::supervisor::{
             Child, RootArgs, RootMsg, ShutdownOutcome, StopReason, shutdown_limit, start,
         };
+    }
+    pub mod watch {
+        pub use crate::actor::watch::BEAT;
     }
 }
 pub mod api {

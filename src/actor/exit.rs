@@ -21,7 +21,9 @@ impl ExitKind {
                 };
                 Some((who, exit))
             }
-            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => None,
+            SupervisionEvent::ActorStarted(_)
+            | SupervisionEvent::ProcessGroupChanged(_)
+            | SupervisionEvent::PidLifecycleEvent(_) => None,
         }
     }
 
@@ -44,7 +46,64 @@ impl ExitKind {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use ractor::{Actor, ActorRef};
+    use tokio::sync::mpsc;
+    use tokio::task::JoinHandle;
+
     use super::*;
+
+    /// ractor promises neither text: an update that changes one fails here, rather than let a killed actor go.
+    #[tokio::test]
+    async fn a_kill_and_a_cancelled_task_are_told_from_a_stop() {
+        let kill = |actor: ActorCell, _: JoinHandle<()>| actor.kill();
+        let cancel = |_: ActorCell, task: JoinHandle<()>| task.abort();
+        let stop = |actor: ActorCell, _: JoinHandle<()>| actor.stop(Some("killed by nobody".to_owned()));
+        let killed = |reason: &str| ExitKind::Killed { reason: reason.to_owned() };
+        let stopped = ExitKind::Stopped { reason: Some("killed by nobody".to_owned()), asked_for: true };
+        assert_eq!(end_of(kill).await, killed("killed"));
+        assert_eq!(end_of(cancel).await, killed("actor_task_cancelled"));
+        assert_eq!(end_of(stop).await, stopped);
+    }
+
+    /// How the end of an actor reads to its supervisor.
+    async fn end_of(end: impl FnOnce(ActorCell, JoinHandle<()>)) -> ExitKind {
+        struct Idle;
+        impl Actor for Idle {
+            type Msg = ();
+            type State = mpsc::Sender<ExitKind>;
+            type Arguments = Self::State;
+
+            async fn pre_start(
+                &self,
+                _: ActorRef<()>,
+                told: Self::State,
+            ) -> Result<Self::State, ActorProcessingErr> {
+                Ok(told)
+            }
+
+            async fn handle_supervisor_evt(
+                &self,
+                _: ActorRef<()>,
+                event: SupervisionEvent,
+                told: &mut Self::State,
+            ) -> Result<(), ActorProcessingErr> {
+                if let Some((_, exit)) = ExitKind::of_event(event, true) {
+                    told.send(exit).await?;
+                }
+                Ok(())
+            }
+        }
+        let (told, mut exits) = mpsc::channel(1);
+        let (supervisor, _) = Actor::spawn(None, Idle, told.clone()).await.unwrap();
+        let (actor, task) = Actor::spawn_linked(None, Idle, told, supervisor.get_cell()).await.unwrap();
+        end(actor.get_cell(), task);
+        tokio::time::timeout(Duration::from_secs(10), exits.recv())
+            .await
+            .expect("it ends")
+            .expect("it is told")
+    }
 
     #[test]
     fn errors_are_failures_with_their_text() {

@@ -3,6 +3,8 @@
 //! A supervisor keeps the [`ServiceCell`] and puts each new incarnation into it; siblings hold a [`ServiceRef`] and
 //! always reach the current one. Between two incarnations there is none, and a send says so.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ractor::{ActorRef, Message, RpcReplyPort};
@@ -22,13 +24,14 @@ pub enum ServiceError {
 pub struct ServiceCell<M: Message> {
     name: &'static str,
     cell: watch::Sender<Option<ActorRef<M>>>,
+    undelivered: Arc<AtomicU64>,
 }
 
 impl<M: Message> ServiceCell<M> {
     /// A service that is not running yet; `name` is what errors call it.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
-        Self { name, cell: watch::Sender::new(None) }
+        Self { name, cell: watch::Sender::new(None), undelivered: Arc::default() }
     }
 
     /// Replaces the incarnation, or says that there is none.
@@ -38,7 +41,14 @@ impl<M: Message> ServiceCell<M> {
 
     #[must_use]
     pub fn service_ref(&self) -> ServiceRef<M> {
-        ServiceRef { name: self.name, cell: self.cell.subscribe() }
+        let undelivered = Arc::clone(&self.undelivered);
+        ServiceRef { name: self.name, cell: self.cell.subscribe(), undelivered }
+    }
+
+    /// How many messages were sent while no incarnation took them.
+    #[must_use]
+    pub fn undelivered(&self) -> u64 {
+        self.undelivered.load(Ordering::Relaxed)
     }
 }
 
@@ -47,11 +57,13 @@ impl<M: Message> ServiceCell<M> {
 pub struct ServiceRef<M: Message> {
     name: &'static str,
     cell: watch::Receiver<Option<ActorRef<M>>>,
+    undelivered: Arc<AtomicU64>,
 }
 
 impl<M: Message> Clone for ServiceRef<M> {
     fn clone(&self) -> Self {
-        Self { name: self.name, cell: self.cell.clone() }
+        let undelivered = Arc::clone(&self.undelivered);
+        Self { name: self.name, cell: self.cell.clone(), undelivered }
     }
 }
 
@@ -81,8 +93,10 @@ impl<M: Message> ServiceRef<M> {
     /// # Errors
     /// [`ServiceError::Down`] when no incarnation takes it; the sender decides what that means.
     pub fn cast(&self, message: M) -> Result<(), ServiceError> {
-        let down = ServiceError::Down(self.name);
-        self.get().ok_or(down)?.send_message(message).map_err(|_| down)
+        match self.get().map(|actor| actor.send_message(message)) {
+            Some(Ok(())) => Ok(()),
+            None | Some(Err(_)) => Err(self.not_delivered()),
+        }
     }
 
     /// Sends a query and waits at most `timeout` for the answer.
@@ -94,12 +108,18 @@ impl<M: Message> ServiceRef<M> {
         message: impl FnOnce(RpcReplyPort<T>) -> M + Send,
         timeout: Duration,
     ) -> Result<T, ServiceError> {
-        let down = ServiceError::Down(self.name);
-        let actor = self.get().ok_or(down)?;
+        let actor = self.get().ok_or_else(|| self.not_delivered())?;
         match actor.call(message, Some(timeout)).await {
             Ok(ractor::rpc::CallResult::Success(answer)) => Ok(answer),
             Ok(ractor::rpc::CallResult::Timeout) => Err(ServiceError::Timeout(self.name)),
-            Ok(ractor::rpc::CallResult::SenderError) | Err(_) => Err(down),
+            // It came, and its actor ended.
+            Ok(ractor::rpc::CallResult::SenderError) => Err(ServiceError::Down(self.name)),
+            Err(_) => Err(self.not_delivered()),
         }
+    }
+
+    fn not_delivered(&self) -> ServiceError {
+        self.undelivered.fetch_add(1, Ordering::Relaxed);
+        ServiceError::Down(self.name)
     }
 }

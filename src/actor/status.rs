@@ -63,7 +63,16 @@ pub struct ActorStatus {
     pub restarts: u32,
     /// For how long the current incarnation runs.
     pub uptime_secs: u64,
-    /// Messages or jobs that wait for it, as far as it can tell: ractor keeps a mailbox's length to itself.
+    /// Messages that wait in its mailbox.
+    #[serde(default)]
+    pub mailbox: u64,
+    /// How long the oldest of them has waited, in milliseconds.
+    #[serde(default)]
+    pub mailbox_ms: u64,
+    /// Messages that were sent while no incarnation ran, and so never came; since the process started.
+    #[serde(default)]
+    pub undelivered: u64,
+    /// Jobs that wait for it, as far as it can tell.
     pub queued: Option<u64>,
     pub last_error: Option<String>,
     pub children: Vec<ActorStatus>,
@@ -112,6 +121,9 @@ mod tests {
             state,
             restarts: 0,
             uptime_secs: 0,
+            mailbox: 0,
+            mailbox_ms: 0,
+            undelivered: 0,
             queued: None,
             last_error: None,
             children: Vec::new(),

@@ -22,11 +22,15 @@ pub use self::child::Child;
 use self::child::{Life, Supervised, SurveyAnswer};
 use self::shutdown::SupervisorPhase;
 pub use self::shutdown::{Ended, ShutdownOutcome, StopReason, shutdown_limit};
+use super::mailbox::{Mailbox, counted};
 use super::policy::ChildKind;
 use super::restart::{ExitKind, RestartDecision, decide};
 use super::status::{ActorDetail, ActorState, ActorStatus};
+use super::watch::{BEAT, Watched};
 use crate::actor::ServiceCell;
 use crate::events::{EventLog, NodeEvent};
+
+counted!(RootMsg);
 
 #[derive(Debug)]
 pub enum RootMsg {
@@ -34,6 +38,8 @@ pub enum RootMsg {
     GetTree { reply: RpcReplyPort<ActorStatus> },
     /// SignalActor, main: stop in order; when it was asked for before, at once.
     Shutdown { reason: StopReason },
+    /// Itself, every [`BEAT`]: see who does not come on.
+    BeatDue,
     /// Itself, after a back-off: start this incarnation.
     Respawn {
         kind: ChildKind,
@@ -84,6 +90,9 @@ pub struct RootState {
     early_exits: Vec<(ActorCell, ExitKind)>,
     /// Who waits for the survey that is under way.
     surveyed_for: Vec<RpcReplyPort<ActorStatus>>,
+    surveying: bool,
+    /// Its own.
+    mailbox: Mailbox,
     outcome: Arc<OnceLock<ShutdownOutcome>>,
     /// Starts and pending back-offs: over as soon as the node stops.
     starting: JoinSet<()>,
@@ -126,6 +135,8 @@ impl Actor for RootSupervisor {
             }
             myself.send_message(RootMsg::Respawn { kind, generation: 1 })?;
         }
+        myself.send_after(BEAT, || RootMsg::BeatDue);
+        let mailbox = Mailbox::of(&myself.get_cell());
         cell.set(Some(myself));
         Ok(RootState {
             children: children.into_iter().map(Supervised::new).collect(),
@@ -135,6 +146,8 @@ impl Actor for RootSupervisor {
             phase: SupervisorPhase::Running,
             early_exits: Vec::new(),
             surveyed_for: Vec::new(),
+            surveying: false,
+            mailbox,
             outcome,
             starting: JoinSet::new(),
             tasks: JoinSet::new(),
@@ -148,7 +161,11 @@ impl Actor for RootSupervisor {
         state: &mut RootState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            RootMsg::GetTree { reply } => state.on_get_tree(&myself, reply),
+            RootMsg::GetTree { reply } => {
+                state.surveyed_for.push(reply);
+                state.survey(&myself);
+            }
+            RootMsg::BeatDue => state.on_beat(&myself),
             RootMsg::Shutdown { reason } => state.on_shutdown(&myself, reason),
             RootMsg::Respawn { kind, generation } => state.on_respawn(&myself, kind, generation),
             RootMsg::Spawned { kind, generation, result } => {
@@ -175,12 +192,24 @@ impl Actor for RootSupervisor {
 }
 
 impl RootState {
-    fn on_get_tree(&mut self, myself: &ActorRef<RootMsg>, reply: RpcReplyPort<ActorStatus>) {
-        let under_way = !self.surveyed_for.is_empty();
-        self.surveyed_for.push(reply);
-        if under_way {
+    /// Has those killed, and so started again, that have not come on for long; and asks all how they are, so that there is
+    /// something to do for each.
+    fn on_beat(&mut self, myself: &ActorRef<RootMsg>) {
+        if !matches!(self.phase, SupervisorPhase::Running) {
             return;
         }
+        for watched in self.children.iter_mut().filter_map(|child| child.watched.as_mut()) {
+            watched.beat();
+        }
+        self.survey(myself);
+        myself.send_after(BEAT, || RootMsg::BeatDue);
+    }
+
+    fn survey(&mut self, myself: &ActorRef<RootMsg>) {
+        if self.surveying {
+            return;
+        }
+        self.surveying = true;
         let questions: Vec<_> = self
             .children
             .iter()
@@ -202,6 +231,7 @@ impl RootState {
         myself: &ActorRef<RootMsg>,
         mut answers: Vec<(ChildKind, u64, Option<ActorDetail>)>,
     ) {
+        self.surveying = false;
         let now = now();
         let mut children = Vec::with_capacity(self.children.len());
         for child in &self.children {
@@ -219,6 +249,7 @@ impl RootState {
             SupervisorPhase::Running => (ActorState::Running, None),
             SupervisorPhase::Stopping(stopping) => (ActorState::Stopping, Some(stopping.why())),
         };
+        let mailbox = self.mailbox.reading();
         let tree = ActorStatus {
             id: Some(myself.get_id().to_string()),
             kind: "RootSupervisor".to_owned(),
@@ -226,6 +257,9 @@ impl RootState {
             state,
             restarts: 0,
             uptime_secs: now.duration_since(self.started).as_secs(),
+            mailbox: mailbox.messages,
+            mailbox_ms: mailbox.oldest_ms(),
+            undelivered: 0,
             queued: None,
             last_error: None,
             children,
@@ -275,10 +309,11 @@ impl RootState {
             Some(self.early_exits.swap_remove(position))
         });
         match result {
-            Err(exit) => self.after_exit(myself, kind, &exit),
+            Err(exit) => self.after_exit(myself, kind, exit),
             Ok(actor) => {
                 let was_degraded = child.history.is_spent();
                 child.history.started(now());
+                child.watched = Some(Watched::new(actor.clone()));
                 child.life = Life::Running(actor);
                 if generation > 1 {
                     let restarts = child.history.restarts();
@@ -303,24 +338,28 @@ impl RootState {
     fn on_exit(&mut self, myself: &ActorRef<RootMsg>, actor: ActorCell, exit: ExitKind) {
         if let Some(child) = self.children.iter().find(|c| c.is(actor.get_id())) {
             let kind = child.child.kind;
-            self.after_exit(myself, kind, &exit);
+            self.after_exit(myself, kind, exit);
         } else if self.early_exits.len() < self.children.iter().filter(|c| c.life == Life::Starting).count() {
             self.early_exits.push((actor, exit));
         }
     }
 
     /// Decides what follows the end of a child's current incarnation, or of the attempt to start one.
-    fn after_exit(&mut self, myself: &ActorRef<RootMsg>, kind: ChildKind, exit: &ExitKind) {
+    fn after_exit(&mut self, myself: &ActorRef<RootMsg>, kind: ChildKind, exit: ExitKind) {
         let stopping = matches!(self.phase, SupervisorPhase::Stopping(_));
         let Some(child) = self.children.iter_mut().find(|c| c.child.kind == kind) else { return };
         (child.child.clear)();
+        let exit = match child.watched.take() {
+            Some(watched) => watched.explain(exit),
+            None => exit,
+        };
         let reason = exit.reason();
         if stopping {
             tracing::debug!(%kind, reason, "ended while the node stops");
             child.life = Life::Stopped;
             return;
         }
-        let decision = decide(child.policy, exit, &mut child.history, now(), rand::random());
+        let decision = decide(child.policy, &exit, &mut child.history, now(), rand::random());
         child.generation += 1;
         let generation = child.generation;
         match decision {

@@ -15,11 +15,14 @@ use tokio::sync::Semaphore;
 use super::events::STREAMS_MAX;
 use super::routes;
 use super::view::{AgentView, ApiState};
+use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
 use crate::http::{ServerTask, SharedListener};
 
 /// How long requests under way may take once the actor is told to stop. Event streams end at once.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
+counted!(HttpMsg);
 
 #[derive(Debug)]
 pub enum HttpMsg {

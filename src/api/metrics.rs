@@ -223,25 +223,47 @@ fn peer_figures(out: &mut Exposition, report: &PeersReport) {
 
 fn actor_figures(out: &mut Exposition, tree: &ActorStatus) {
     // By kind: one series per session would grow with every peer that ever connected.
-    let mut kinds: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
+    let mut kinds: BTreeMap<String, KindFigures> = BTreeMap::new();
     visit(tree, 0, &mut |actor, _| {
-        let (running, total, restarts) = kinds.entry(actor.kind.clone()).or_default();
-        *running += u64::from(is_running(actor));
-        *total += 1;
-        *restarts += u64::from(actor.restarts);
+        let figures = kinds.entry(actor.kind.clone()).or_default();
+        figures.running += u64::from(is_running(actor));
+        figures.total += 1;
+        figures.restarts += u64::from(actor.restarts);
+        figures.mailbox += actor.mailbox;
+        figures.mailbox_ms = figures.mailbox_ms.max(actor.mailbox_ms);
+        figures.undelivered += actor.undelivered;
     });
-    out.family("can_sync_actors", "gauge", "Actors in the tree.");
-    for (kind, (_, total, _)) in &kinds {
-        out.sample("can_sync_actors", &[("kind", kind)], total);
-    }
-    out.family("can_sync_actors_running", "gauge", "Actors that do their work.");
-    for (kind, (running, _, _)) in &kinds {
-        out.sample("can_sync_actors_running", &[("kind", kind)], running);
-    }
-    out.family("can_sync_actor_restarts", "counter", "Restarts of the actors that are in the tree now.");
-    for (kind, (_, _, restarts)) in &kinds {
-        out.sample("can_sync_actor_restarts_total", &[("kind", kind)], restarts);
-    }
+    let mut per_kind = |name: &str, kind: &str, help: &str, value: &dyn Fn(&KindFigures) -> f64| {
+        out.family(name, kind, help);
+        let sample = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
+        for (kind, figures) in &kinds {
+            out.sample(&sample, &[("kind", kind)], value(figures));
+        }
+    };
+    // As f64, which what is counted here never outgrows.
+    #[allow(clippy::cast_precision_loss)]
+    let of = |value: u64| value as f64;
+    per_kind("can_sync_actors", "gauge", "Actors in the tree.", &|f| of(f.total));
+    per_kind("can_sync_actors_running", "gauge", "Actors that do their work.", &|f| of(f.running));
+    let help = "Restarts of the actors that are in the tree now.";
+    per_kind("can_sync_actor_restarts", "counter", help, &|f| of(f.restarts));
+    let help = "Messages that wait in the mailboxes of the actors that are in the tree now.";
+    per_kind("can_sync_actor_mailbox_messages", "gauge", help, &|f| of(f.mailbox));
+    let help = "How long the oldest of those has waited, in seconds.";
+    per_kind("can_sync_actor_mailbox_oldest_seconds", "gauge", help, &|f| of(f.mailbox_ms) / 1000.0);
+    let help = "Messages that found no actor, by the kind of actor that they were for.";
+    per_kind("can_sync_actor_undelivered_messages", "counter", help, &|f| of(f.undelivered));
+}
+
+/// All actors of a kind together.
+#[derive(Default)]
+struct KindFigures {
+    running: u64,
+    total: u64,
+    restarts: u64,
+    mailbox: u64,
+    mailbox_ms: u64,
+    undelivered: u64,
 }
 
 fn stderr_figures(out: &mut Exposition, Lost { messages, bytes }: Lost) {

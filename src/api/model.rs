@@ -327,6 +327,7 @@ pub(super) struct ActorRow {
     pub(super) mood: &'static str,
     pub(super) restarts: u32,
     pub(super) uptime: String,
+    pub(super) mailbox: String,
     pub(super) queued: Option<u64>,
     pub(super) notes: Vec<String>,
 }
@@ -342,9 +343,18 @@ fn actor_rows(tree: &ActorStatus) -> Rows<ActorRow> {
         mood: if is_running(actor) { "good" } else { "bad" },
         restarts: actor.restarts,
         uptime: duration(actor.uptime_secs),
+        mailbox: mailbox(actor),
         queued: actor.queued,
         notes: actor.detail.iter().chain(&actor.last_error).map(|text| shown(text)).collect(),
     })
+}
+
+/// What waits for it, and for how long, in short.
+fn mailbox(actor: &ActorStatus) -> String {
+    match (actor.mailbox, actor.mailbox_ms / 1000) {
+        (messages, 0) => messages.to_string(),
+        (messages, secs) => format!("{messages}, {}", duration(secs)),
+    }
 }
 
 /// A clause as a sentence.

@@ -242,7 +242,7 @@ async fn transfers(State(state): State<ApiState>) -> ApiResult<Success<TransferL
     tag = "node",
     responses(
         (status = 200, body = Success<Object>, description = "Each actor: `id, kind, label, state, restarts, \
-            uptime_secs, queued, last_error, detail, children`."),
+            uptime_secs, mailbox, mailbox_ms, undelivered, queued, last_error, detail, children`."),
         (status = 503, description = "RootSupervisor does not answer.")
     )
 )]

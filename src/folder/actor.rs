@@ -20,6 +20,7 @@ use super::watching::watch;
 use super::work::answering::FolderCommand;
 use super::work::progress::WorkMeter;
 use super::work::{FolderContext, FolderWork, LookScope, StopSwitch, WorkError};
+use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::entry::EntryHash;
@@ -48,6 +49,8 @@ const STOP_WITHIN: Duration = Duration::from_millis(1500);
 
 /// What was said to a command.
 pub type CommandReply = RpcReplyPort<Result<String, String>>;
+
+counted!(FolderMsg);
 
 #[derive(Debug)]
 pub enum FolderMsg {

@@ -15,9 +15,11 @@ use super::report::{FolderConflict, FolderPlace, FolderReport, FolderVersion, Kn
 use super::rows::{FolderBinding, FolderBindings};
 use super::work::FolderContext;
 use super::work::answering::FolderCommand;
+use crate::actor::mailbox::counted;
 use crate::actor::restart::{ExitKind, History};
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
+use crate::actor::watch::{BEAT, Watched};
 use crate::entry::{EntryHash, FolderId};
 use crate::record::ContentHash;
 use crate::text::naming::meant;
@@ -43,6 +45,8 @@ const REPORT_WITHIN: Duration = Duration::from_millis(500);
 
 /// What is answered to somebody who asks for something.
 pub type FolderReply<T> = RpcReplyPort<Result<T, FolderError>>;
+
+counted!(FoldersMsg);
 
 #[derive(Debug)]
 pub enum FoldersMsg {
@@ -70,6 +74,8 @@ pub enum FoldersMsg {
     Tried { unbound: Vec<UnboundFolder>, bound: Vec<String> },
     /// Its task: the bindings as they are now.
     Bound { bindings: FolderBindings, names: BTreeMap<FolderId, String> },
+    /// Its timer, every [`BEAT`]: see which FolderActors do not come on.
+    BeatDue,
     /// Its timer: start that FolderActor again.
     Respawn { folder: FolderId, generation: u64 },
     /// Its tasks: one of them panicked, and why.
@@ -89,6 +95,9 @@ pub struct FoldersArgs {
 struct BoundFolder {
     binding: FolderBinding,
     actor: Option<ActorRef<FolderMsg>>,
+    watched: Option<Watched>,
+    /// Messages that found no actor.
+    undelivered: u64,
     history: History,
     generation: u64,
     degraded: bool,
@@ -121,6 +130,7 @@ impl Actor for FoldersActor {
         args: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
         let mut tasks = Tasks::new(myself.clone(), FoldersMsg::TaskFailed);
+        myself.send_after(BEAT, || FoldersMsg::BeatDue);
         tasks.spawn(adding::begin(args.clone(), myself));
         Ok(FoldersState {
             args,
@@ -202,6 +212,10 @@ impl Actor for FoldersActor {
                 state.configured.extend(bound);
             }
             FoldersMsg::Bound { bindings, names } => state.on_bound(&myself, bindings, names).await,
+            FoldersMsg::BeatDue => {
+                state.folders.values_mut().filter_map(|bound| bound.watched.as_mut()).for_each(Watched::beat);
+                myself.send_after(BEAT, || FoldersMsg::BeatDue);
+            }
             FoldersMsg::Respawn { folder, generation } => {
                 if state.folders.get(&folder).is_some_and(|bound| bound.generation == generation) {
                     state.start(&myself, folder).await;
@@ -220,7 +234,7 @@ impl Actor for FoldersActor {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         if let Some((who, exit)) = ExitKind::of_event(event, false) {
-            state.on_exit(&myself, who.get_id(), &exit);
+            state.on_exit(&myself, who.get_id(), exit);
         }
         Ok(())
     }
@@ -306,14 +320,15 @@ impl FoldersState {
                 }
             });
         }
-        for (folder, bound) in &self.folders {
-            let Some(actor) = &bound.actor else { continue };
+        for (folder, bound) in &mut self.folders {
             let changed: Vec<EntryHash> =
                 entries.iter().filter(|(of, _)| of == folder).map(|(_, hash)| *hash).collect();
             if !changed.is_empty() || !contents.is_empty() {
                 // One that is gone looks at everything when it is back.
                 let contents = Arc::clone(contents);
-                let _ = actor.send_message(FolderMsg::StoreChanged { entries: changed, contents });
+                let told = FolderMsg::StoreChanged { entries: changed, contents };
+                let sent = bound.actor.as_ref().is_some_and(|actor| actor.send_message(told).is_ok());
+                bound.undelivered += u64::from(!sent);
             }
         }
     }

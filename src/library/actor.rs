@@ -22,6 +22,7 @@ use super::report::{
 };
 use super::ticket::LibraryId;
 use super::{Libraries, Library};
+use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::record::ContentHash;
@@ -39,6 +40,8 @@ const FILL_BEFORE_ANSWER: Duration = Duration::from_secs(5);
 
 /// What an operation answers.
 pub type OperationResult<T> = RpcReplyPort<Result<T, LibraryError>>;
+
+counted!(LibraryMsg);
 
 #[derive(Debug)]
 pub enum LibraryMsg {

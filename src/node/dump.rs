@@ -9,21 +9,26 @@ use crate::text::escape;
 /// Characters shown of one text; names come from strangers.
 const TEXT_CHARS_SHOWN: usize = 160;
 
+const HEADINGS: [&str; 9] =
+    ["actor", "state", "restarts", "uptime", "mailbox", "oldest", "undelivered", "queued", "notes"];
+
 /// The dump: a heading, then one aligned line per actor, indented by its place in the tree. Control characters and
 /// what changes the direction of text are escaped.
 #[must_use]
 pub fn render(tree: &ActorStatus) -> String {
-    let mut lines = vec![["actor", "state", "restarts", "uptime", "queued", "notes"].map(str::to_owned)];
+    let mut lines = vec![HEADINGS.map(str::to_owned)];
     collect(tree, 0, &mut lines);
     let width = |column: usize| lines.iter().map(|l| l[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 6] = std::array::from_fn(width);
+    let widths: [usize; HEADINGS.len()] = std::array::from_fn(width);
 
     let mut text = String::new();
     for line in &lines {
         let mut padded = String::new();
         for ((cell, width), heading) in line.iter().zip(widths).zip(&lines[0]) {
             let _ = match heading.as_str() {
-                "restarts" | "uptime" | "queued" => write!(padded, "{cell:>width$}  "),
+                "restarts" | "uptime" | "mailbox" | "oldest" | "undelivered" | "queued" => {
+                    write!(padded, "{cell:>width$}  ")
+                }
                 _ => write!(padded, "{cell:width$}  "),
             };
         }
@@ -55,7 +60,7 @@ pub fn render_channels(reports: &[ChannelReport], now_ms: u64) -> String {
     text
 }
 
-fn collect(actor: &ActorStatus, depth: usize, lines: &mut Vec<[String; 6]>) {
+fn collect(actor: &ActorStatus, depth: usize, lines: &mut Vec<[String; HEADINGS.len()]>) {
     let mut name = "  ".repeat(depth) + &escaped(&actor.kind);
     if let Some(label) = &actor.label {
         let _ = write!(name, " {}", escaped(label));
@@ -67,11 +72,23 @@ fn collect(actor: &ActorStatus, depth: usize, lines: &mut Vec<[String; 6]>) {
         actor.state.name().to_owned(),
         actor.restarts.to_string(),
         uptime(actor.uptime_secs),
+        actor.mailbox.to_string(),
+        waited(actor),
+        actor.undelivered.to_string(),
         actor.queued.map_or_else(|| "-".to_owned(), |n| n.to_string()),
         notes.join("; "),
     ]);
     for child in &actor.children {
         collect(child, depth + 1, lines);
+    }
+}
+
+/// How long the oldest message in its mailbox has waited.
+fn waited(actor: &ActorStatus) -> String {
+    match (actor.mailbox, actor.mailbox_ms) {
+        (0, _) => "-".to_owned(),
+        (_, ms @ 0..10_000) => format!("{ms}ms"),
+        (_, ms) => uptime(ms / 1000),
     }
 }
 
@@ -111,6 +128,9 @@ mod tests {
             ..actor("PeerActor", ActorState::Running)
         };
         let peers = ActorStatus {
+            mailbox: 3,
+            mailbox_ms: 12_345,
+            undelivered: 2,
             queued: Some(12),
             uptime_secs: 3_725,
             restarts: 3,
@@ -124,10 +144,10 @@ mod tests {
             ..actor("RootSupervisor", ActorState::Running)
         };
         let expected = "\
-actor                 state         restarts  uptime  queued  notes
-RootSupervisor        running              0   2d07h       -
-  PeersActor          unresponsive         3   1h02m      12  last error: boom
-    PeerActor laptop  running              0      7s       -  in sync
+actor                 state         restarts  uptime  mailbox  oldest  undelivered  queued  notes
+RootSupervisor        running              0   2d07h        0       -            0       -
+  PeersActor          unresponsive         3   1h02m        3     12s            2      12  last error: boom
+    PeerActor laptop  running              0      7s        0       -            0       -  in sync
 ";
         assert_eq!(render(&tree), expected);
     }
@@ -183,6 +203,9 @@ dht        down       0  -              no\\u{1b}nodes
             state,
             restarts: 0,
             uptime_secs: 0,
+            mailbox: 0,
+            mailbox_ms: 0,
+            undelivered: 0,
             queued: None,
             last_error: None,
             children: Vec::new(),

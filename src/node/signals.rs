@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 
 use super::dump::{render, render_channels};
 use crate::actor::ServiceRef;
+use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
 use crate::actor::supervisor::{RootMsg, StopReason};
 use crate::clock::now_ms;
@@ -141,6 +142,8 @@ impl Signals {
         self.pending.lock()
     }
 }
+
+counted!(SignalMsg);
 
 #[derive(Debug)]
 pub enum SignalMsg {

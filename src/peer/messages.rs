@@ -11,6 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::establish::Established;
 use super::report::{PeersReport, TransferReport, WhyReport};
 use super::session::{InlineContents, SessionInput};
+use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
 use crate::discovery::address_book::RememberedPeer;
 use crate::discovery::channel::Channel;
@@ -25,6 +26,8 @@ use crate::transfer::receive::Results;
 use crate::transfer::schedule::{FetchFailure, SessionId, WantKey};
 use crate::transfer::search::TooMany;
 use crate::wire::proto::frame;
+
+counted!(PeersMsg);
 
 /// Messages of PeersActor: everything that concerns more than one peer.
 #[derive(Debug)]
@@ -178,6 +181,8 @@ pub enum PeersMsg {
     /// Timer of the actor itself.
     Tick,
 }
+
+counted!(PeerMsg);
 
 /// Messages of PeerActor, which has one connection. What its own tasks tell names the control stream that it is of (`epoch`), and
 /// the library that is shared on it (`lane`).

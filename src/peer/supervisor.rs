@@ -24,6 +24,7 @@ use super::roster::Roster;
 use crate::actor::restart::ExitKind;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
+use crate::actor::watch::BEAT;
 use crate::clock::now_ms;
 use crate::discovery::address_book::{BookChange, RememberedPeer};
 use crate::discovery::channel::Channel;
@@ -120,6 +121,8 @@ pub(super) struct Admission {
 
 /// When what is done from time to time is done next.
 struct Due {
+    /// Actors that do not come on are looked for.
+    beat: Instant,
     /// Parts that nobody offers are looked at.
     rest_parts: Instant,
     /// More of the hints that wait are taken.
@@ -268,7 +271,7 @@ impl Actor for PeersActor {
         // An actor that we did not ask to stop stops by itself only when its connection is over.
         let Some((who, exit)) = ExitKind::of_event(event, true) else { return Ok(()) };
         if let Some(session) = state.links.actor_ended(who.get_id()) {
-            state.on_peer_exit(&myself, session, &exit);
+            state.on_peer_exit(&myself, session, exit);
         }
         Ok(())
     }
@@ -301,6 +304,7 @@ impl PeersState {
         let fetching = Fetching::new(args.limits.in_flight, Instant::now(), now_ms());
         let now = Instant::now();
         let due = Due {
+            beat: now + BEAT,
             rest_parts: now + REST_PARTS,
             hints: None,
             nets: now,
@@ -432,11 +436,7 @@ impl PeersState {
     }
 
     fn on_get_health(&self, reply: RpcReplyPort<ActorDetail>) {
-        let children: Vec<_> = self
-            .links
-            .values()
-            .map(|link| (link.endpoint_id, link.actor.clone(), link.history.clone()))
-            .collect();
+        let children: Vec<_> = self.links.values().map(overview::AskedPeer::new).collect();
         let detail = format!("{} connected, {} known", self.links.connected(), self.roster.iter().count());
         // Asked from a task: a hung PeerActor must not hold us up.
         tokio::spawn(async move {
@@ -462,6 +462,10 @@ impl PeersState {
         self.carry_out(decisions);
         self.probe_again();
         self.compare_sources(myself);
+        if now >= self.due.beat {
+            self.due.beat = now + BEAT;
+            self.links.beat();
+        }
         if now >= self.due.rest_parts {
             self.due.rest_parts = now + REST_PARTS;
             self.rest_parts();

@@ -10,11 +10,14 @@ use std::time::Duration;
 use axum::Router;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
+use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
 use crate::http::{ServerTask, SharedListener};
 
 /// How long requests under way may take once the actor is told to stop: an upload may be about to be acknowledged.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+
+counted!(StoreServerMsg);
 
 #[derive(Debug)]
 pub enum StoreServerMsg {

@@ -58,6 +58,7 @@ mod peer_crash;
 mod peers_actor;
 mod relay_path;
 mod rendezvous;
+mod restarts;
 mod scrub;
 mod service_http;
 mod set_back;

@@ -242,6 +242,7 @@ fn answer_with(tree: ActorStatus) -> impl FnMut(RootMsg) -> Option<RootMsg> {
             None
         }
         other @ (RootMsg::Shutdown { .. }
+        | RootMsg::BeatDue
         | RootMsg::Respawn { .. }
         | RootMsg::Spawned { .. }
         | RootMsg::Surveyed { .. }
@@ -257,6 +258,9 @@ fn tree_of(last_error: &str) -> ActorStatus {
         state: ActorState::Running,
         restarts: 0,
         uptime_secs: 1,
+        mailbox: 0,
+        mailbox_ms: 0,
+        undelivered: 0,
         queued: None,
         last_error: Some(last_error.to_owned()),
         children: Vec::new(),

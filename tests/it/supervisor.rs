@@ -14,6 +14,7 @@ use can_sync::testing::actor::status::{ActorState, ActorStatus};
 use can_sync::testing::actor::supervisor::{
     Child, RootArgs, RootMsg, ShutdownOutcome, StopReason, shutdown_limit, start,
 };
+use can_sync::testing::actor::watch::BEAT;
 use can_sync::testing::actor::{ServiceCell, ServiceRef};
 use can_sync::testing::events::{EventLog, NodeEvent};
 use can_sync::testing::node::dump::render;
@@ -96,6 +97,57 @@ async fn a_hung_child_is_shown_and_hides_nobody() {
     // The root itself is free meanwhile.
     tree.send(Peers, FaultyMsg::Panic("x".to_owned()));
     tree.wait_for_restarts(Peers, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_is_shown_and_what_finds_nobody_is_counted() {
+    let tree = Tree::start(&ALL).await;
+    tree.send(Peers, FaultyMsg::Hang);
+    tree.wait_for(Peers, "hung", |c| c.state == ActorState::Unresponsive).await;
+    let before = tree.child(Peers).await.mailbox;
+    for _ in 0..100 {
+        tree.send(Peers, FaultyMsg::Sleep(Duration::ZERO));
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let hung = tree.child(Peers).await;
+    // And the questions how it is.
+    assert!((before + 100..before + 110).contains(&hung.mailbox), "{hung:?}");
+    assert!((2_000..10_000).contains(&hung.mailbox_ms), "{hung:?}");
+    let idle = tree.child(Http).await;
+    assert_eq!((idle.mailbox, idle.mailbox_ms), (0, 0));
+
+    // What waited is gone with it; while there is none, nothing is delivered.
+    tree.plan(Peers).get().start_takes = Duration::from_secs(3);
+    tree.service(Peers).get().unwrap().get_cell().kill();
+    tree.wait_for(Peers, "down", |c| c.state == ActorState::Restarting).await;
+    for _ in 0..5 {
+        assert_eq!(tree.service(Peers).cast(FaultyMsg::Hang), Err(ServiceError::Down("PeersActor")));
+    }
+    let again = tree.wait_for_restarts(Peers, 1).await;
+    assert_eq!((again.mailbox, again.undelivered), (0, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_does_not_come_on_is_started_again_within_its_budget() {
+    let tree = Tree::start(&ALL).await;
+    for restarts in 1..=3 {
+        tree.send(Http, FaultyMsg::Hang);
+        // Nobody sends it anything: the supervisor's own questions wait.
+        let again = tree.wait_for_restarts(Http, restarts).await;
+        let why = again.last_error.expect("it failed");
+        assert!(why.starts_with("took no message for 30s while "), "{why}");
+        let (events, _) = tree.events.since(0);
+        let told = NodeEvent::ActorRestarted { kind: "HttpActor".to_owned(), reason: why, restarts };
+        assert_eq!(events.last().map(|event| &event.event), Some(&told));
+    }
+    // The others answered all the time.
+    for kind in [CanService, Peers, Signal] {
+        assert_eq!(tree.ping(kind).await, Ok(1), "{kind}");
+    }
+    // A handler that takes long is none that hangs.
+    tree.send(Peers, FaultyMsg::Sleep(BEAT * 4));
+    tokio::time::sleep(BEAT * 20).await;
+    assert_eq!(tree.ping(Peers).await, Ok(1));
 }
 
 #[tokio::test(start_paused = true)]

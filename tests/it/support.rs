@@ -32,6 +32,7 @@ pub(crate) mod ports;
 pub(crate) mod probe;
 pub(crate) mod proving;
 pub(crate) mod rendezvous;
+pub(crate) mod scoreboard;
 pub(crate) mod scripted;
 pub(crate) mod service;
 pub(crate) mod store;

@@ -12,6 +12,7 @@ use crate::actor::ServiceCell;
 use crate::actor::policy::{ChildKind, RestartPolicy, policy};
 use crate::actor::restart::{ExitKind, History};
 use crate::actor::status::{ASK_CHILD_LIMIT, ActorDetail, ActorState, ActorStatus, ask};
+use crate::actor::watch::Watched;
 
 /// How long a `pre_start` may take: it only sets things up, anything slow follows as a message or a task.
 const START_LIMIT: Duration = Duration::from_secs(5);
@@ -31,6 +32,8 @@ pub struct Child {
     pub probe: StatusProbe,
     /// Empties the service's cell while there is no incarnation.
     pub clear: Arc<dyn Fn() + Send + Sync>,
+    /// How many messages found no incarnation.
+    pub undelivered: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 impl Child {
@@ -57,7 +60,9 @@ impl Child {
             let actor = ActorRef::<A::Msg>::from(actor);
             async move { ask(&actor, query, ASK_CHILD_LIMIT).await }.boxed()
         });
-        Self { kind, spawn, probe, clear: Arc::new(move || cell.set(None)) }
+        let counted = Arc::clone(&cell);
+        let undelivered = Arc::new(move || counted.undelivered());
+        Self { kind, spawn, probe, clear: Arc::new(move || cell.set(None)), undelivered }
     }
 
     /// Starts an incarnation. Never waits longer than a start may take, never panics.
@@ -115,6 +120,8 @@ pub(super) struct Supervised {
     /// Number of the current or next incarnation, from 1. Whatever names another one is stale.
     pub(super) generation: u64,
     pub(super) life: Life,
+    /// The incarnation that runs.
+    pub(super) watched: Option<Watched>,
 }
 
 impl Supervised {
@@ -126,6 +133,7 @@ impl Supervised {
             history: History::default(),
             generation: 1,
             life: Life::Waiting { degraded: false },
+            watched: None,
         }
     }
 
@@ -159,6 +167,7 @@ impl Supervised {
             SurveyAnswer::Silence | SurveyAnswer::NotAsked => ActorDetail::default(),
         };
         let running_since = self.actor().and_then(|_| self.history.running_since());
+        let mailbox = self.watched.as_ref().map(Watched::reading).unwrap_or_default();
         ActorStatus {
             id: self.actor().map(|actor| actor.get_id().to_string()),
             kind: self.child.kind.to_string(),
@@ -166,6 +175,9 @@ impl Supervised {
             state,
             restarts: self.history.restarts(),
             uptime_secs: running_since.map_or(0, |since| now.duration_since(since).as_secs()),
+            mailbox: mailbox.messages,
+            mailbox_ms: mailbox.oldest_ms(),
+            undelivered: (self.child.undelivered)(),
             queued,
             last_error: self.history.last_error().map(str::to_owned),
             children,

@@ -13,6 +13,7 @@ use ractor::RpcReplyPort;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
+use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
 use crate::discovery::address_book::AddressBook;
 use crate::discovery::announcement::{Mark, Signed};
@@ -54,6 +55,8 @@ impl NodeRun {
         mark.boot_id != self.boot_id && mark.timestamp_ms > now_ms.saturating_sub(since) && !ahead
     }
 }
+
+counted!(GossipMsg);
 
 #[derive(Debug)]
 pub enum GossipMsg {

@@ -8,6 +8,7 @@ use ractor::RpcReplyPort;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
 use crate::discovery::candidates::Candidates;
 use crate::discovery::channel::{Channel, Channels};
@@ -16,6 +17,8 @@ use crate::discovery::network::{Connect, NetworkError};
 use crate::discovery::slot::pace::Timing;
 use crate::discovery::slot::{Slot, SlotKeys, SlotReading};
 use crate::identity::NetworkKeys;
+
+counted!(RendezvousMsg);
 
 #[derive(Debug)]
 pub enum RendezvousMsg {

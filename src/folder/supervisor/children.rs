@@ -6,9 +6,11 @@ use std::time::Instant;
 use ractor::{Actor, ActorId, ActorRef, RpcReplyPort};
 
 use super::{BoundFolder, FoldersMsg, FoldersState, binding};
+use crate::actor::mailbox::MailboxReading;
 use crate::actor::policy::{ChildKind, policy};
 use crate::actor::restart::{ExitKind, History, RestartDecision, decide};
 use crate::actor::status::{ASK_GRANDCHILD_LIMIT, ActorDetail, ActorState, ActorStatus, ask};
+use crate::actor::watch::Watched;
 use crate::entry::FolderId;
 use crate::events::NodeEvent;
 use crate::folder::actor::{FolderActor, FolderArgs, FolderMsg};
@@ -50,7 +52,15 @@ impl FoldersState {
                 continue;
             }
             let history = History::default();
-            let bound = BoundFolder { binding, actor: None, history, generation: 0, degraded: false };
+            let bound = BoundFolder {
+                binding,
+                actor: None,
+                watched: None,
+                undelivered: 0,
+                history,
+                generation: 0,
+                degraded: false,
+            };
             self.folders.insert(folder, bound);
             self.start(myself, folder).await;
         }
@@ -64,18 +74,19 @@ impl FoldersState {
         bound.generation = self.starts;
         match Actor::spawn_linked(None, FolderActor, args, myself.get_cell()).await {
             Ok((actor, _)) => {
+                bound.watched = Some(Watched::new(actor.get_cell()));
                 bound.actor = Some(actor);
                 bound.degraded = false;
                 bound.history.started(Instant::now());
             }
             Err(error) => {
                 let exit = ExitKind::of_spawn_error(&error);
-                self.failed(myself, folder, &exit);
+                self.failed(myself, folder, exit);
             }
         }
     }
 
-    pub(super) fn on_exit(&mut self, myself: &ActorRef<FoldersMsg>, who: ActorId, exit: &ExitKind) {
+    pub(super) fn on_exit(&mut self, myself: &ActorRef<FoldersMsg>, who: ActorId, exit: ExitKind) {
         let is_it = |bound: &BoundFolder| bound.actor.as_ref().is_some_and(|actor| actor.get_id() == who);
         let folder = self.folders.iter().find(|(_, bound)| is_it(bound)).map(|(folder, _)| *folder);
         if let Some(folder) = folder {
@@ -83,11 +94,15 @@ impl FoldersState {
         }
     }
 
-    fn failed(&mut self, myself: &ActorRef<FoldersMsg>, folder: FolderId, exit: &ExitKind) {
+    fn failed(&mut self, myself: &ActorRef<FoldersMsg>, folder: FolderId, exit: ExitKind) {
         let Some(bound) = self.folders.get_mut(&folder) else { return };
         bound.actor = None;
+        let exit = match bound.watched.take() {
+            Some(watched) => watched.explain(exit),
+            None => exit,
+        };
         let decision =
-            decide(policy(ChildKind::Folder), exit, &mut bound.history, Instant::now(), rand::random());
+            decide(policy(ChildKind::Folder), &exit, &mut bound.history, Instant::now(), rand::random());
         let (reason, generation) = (exit.reason(), bound.generation);
         let after = match decision {
             RestartDecision::LetGo => return,
@@ -115,14 +130,18 @@ impl FoldersState {
             .iter()
             .map(|(folder, bound)| {
                 let label = self.names.get(folder).cloned().unwrap_or_else(|| binding::id_of(*folder));
-                (label, bound.actor.clone(), bound.history.clone(), bound.degraded)
+                AskedFolder {
+                    label,
+                    actor: bound.actor.clone(),
+                    history: bound.history.clone(),
+                    degraded: bound.degraded,
+                    mailbox: bound.watched.as_ref().map(Watched::reading).unwrap_or_default(),
+                    undelivered: bound.undelivered,
+                }
             })
             .collect();
         self.tasks.spawn(async move {
-            let children = asked.into_iter().map(|(label, actor, history, degraded)| async move {
-                child_status(label, actor, &history, degraded).await
-            });
-            let children = futures::future::join_all(children).await;
+            let children = futures::future::join_all(asked.into_iter().map(child_status)).await;
             let detail = Some(format!("{} folders", children.len()));
             let _ = reply.send(ActorDetail { queued: None, detail, children });
         });
@@ -136,12 +155,18 @@ fn is_bound_so(one: &FolderBinding, other: &FolderBinding) -> bool {
     kept(one) == kept(other) && one.path == other.path
 }
 
-async fn child_status(
+/// A FolderActor that is asked how it is.
+struct AskedFolder {
     label: String,
     actor: Option<ActorRef<FolderMsg>>,
-    history: &History,
+    history: History,
     degraded: bool,
-) -> ActorStatus {
+    mailbox: MailboxReading,
+    undelivered: u64,
+}
+
+async fn child_status(asked: AskedFolder) -> ActorStatus {
+    let AskedFolder { label, actor, history, degraded, mailbox, undelivered } = asked;
     let query = |reply| FolderMsg::GetHealth { reply };
     let answer = match &actor {
         Some(actor) => ask(actor, query, ASK_GRANDCHILD_LIMIT).await,
@@ -161,6 +186,9 @@ async fn child_status(
         state,
         restarts: history.restarts(),
         uptime_secs: history.running_since().map_or(0, |since| since.elapsed().as_secs()),
+        mailbox: mailbox.messages,
+        mailbox_ms: mailbox.oldest_ms(),
+        undelivered,
         queued: answer.queued,
         last_error: history.last_error().map(str::to_owned),
         children: Vec::new(),

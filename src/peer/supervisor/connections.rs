@@ -139,7 +139,7 @@ impl PeersState {
         };
         match (self.args.spawn_peer)(args, myself.get_cell()).await {
             Ok(actor) => self.links.actor_started(session, actor),
-            Err(error) => self.on_peer_exit(myself, session, &ExitKind::of_spawn_error(&error)),
+            Err(error) => self.on_peer_exit(myself, session, ExitKind::of_spawn_error(&error)),
         }
     }
 
@@ -242,13 +242,17 @@ impl PeersState {
         }
     }
 
-    pub(super) fn on_peer_exit(&mut self, myself: &ActorRef<PeersMsg>, session: SessionId, exit: &ExitKind) {
+    pub(super) fn on_peer_exit(&mut self, myself: &ActorRef<PeersMsg>, session: SessionId, exit: ExitKind) {
         let Some(link) = self.links.get_mut(session) else { return };
         link.actor = None;
+        let exit = match link.watched.take() {
+            Some(watched) => watched.explain(exit),
+            None => exit,
+        };
         link.shared_view().standing = None;
         let decision = decide(
             policy(ChildKind::Peer),
-            exit,
+            &exit,
             &mut link.history,
             std::time::Instant::now(),
             rand::random(),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use iroh::EndpointId;
@@ -10,6 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use ractor::{ActorId, ActorRef};
 
 use crate::actor::restart::History;
+use crate::actor::watch::Watched;
 use crate::net::bulk::InboundWindow;
 use crate::peer::actor::SharedView;
 use crate::peer::establish::ConnectionMemory;
@@ -21,6 +23,9 @@ pub(in crate::peer) struct PeerLink {
     pub(in crate::peer) endpoint_id: EndpointId,
     pub(in crate::peer) connection: Connection,
     pub(in crate::peer) actor: Option<ActorRef<PeerMsg>>,
+    pub(super) watched: Option<Watched>,
+    /// Messages that found no actor.
+    pub(super) undelivered: AtomicU64,
     pub(in crate::peer) history: History,
     pub(super) board: Arc<Mutex<SharedView>>,
     pub(super) memory: Arc<ConnectionMemory>,
@@ -50,6 +55,8 @@ impl PeerLink {
         Self {
             endpoint_id: connection.remote_id(),
             actor: None,
+            watched: None,
+            undelivered: AtomicU64::new(0),
             history: History::default(),
             board: Arc::default(),
             memory: Arc::new(memory),
@@ -73,9 +80,8 @@ impl PeerLink {
 
     pub(super) fn cast(&self, message: PeerMsg) {
         // Between two incarnations nobody is there: the next one compares everything anyway.
-        if let Some(actor) = &self.actor {
-            let _ = actor.send_message(message);
-        }
+        let sent = self.actor.as_ref().is_some_and(|actor| actor.send_message(message).is_ok());
+        self.undelivered.fetch_add(u64::from(!sent), Ordering::Relaxed);
     }
 }
 
@@ -171,7 +177,13 @@ impl Links {
         let Some(link) = self.by_session.get_mut(&session) else { return };
         link.history.started(Instant::now());
         self.actors.insert(actor.get_id(), session);
+        link.watched = Some(Watched::new(actor.get_cell()));
         link.actor = Some(actor);
+    }
+
+    /// Has those killed that have not come on for long.
+    pub(super) fn beat(&mut self) {
+        self.by_session.values_mut().filter_map(|link| link.watched.as_mut()).for_each(Watched::beat);
     }
 
     /// The connection whose actor ended.

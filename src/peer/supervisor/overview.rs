@@ -1,13 +1,16 @@
 //! What PeersActor tells: the reports, computed from the state whenever somebody asks.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use iroh::EndpointId;
 use ractor::ActorRef;
 
+use crate::actor::mailbox::MailboxReading;
 use crate::actor::policy::ChildKind;
 use crate::actor::restart::History;
 use crate::actor::status::{self, ASK_GRANDCHILD_LIMIT, ActorState, ActorStatus};
+use crate::actor::watch::Watched;
 use crate::clock::eta_secs;
 use crate::clock::now_ms;
 use crate::discovery::channel::{Channel, ChannelSet};
@@ -251,11 +254,31 @@ fn sync(state: &PeersState) -> SyncReport {
     }
 }
 
+/// A PeerActor that is asked how it is.
+pub(super) struct AskedPeer {
+    endpoint_id: EndpointId,
+    actor: Option<ActorRef<PeerMsg>>,
+    history: History,
+    mailbox: MailboxReading,
+    undelivered: u64,
+}
+
+impl AskedPeer {
+    pub(super) fn new(link: &PeerLink) -> Self {
+        Self {
+            endpoint_id: link.endpoint_id,
+            actor: link.actor.clone(),
+            history: link.history.clone(),
+            mailbox: link.watched.as_ref().map(Watched::reading).unwrap_or_default(),
+            undelivered: link.undelivered.load(Ordering::Relaxed),
+        }
+    }
+}
+
 /// One line per PeerActor; those that do not answer are shown as such.
-pub(super) async fn ask_children(
-    children: Vec<(EndpointId, Option<ActorRef<PeerMsg>>, History)>,
-) -> Vec<ActorStatus> {
-    let asked = children.into_iter().map(|(endpoint_id, actor, history)| async move {
+pub(super) async fn ask_children(children: Vec<AskedPeer>) -> Vec<ActorStatus> {
+    let asked = children.into_iter().map(|asked| async move {
+        let AskedPeer { endpoint_id, actor, history, mailbox, undelivered } = asked;
         let query = |reply| PeerMsg::GetHealth { reply };
         let answer = match &actor {
             Some(actor) => status::ask(actor, query, ASK_GRANDCHILD_LIMIT).await,
@@ -274,6 +297,9 @@ pub(super) async fn ask_children(
             state,
             restarts: history.restarts(),
             uptime_secs: history.running_since().map_or(0, |since| since.elapsed().as_secs()),
+            mailbox: mailbox.messages,
+            mailbox_ms: mailbox.oldest_ms(),
+            undelivered,
             queued: answer.queued,
             last_error: history.last_error().map(str::to_owned),
             children: Vec::new(),

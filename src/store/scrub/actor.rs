@@ -6,9 +6,12 @@
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::ScrubSettings;
+use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::store::embedded::EmbeddedStore;
+
+counted!(ScrubMsg);
 
 #[derive(Debug)]
 pub enum ScrubMsg {

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use can_sync::testing::actor::mailbox;
 use can_sync::testing::actor::status::ActorDetail;
 use parking_lot::{Mutex, MutexGuard};
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use ractor::message::{BoxedDowncastErr, BoxedMessage};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, Message, RpcReplyPort, SupervisionEvent};
 
 /// What to do, and how to fail.
 #[derive(Debug)]
@@ -25,6 +27,16 @@ pub(crate) enum FaultyMsg {
     Ping(RpcReplyPort<u32>),
     /// Say how you are.
     GetStatus(RpcReplyPort<ActorDetail>),
+}
+
+impl Message for FaultyMsg {
+    fn box_message(self, to: &ActorId) -> Result<BoxedMessage, BoxedDowncastErr> {
+        mailbox::post(self, to)
+    }
+
+    fn from_boxed(boxed: BoxedMessage) -> Result<Self, BoxedDowncastErr> {
+        mailbox::take(boxed)
+    }
 }
 
 /// How starts and stops go. Shared by all incarnations of one actor and the test.

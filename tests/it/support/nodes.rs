@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use can_sync::testing::config::{Config, Origins, RelaySetting, SettingSources};
+use can_sync::testing::node::signals::Signals;
 use can_sync::testing::node::{Node, Shutdown, StartOutput};
 use can_sync::testing::peer::args::{SpawnPeer, spawn_peer};
 use can_sync::testing::store::can_http::CanHttpStore;
@@ -97,7 +98,8 @@ impl TestNode {
         let output = StartOutput {
             origins: Origins::new(),
             progress: Box::new(|_| {}),
-            signals: None,
+            // Nobody sends any.
+            signals: Some(Signals::from_stream(futures::stream::pending())),
             clock: self.clock.start(),
         };
         let (config, spawn_peer) = (self.config.clone(), Arc::clone(&self.spawn_peer));

@@ -1,0 +1,16 @@
+//! What a test has in common with a row of the scoreboard (`benches/scoreboard.rs`) that runs it.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+/// How often, how long or how many: what the environment says, or the few of an everyday run.
+pub(crate) fn number<N: FromStr>(variable: &str, everyday: N) -> N {
+    let Ok(text) = std::env::var(variable) else { return everyday };
+    text.parse().unwrap_or_else(|_| panic!("{variable} is '{text}'"))
+}
+
+/// Tells the figure, and whether it keeps the row's promise on the machine at hand. A test fails for what is wrong whatever
+/// the machine; what depends on its speed is only told.
+pub(crate) fn figure(kept: bool, figure: &dyn Display) {
+    println!("scoreboard: {} {figure}", if kept { "kept" } else { "missed" });
+}
