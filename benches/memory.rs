@@ -11,12 +11,13 @@
 //! that nothing has to move; beside it one with the same store and no peer, and one without assets. Once all have been
 //! compared, they are left alone for a while; then resident memory, and time on a core during `--idle-secs`. The full
 //! comparison that an agent makes every five minutes is in it if that is as long.
+#![expect(clippy::print_stdout, reason = "what the scoreboard reads")]
 
 use std::time::{Duration, Instant};
 
 use support::agent::{Agent, Bins, Home};
 use support::figures::{Table, mb_per_sec, mib, ratio};
-use support::{Noise, Result, eventually, patience, stores, temp_dir};
+use support::{MIB, Noise, Result, eventually, patience, stores, temp_dir};
 
 mod support;
 
@@ -91,6 +92,15 @@ async fn crossing(args: &Args, table: &Table, gib: f64) -> Result<()> {
         peak(to.process.memory("VmHWM")?),
         "<= 256 MiB each".to_owned(),
     ]);
+    // For the scoreboard.
+    let highest =
+        [storing, from.process.memory("VmHWM")?, to.process.memory("VmHWM")?].into_iter().max().unwrap_or(0);
+    let word = if highest <= 256 * MIB { "kept" } else { "missed" };
+    println!(
+        "scoreboard: {word} {gib} GiB in {:.0} s: peak memory {} MiB",
+        took.as_secs_f64(),
+        peak(highest)
+    );
     Ok(())
 }
 

@@ -50,7 +50,7 @@ pub mod clock {
 }
 pub mod config {
     pub use crate::config::{
-        Config, ConfiguredFolder, HttpUrl, Origins, RelaySetting, SettingSources, SlotFormat,
+        Config, ConfiguredFolder, HttpUrl, Origins, RelaySetting, ServiceUrl, SettingSources, SlotFormat,
     };
 }
 pub mod discovery {

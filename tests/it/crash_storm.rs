@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use crate::support::nodes::DEADLINE;
 use crate::support::peers::{PeersRig, Remote, assert_closed};
 use crate::support::rendezvous::{Agent, FakePkarr};
+use crate::support::scoreboard;
 
 const CRASHES: usize = 1_000;
 const SCAN_EVERY: Duration = Duration::from_secs(1);
@@ -76,7 +77,12 @@ async fn discovery_keeps_its_time_while_peer_actors_crash_a_thousand_times() {
         at.push(began + took);
         let longest = at.windows(2).map(|pair| pair[1].saturating_duration_since(pair[0])).max();
         let late = longest.expect("some").saturating_sub(period.mul_f64(JITTER));
-        println!("{CRASHES} crashes in {:.1} s: a {what} was at most {late:?} late", took.as_secs_f64());
+        let figure = format!(
+            "{CRASHES} crashes in {:.1} s: a {what} at most {} ms late",
+            took.as_secs_f64(),
+            late.as_millis()
+        );
+        scoreboard::figure(late <= LATE_MAX, &figure);
         assert!(late <= LATE_MAX, "a {what} was {late:?} late");
     }
 

@@ -2,14 +2,18 @@
 
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use can_sync::testing::record::ContentHash;
 use futures::StreamExt as _;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 
 use crate::support::command::{Ran, User};
 use crate::support::embedded::content_path;
 use crate::support::nodes::{TestNode, eventually};
+use crate::support::scoreboard;
 use crate::support::store::noise;
 
 fn store_dir(node: &TestNode) -> PathBuf {
@@ -231,6 +235,45 @@ async fn a_scrub_finds_what_nobody_reads_and_waits_for_its_repair() {
     assert_eq!((after.code, &after.json()[0]["checked"]), (0, &json!(5)), "{}", after.stderr);
     assert_eq!(fetch(&a, &lonely, None).await, None, "the only copy is wrong, and is not given away");
     tokio::join!(async { a.stop().await }, async { b.stop().await });
+}
+
+/// Nobody reads meanwhile but a client that takes one after the other: it gets right bytes or none.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_scrub_finds_every_flip_and_a_peer_heals_all() {
+    let flips: usize = scoreboard::number("CAN_SYNC_TEST_FLIPS", 30);
+    let mut random = StdRng::seed_from_u64(scoreboard::seed(7));
+    let sizes = [100, 60_000, 70_000, 300_000];
+    let contents: Vec<Vec<u8>> = (0..flips).map(|n| noise(sizes[n % sizes.len()] + n, n as u64)).collect();
+    let (a, _b, hashes) = pair(&contents).await;
+    for (hash, content) in hashes.iter().zip(&contents) {
+        flip(&store_dir(&a), hash, content, random.random_range(0..content.len()));
+    }
+    let began = Instant::now();
+    let reading = async {
+        let mut served = 0;
+        for (hash, content) in hashes.iter().zip(&contents).step_by(7) {
+            if let Some(got) = fetch(&a, hash, None).await {
+                assert!(got == *content, "a wrong byte of {hash}");
+                served += 1;
+            }
+        }
+        served
+    };
+    let (repaired, served) = tokio::join!(command(&a, &["scrub", "--repair"]), reading);
+    let took = began.elapsed();
+    assert_eq!(repaired.code, 0, "{}", repaired.stderr);
+    whole_again(&a, &hashes, &contents).await;
+    let status = a.get("/status").await["data"]["store"].clone();
+    assert_eq!(status["damaged"], 0, "{status}");
+    // Those that were read first were healed before the scrub came to them.
+    let found = status["scrub"]["last"]["found"].as_u64().expect("a number");
+    let read = hashes.len().div_ceil(7) as u64;
+    assert!((flips as u64 - read..=flips as u64).contains(&found), "{status}");
+    let figure = format!(
+        "{flips} flips: {found} found by the scrub, the rest by reading; all whole again within {:.1} s; {served} answers meanwhile, all right",
+        took.as_secs_f64()
+    );
+    scoreboard::figure(true, &figure);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use futures::future::join_all;
 
 use crate::support::infrastructure::Infrastructure;
 use crate::support::nodes::{TestNode, eventually_within};
+use crate::support::scoreboard;
 
 /// More than an agent dials, and as many as a busy machine takes in its stride: the work grows with the square of it.
 /// `CAN_SYNC_TEST_AGENTS=100` tries more.
@@ -17,8 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 async fn many_agents_become_one_network_through_slots_alone() {
-    let more = std::env::var("CAN_SYNC_TEST_AGENTS").ok();
-    let agents = more.map_or(AGENTS, |text| text.parse().expect("a number of agents"));
+    let agents = scoreboard::number("CAN_SYNC_TEST_AGENTS", AGENTS);
     let patience = PATIENCE * u32::try_from(agents).expect("not that many");
     let network = Infrastructure::start().await;
     let started = Instant::now();
@@ -49,10 +49,10 @@ async fn many_agents_become_one_network_through_slots_alone() {
         }
     })
     .await;
-    println!(
-        "{agents} agents: every asset everywhere {:.1} s after the start",
-        started.elapsed().as_secs_f64()
-    );
+    let took = started.elapsed();
+    let figure =
+        format!("{agents} agents: every asset everywhere {:.1} s after the start", took.as_secs_f64());
+    scoreboard::figure(took <= Duration::from_mins(2), &figure);
 
     let (reads, writes) = requests(&nodes, patience).await;
     let minutes = started.elapsed().as_secs_f64() / 60.0 * agents as f64;

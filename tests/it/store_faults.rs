@@ -20,6 +20,7 @@ use futures::future::join_all;
 use crate::support::embedded::{content_files, temporary_files, try_open, try_upload};
 use crate::support::mounted::{Mounted, tell};
 use crate::support::nodes::DEADLINE;
+use crate::support::scoreboard;
 use crate::support::store::{hash_of, incoming, noise, read, read_feed, record_of};
 
 mod file_systems;
@@ -29,6 +30,9 @@ const SEED: &str = "CAN_SYNC_TEST_STORE_SEED";
 /// How often the process is killed in one run of the test; more with this variable.
 const ROUNDS: &str = "CAN_SYNC_TEST_KILLS";
 const ROUNDS_DEFAULT: u64 = 12;
+/// Of many calls that write, each so many-th is disturbed; all of them with 1 in this variable.
+const STEP: &str = "CAN_SYNC_TEST_STEP";
+const STEP_DEFAULT: usize = 11;
 /// How often a process tries. A fault hits each of its threads once.
 const ATTEMPTS: u32 = 20;
 
@@ -355,8 +359,8 @@ fn seed() -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
-    let seed = seed();
-    let rounds = std::env::var(ROUNDS).ok().and_then(|n| n.parse().ok()).unwrap_or(ROUNDS_DEFAULT);
+    let (seed, rounds) = (seed(), scoreboard::number(ROUNDS, ROUNDS_DEFAULT));
+    println!("seed {seed}");
     let dir = tempfile::tempdir().unwrap();
     let (mut all, mut slowest) = (Said::default(), Duration::ZERO);
     for round in 0..rounds {
@@ -376,10 +380,12 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         all.had_back.extend(said.had_back);
         slowest = slowest.max(check(dir.path(), &all).await);
     }
-    tell(&format!(
-        "seed {seed}: {rounds} kills, {} acknowledged, 0 lost, opened again in at most {slowest:?}",
-        all.stored.len() + all.deleted.len()
-    ));
+    let acknowledged = all.stored.len() + all.deleted.len();
+    let figure = format!(
+        "{rounds} kills of ingest: {acknowledged} acknowledged, 0 lost, opened again within {} ms",
+        slowest.as_millis()
+    );
+    scoreboard::figure(slowest <= Duration::from_secs(2), &figure);
 }
 
 /// Says so and is `false` where strace cannot be used.
@@ -390,6 +396,10 @@ fn strace_works() -> bool {
         tell("skipped: strace is not installed or not allowed here");
     }
     works
+}
+
+fn one_in(step: usize) -> String {
+    if step == 1 { String::new() } else { format!(", one in {step}") }
 }
 
 /// An empty store to begin with, so that making the directories is not part of what is interrupted.
@@ -435,9 +445,10 @@ async fn a_kill_at_any_step_leaves_a_clean_store() {
     if !strace_works() {
         return;
     }
-    for (call, step) in [("fsync", 1), ("/^rename", 1), ("mkdir", 1), ("unlink", 1), ("pwrite64", 11)] {
+    let written = scoreboard::number(STEP, STEP_DEFAULT);
+    for (call, step) in [("fsync", 1), ("/^rename", 1), ("mkdir", 1), ("unlink", 1), ("pwrite64", written)] {
         let points = inject(call, "signal=KILL", step, |said| assert!(!said.end)).await;
-        tell(&format!("killed at each of {points} calls of {call}, or one in {step}: all clean"));
+        scoreboard::figure(true, &format!("killed at {points} calls of {call}{}: clean", one_in(step)));
     }
 }
 
@@ -452,7 +463,7 @@ async fn a_failing_disk_ends_all_writing() {
             assert!(failed.contains("read-only true") || failed.contains("to open"), "{failed}");
         }
     });
-    tell(&format!("EIO at each of {} calls of fsync: never acknowledged, read-only", points.await));
+    scoreboard::figure(true, &format!("EIO at {} calls of fsync: never acknowledged", points.await));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -460,14 +471,19 @@ async fn a_full_disk_at_any_step_passes() {
     if !strace_works() {
         return;
     }
-    for (call, step) in [("pwrite64", 11), ("mkdir", 1), ("/^rename", 1)] {
+    let written = scoreboard::number(STEP, STEP_DEFAULT);
+    for (call, step) in [("pwrite64", written), ("mkdir", 1), ("/^rename", 1)] {
         let points = inject(call, "error=ENOSPC", step, |said| {
             assert!(said.failed.iter().all(|failed| !failed.contains("read-only true")), "{said:?}");
             let opened = !said.failed.iter().any(|failed| failed.contains("to open"));
             // It went on once there was room.
             assert!(!opened || (said.stored.len(), said.deleted.len()) == (5, 1), "{said:?}");
         });
-        tell(&format!("ENOSPC at {} calls of {call}, or one in {step}: refused, then taken", points.await));
+        let points = points.await;
+        scoreboard::figure(
+            true,
+            &format!("ENOSPC at {points} calls of {call}{}: refused, then taken", one_in(step)),
+        );
     }
 }
 

@@ -9,6 +9,11 @@ pub(crate) fn number<N: FromStr>(variable: &str, everyday: N) -> N {
     text.parse().unwrap_or_else(|_| panic!("{variable} is '{text}'"))
 }
 
+/// What random things follow from: the row's seed, or always the same.
+pub(crate) fn seed(everyday: u64) -> u64 {
+    number("CAN_SYNC_TEST_SEED", everyday)
+}
+
 /// Tells the figure, and whether it keeps the row's promise on the machine at hand. A test fails for what is wrong whatever
 /// the machine; what depends on its speed is only told.
 pub(crate) fn figure(kept: bool, figure: &dyn Display) {

@@ -1,0 +1,200 @@
+//! What is promised of a can-sync that is killed, lied to, cut off and run out of room, and what of it this machine has shown.
+//!
+//! `cargo bench --profile dev --bench scoreboard [-- --seed N] [-- --short] [-- --only ROW]… [-- --out FILE] [-- --list]`.
+//! A row runs tests of the project with more rounds than they have from day to day, each in a process group of its own that
+//! ends with its time: those of `tests/it`, of the library, or another bench. A test says in a line `scoreboard: …` what it has
+//! measured, and whether that keeps the promise (`tests/it/support/scoreboard.rs`). Its verdict is one of
+//!
+//! - **shown**: every test passed, and none says that the promise was missed;
+//! - **missed**: a test failed, took too long, or measured less than what is promised;
+//! - **not shown**: a test could not run here, or none covers all of the promise; why stands beside it.
+//!
+//! The whole run takes hours and writes `docs/scoreboard.md`; `--short` has a few rounds of what is quick, takes at most five minutes
+//! once everything is built, and writes `target/scoreboard.md`. Tests are built as `cargo test` builds them, without
+//! optimisation; `--release` builds them anew with it. The exit code is 1 where a row is missed.
+#![expect(clippy::print_stdout, reason = "tables are what a bench is for")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use rows::{ROWS, Row};
+use running::{Programs, RunOutcome};
+use support::Result;
+use support::figures::Table;
+
+#[path = "scoreboard/rows.rs"]
+mod rows;
+#[path = "scoreboard/running.rs"]
+mod running;
+mod support;
+
+#[derive(clap::Parser)]
+struct Args {
+    /// What is random follows from this; random by default
+    #[arg(long)]
+    seed: Option<u64>,
+    /// A few rounds of what is quick
+    #[arg(long)]
+    short: bool,
+    /// These rows alone; nothing is written unless --out is given
+    #[arg(long)]
+    only: Vec<String>,
+    /// Where the table goes
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Names the rows, and ends
+    #[arg(long)]
+    list: bool,
+    /// Tests with optimisation
+    #[arg(long)]
+    release: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    Shown,
+    Missed,
+    NotShown(String),
+}
+
+struct Line {
+    row: &'static Row,
+    figure: String,
+    verdict: Verdict,
+    took: Duration,
+}
+
+fn main() -> Result<ExitCode> {
+    let Some(args) = support::args::<Args>() else { return Ok(ExitCode::SUCCESS) };
+    if args.list {
+        for row in ROWS {
+            println!("{:<14} {}", row.key, row.what);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(odd) = args.only.iter().find(|only| ROWS.iter().all(|row| row.key != only.as_str())) {
+        return Err(format!("there is no row {odd}: --list names them").into());
+    }
+    let seed = args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
+    println!("seed {seed}; building the tests");
+    let programs = Programs::build(args.release)?;
+    let table = Table::new(&[("row", 16), ("figure", 70), ("promise", 60), ("verdict", 12), ("s", 6)]);
+    let mut lines = Vec::new();
+    for row in ROWS.iter().filter(|row| args.only.is_empty() || args.only.iter().any(|only| only == row.key))
+    {
+        let line = run(row, &programs, seed, args.short);
+        table.row(&[
+            row.key.to_owned(),
+            line.figure.clone(),
+            row.promise.to_owned(),
+            line.verdict.name().to_owned(),
+            line.took.as_secs().to_string(),
+        ]);
+        lines.push(line);
+    }
+    let everyday = if args.short { "target/scoreboard.md" } else { "docs/scoreboard.md" };
+    let out = args.out.or_else(|| args.only.is_empty().then(|| PathBuf::from(everyday)));
+    if let Some(out) = out {
+        if let Some(dir) = out.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        fs::write(&out, page(&lines, seed, args.short))?;
+        println!("\nwritten to {}", out.display());
+    }
+    println!("\n{}", summary(&lines));
+    let missed = lines.iter().any(|line| line.verdict == Verdict::Missed);
+    Ok(if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+impl Verdict {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Shown => "shown",
+            Self::Missed => "missed",
+            Self::NotShown(_) => "not shown",
+        }
+    }
+}
+
+/// Runs the tests of a row until one says no.
+fn run(row: &'static Row, programs: &Programs, seed: u64, short: bool) -> Line {
+    let began = Instant::now();
+    let limit = if short { row.short_within } else { row.within };
+    let line = |figures: &[String], verdict| Line {
+        row,
+        figure: figures.join("; "),
+        verdict,
+        took: began.elapsed(),
+    };
+    if limit.is_zero() {
+        return line(&[], Verdict::NotShown("only in the whole run".to_owned()));
+    }
+    if row.runs.is_empty() {
+        return line(&[], Verdict::NotShown(row.lacks.unwrap_or("no test").to_owned()));
+    }
+    let (mut figures, mut all_kept) = (Vec::new(), true);
+    for one in row.runs {
+        match programs.run(one, seed, short, limit.saturating_sub(began.elapsed())) {
+            RunOutcome::Passed { figures: some, kept } => {
+                figures.extend(some);
+                all_kept &= kept;
+            }
+            RunOutcome::Skipped(why) => return line(&figures, Verdict::NotShown(why)),
+            RunOutcome::Failed(why) => {
+                figures.push(why);
+                return line(&figures, Verdict::Missed);
+            }
+        }
+    }
+    let verdict = match row.lacks {
+        _ if !all_kept => Verdict::Missed,
+        None => Verdict::Shown,
+        Some(lacks) => Verdict::NotShown(lacks.to_owned()),
+    };
+    line(&figures, verdict)
+}
+
+fn summary(lines: &[Line]) -> String {
+    let count = |name: &str| lines.iter().filter(|line| line.verdict.name() == name).count();
+    let (shown, missed, not_shown) = (count("shown"), count("missed"), count("not shown"));
+    format!("{} rows: {shown} shown, {missed} missed, {not_shown} not shown", lines.len())
+}
+
+/// The page that is kept.
+fn page(lines: &[Line], seed: u64, short: bool) -> String {
+    let git = |args: &[&str]| {
+        let said = Command::new("git").args(args).output().ok().filter(|output| output.status.success());
+        said.map_or_else(String::new, |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let changed =
+        if git(&["status", "--porcelain", "--untracked-files=no"]).is_empty() { "" } else { " with changes" };
+    let date: String = jiff::Timestamp::now().to_string().chars().take(10).collect();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let how = if short {
+        "A short run: a few rounds of what is quick. Figures say how many."
+    } else {
+        "A whole run."
+    };
+    let mut page = format!(
+        "# Scoreboard\n\nWritten by `cargo bench --profile dev --bench scoreboard -- --seed {seed}{}` on {date}, of commit \
+         {}{changed}, on {cores} cores. {how}\n\n{}.\n\n| row | figure | promise | verdict | took | by |\n|---|---|---|---|---|---|\n",
+        if short { " --short" } else { "" },
+        git(&["rev-parse", "--short", "HEAD"]),
+        summary(lines),
+    );
+    for line in lines {
+        let verdict = match &line.verdict {
+            Verdict::NotShown(why) => format!("not shown: {why}"),
+            Verdict::Shown | Verdict::Missed => line.verdict.name().to_owned(),
+        };
+        let by: Vec<String> = line.row.runs.iter().map(|run| format!("`{}`", run.name)).collect();
+        let cells = [line.row.what, &line.figure, line.row.promise, &verdict];
+        let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        // Into a string: cannot fail.
+        let _ = writeln!(page, "| {} | {} s | {} |", cells.join(" | "), line.took.as_secs(), by.join(", "));
+    }
+    page
+}

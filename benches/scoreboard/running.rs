@@ -1,0 +1,155 @@
+//! Runs tests and other benches as processes, and reads what they say.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::Value;
+
+use super::rows::{Program, Run};
+use super::support::Result;
+
+/// Of what one process may say.
+const OUTPUT_BYTES_MAX: u64 = 64 << 20;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Characters kept of a reason.
+const REASON_CHARS: usize = 200;
+
+/// What came of one test, or of all of a module.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum RunOutcome {
+    /// What it measured, and whether all of it keeps the promise.
+    Passed { figures: Vec<String>, kept: bool },
+    /// Why it could not run here.
+    Skipped(String),
+    /// Why.
+    Failed(String),
+}
+
+/// The test programs.
+pub(crate) struct Programs {
+    it: PathBuf,
+    lib: PathBuf,
+}
+
+impl Programs {
+    /// Builds them.
+    pub(crate) fn build(release: bool) -> Result<Self> {
+        let mut cargo = cargo();
+        cargo.args(["test", "--no-run", "--locked", "--lib", "--test", "it"]);
+        cargo.arg("--message-format=json-render-diagnostics").args(release.then_some("--release"));
+        let output = cargo.stderr(Stdio::inherit()).output()?;
+        if !output.status.success() {
+            return Err("the tests could not be built".into());
+        }
+        let said = String::from_utf8_lossy(&output.stdout);
+        let built: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let program = |name: &str| {
+            let is_it = |one: &&Value| one["target"]["name"] == name && one["profile"]["test"] == true;
+            let path = built.iter().filter(is_it).find_map(|one| one["executable"].as_str());
+            path.map(PathBuf::from).ok_or_else(|| format!("cargo does not say where the tests of {name} are"))
+        };
+        Ok(Self { it: program("it")?, lib: program("can_sync")? })
+    }
+
+    /// Runs a row's test, for at most `limit`.
+    pub(crate) fn run(&self, run: &Run, seed: u64, short: bool, limit: Duration) -> RunOutcome {
+        let mut command = match run.program {
+            Program::It => test(&self.it, run.name),
+            Program::Lib => test(&self.lib, run.name),
+            Program::Bench(args) => {
+                let mut cargo = cargo();
+                cargo.args(["bench", "--locked", "--bench", run.name, "--"]).args(args);
+                cargo
+            }
+        };
+        for name in ["CAN_SYNC_TEST_SEED", "CAN_SYNC_TEST_STORE_SEED", "CAN_SYNC_TORTURE_SEED"] {
+            command.env(name, seed.to_string());
+        }
+        command.envs(if short { run.short } else { run.whole }.iter().copied());
+        match said_within(&mut command, limit) {
+            Ok((ended, said)) => judge(run, ended, &said),
+            Err(error) => RunOutcome::Failed(format!("{} could not be run: {error}", run.name)),
+        }
+    }
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+fn test(program: &Path, name: &str) -> Command {
+    let mut command = Command::new(program);
+    command.arg(name).arg("--nocapture");
+    // One test, or those of a module.
+    command.args((!name.ends_with("::")).then_some("--exact"));
+    command
+}
+
+/// What a process said until it ended, and whether well; `None` where it was stopped after `limit`. Whatever it started in its process
+/// group ends with it.
+fn said_within(command: &mut Command, limit: Duration) -> Result<(Option<bool>, String)> {
+    let mut said = tempfile::tempfile()?;
+    let (out, err): (File, File) = (said.try_clone()?, said.try_clone()?);
+    let mut child = command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0).spawn()?;
+    let deadline = Instant::now() + limit;
+    let ended = loop {
+        if let Some(status) = child.try_wait()? {
+            break Some(status.success());
+        }
+        if Instant::now() > deadline {
+            break None;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    };
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // Nobody is left in it where all went well.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    child.wait()?;
+    said.rewind()?;
+    let mut text = Vec::new();
+    said.take(OUTPUT_BYTES_MAX).read_to_end(&mut text)?;
+    Ok((ended, String::from_utf8_lossy(&text).into_owned()))
+}
+
+fn judge(run: &Run, ended: Option<bool>, said: &str) -> RunOutcome {
+    let name = run.name;
+    let Some(well) = ended else { return RunOutcome::Failed(format!("{name}: not done in its time")) };
+    if !well {
+        let why = said.lines().skip_while(|line| !line.contains("panicked at")).nth(1).unwrap_or("it failed");
+        return RunOutcome::Failed(format!(
+            "{name}: {}",
+            why.trim().chars().take(REASON_CHARS).collect::<String>()
+        ));
+    }
+    // libtest prints a test's name before what the test prints.
+    if let Some((_, why)) = said.lines().find_map(|line| line.split_once("skipped: ")) {
+        return RunOutcome::Skipped(why.trim().to_owned());
+    }
+    let told = said
+        .lines()
+        .filter_map(|line| line.split_once("scoreboard: ").and_then(|(_, rest)| rest.split_once(' ')));
+    let (words, mut figures): (Vec<&str>, Vec<String>) =
+        told.map(|(word, figure)| (word, figure.to_owned())).unzip();
+    let passed: usize = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("test result: ok. ")?.split(' ').next()?.parse::<usize>().ok())
+        .sum();
+    if figures.is_empty() {
+        match (&run.program, passed) {
+            (Program::Bench(_), _) => return RunOutcome::Failed(format!("{name} measured nothing")),
+            (_, 0) => return RunOutcome::Failed(format!("there is no test {name}")),
+            (_, 1) => {
+                figures
+                    .push(format!("{} passed", name.rsplit("::").next().unwrap_or(name).replace('_', " ")));
+            }
+            (_, several) => figures.push(format!("{several} tests of {} passed", name.trim_end_matches(':'))),
+        }
+    }
+    RunOutcome::Passed { figures, kept: words.iter().all(|word| *word == "kept") }
+}
