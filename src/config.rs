@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+mod bucket;
 mod error;
 mod file;
 mod folders;
@@ -20,6 +21,7 @@ mod setting;
 mod tests;
 mod value;
 
+pub use bucket::{BucketUrl, ContentBucket, ContentPlaceSetting};
 pub use error::{ConfigError, ConfigErrors};
 pub use folders::{ConfiguredFolder, ConfiguredFolders, ConfiguredMode, FOLDERS_MAX};
 pub use load::{FlagValue, Loaded, LoadedSetting, Origin, Origins, SettingSources};
@@ -87,6 +89,8 @@ settings! {
     sections {
         /// How peers are found.
         discovery: Discovery from DiscoveryLayer;
+        /// Where the embedded store keeps contents.
+        store: StoreSettings from StoreSettingsLayer;
         /// How much may be used.
         limits: Limits from LimitsLayer;
     }
@@ -111,6 +115,16 @@ settings! {
         topic: Option<String> = None;
         /// A secret that the gossip topic derives from, instead of the passphrase.
         topic_secret: Option<SecretString> = None;
+    }
+}
+
+settings! {
+    /// Where the embedded store keeps contents.
+    pub struct StoreSettings from StoreSettingsLayer {
+        /// Object storage for contents that are too large for the database; `None` for files in the data directory.
+        content: ContentPlaceSetting = ContentPlaceSetting::default();
+        /// Contents of object storage that are kept on this disk, too; 0 for none.
+        cache_bytes: u64 = 10 * GIB;
     }
 }
 
@@ -227,6 +241,14 @@ impl Config {
                 format!(
                     "{addr} can be reached from other machines: set api_token_file, or listen on 127.0.0.1"
                 )
+            },
+        );
+        rule(
+            self.can_service_url.is_none() || self.store.content.0.is_none(),
+            &["store.content", "can_service_url"],
+            &|| {
+                "the external CAN Service keeps the contents: set store.content there, or leave can_service_url out"
+                    .to_owned()
             },
         );
         let can_addr = self.can_listen_addr;

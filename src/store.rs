@@ -19,6 +19,7 @@ use crate::entry::{EntryHash, FolderId, FolderRecord};
 use crate::record::{AssetRecord, ContentHash, Hlc, LibraryId};
 
 pub(crate) mod at_rest;
+pub mod bucket;
 pub mod can_http;
 pub mod embedded;
 pub mod entries;
@@ -181,6 +182,8 @@ pub struct StoreStatus {
     pub read_only: Option<String>,
     /// Why nothing but deletions is taken, where the disk has too little room.
     pub short_of_space: Option<String>,
+    /// Why larger contents are neither taken nor given, where they are in object storage that cannot be used.
+    pub contents_away: Option<String>,
     /// What people should know of the store, and cannot be helped.
     pub notice: Option<String>,
     /// How scrubbing stands, where the store is scrubbed.
@@ -195,7 +198,7 @@ impl StoreStatus {
         let short = || {
             self.short_of_space.as_ref().map(|why| format!("the store takes nothing but deletions: {why}"))
         };
-        read_only.or_else(short)
+        read_only.or_else(short).or_else(|| self.contents_away.clone())
     }
 }
 
@@ -344,6 +347,14 @@ pub enum StoreError {
         url: String,
         /// What it cannot do.
         what: &'static str,
+    },
+    /// Object storage that does not answer, or refuses: nothing is known of what is there.
+    #[error("the object storage {url} cannot be used: {reason}")]
+    BucketAway {
+        /// Where contents are, as people know it.
+        url: String,
+        /// What happened, and what to do.
+        reason: String,
     },
     /// Anything else below: SQLite, the file system.
     #[error("{action}: {reason}")]

@@ -50,7 +50,8 @@ pub mod clock {
 }
 pub mod config {
     pub use crate::config::{
-        Config, ConfiguredFolder, HttpUrl, Origins, RelaySetting, ServiceUrl, SettingSources, SlotFormat,
+        BucketUrl, Config, ConfiguredFolder, ContentBucket, HttpUrl, Origins, RelaySetting, ServiceUrl,
+        SettingSources, SlotFormat,
     };
 }
 pub mod discovery {
@@ -252,6 +253,9 @@ pub mod store {
         IncomingContent, ItemOutcome, ReceivedFile, Redating, StoreError, StoreEvent, StoreId, StoreRef,
         StoreStatus, StoredRecord,
     };
+    pub mod bucket {
+        pub use crate::store::bucket::{BucketConfig, BucketPatience};
+    }
     pub mod can_http {
         pub use crate::store::can_http::CanHttpStore;
     }

@@ -26,6 +26,7 @@ use crate::identity::{self, IdentityError, Mend, private_dir, read_given};
 use crate::node::{DataDir, backup, serve_limits};
 use crate::stderr;
 use crate::store::StoreError;
+use crate::store::bucket::BucketConfig;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
 use crate::store::scrub::ScrubSettings;
 use crate::store::service::key::{self, KeyError};
@@ -166,7 +167,9 @@ async fn run(options: Options) -> Result<(), ServiceStartError> {
         disk_reserve_bytes: config.limits.disk_reserve_bytes,
         clock: Clock::system(),
     };
-    let store = EmbeddedStore::open(store_config).await?;
+    let bucket = config.store.content.0.clone();
+    let bucket = bucket.map(|place| BucketConfig::new(place, config.store.cache_bytes));
+    let store = EmbeddedStore::open_on(store_config, bucket).await?;
     let (key, key_place) = sync_api_key(&config, &dir)?;
     announce(addr, &key_place, token.is_some());
     let settings = ServiceSettings {

@@ -112,6 +112,7 @@ impl Context {
             config.sync_api_key_file.as_ref(),
             config.api_token_file.as_ref(),
             config.can_token_file.as_ref(),
+            config.store.content.0.as_ref().and_then(|bucket| bucket.credentials_file.as_ref()),
             running.as_ref().and_then(|node| node.api_token_file.as_ref()),
             of_running,
             loaded.path.as_ref().filter(|_| holds_secrets),

@@ -138,7 +138,7 @@ fn explain(error: &serde_yaml::Error, line: usize, column: usize) -> String {
 /// "; did you mean …?", where a known key is near, otherwise where all keys are listed.
 fn suggestion(key: &str) -> String {
     let known: Vec<String> = Config::default().list().into_iter().map(|(key, _)| key).collect();
-    let sections = ["discovery", "limits"].map(str::to_owned);
+    let sections = ["discovery", "store", "limits"].map(str::to_owned);
     match nearest(key, known.iter().chain(&sections)) {
         Some(near) => format!("; did you mean '{near}'?"),
         None => "; `can-sync config show` lists every key".to_owned(),

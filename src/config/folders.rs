@@ -216,7 +216,7 @@ impl<'de> Deserialize<'de> for FieldName {
 }
 
 /// A value, refused where it stands.
-struct Scalar<T>(T);
+pub(super) struct Scalar<T>(pub(super) T);
 
 impl<'de, T: Setting> Deserialize<'de> for Scalar<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -176,6 +176,7 @@ impl CanHttpStore {
             keeps_entries: data.keeps_entries,
             read_only: data.read_only,
             short_of_space: data.short_of_space,
+            contents_away: data.contents_away,
             notice: data.notice,
             scrub: data.scrub.map(Box::new),
         })

@@ -53,6 +53,7 @@ use self::writer::{Deletion, Msg, Task};
 use crate::clock::Clock;
 use crate::record::{ContentHash, META_BYTES_MAX};
 use crate::store::at_rest::{open_at_rest, problem_at_rest};
+use crate::store::bucket::BucketConfig;
 use crate::store::{ReceivedFile, StoreError, StoreId};
 
 mod anchors;
@@ -72,12 +73,14 @@ mod layout;
 mod loss;
 mod media_type;
 mod merge;
+mod objects;
 mod open;
 mod own_names;
 mod proofs;
 mod purge;
 mod query;
 mod readers;
+mod reading;
 mod rows;
 mod runs;
 mod schema;
@@ -135,6 +138,10 @@ struct StoreShared {
     opened_with: Option<String>,
     /// Files of contents were all missing when the store opened.
     files_missing: bool,
+    /// Where larger contents are, if not in files.
+    objects: Option<objects::Objects>,
+    /// That contents are in a bucket, and none is configured.
+    bucket_missing: Option<String>,
     space: Space,
     readers: Readers,
     /// Transactions committed for changes since the store was opened.
@@ -228,12 +235,22 @@ impl EmbeddedStore {
     /// [`StoreError::Io`]: another process has the store open, the directory cannot be written, the database is damaged
     /// or newer than this program. [`StoreError::Full`].
     pub async fn open(config: EmbeddedConfig) -> Result<Self, StoreError> {
-        let dir = config.dir.clone();
-        let opened = tokio::task::spawn_blocking(move || open::open(config)).await;
-        let store = opened.map_err(|error| StoreError::Io {
-            action: format!("open the store in {}", dir.display()),
-            reason: error.to_string(),
-        })??;
+        Self::open_on(config, None).await
+    }
+
+    /// As [`EmbeddedStore::open`], with a bucket for larger contents, if there is one. Without an answer of it the store opens,
+    /// and says what is wrong.
+    ///
+    /// # Errors
+    /// Those of [`EmbeddedStore::open`]; [`StoreError::Io`] where the bucket may not be used as it is configured.
+    pub async fn open_on(config: EmbeddedConfig, bucket: Option<BucketConfig>) -> Result<Self, StoreError> {
+        let action = format!("open the store in {}", config.dir.display());
+        let opened = tokio::task::spawn_blocking(move || open::open(config, bucket.as_ref())).await;
+        let store = opened.map_err(|error| StoreError::io(&action, error))??;
+        if let Err(reason) = store.begin_objects().await {
+            store.close().await;
+            return Err(StoreError::io(action, reason));
+        }
         if store.0.shared.files_missing {
             tokio::spawn(store.clone().miss_files());
         }
@@ -418,6 +435,9 @@ impl EmbeddedStore {
     pub async fn close(&self) {
         self.0.turns.close();
         self.0.shared.targets_deleted.notify_one();
+        if let Some(objects) = &self.0.shared.objects {
+            objects.wake();
+        }
         // One place is left in the queue for this message, so it is never refused for want of room.
         let _ = self.send(Msg::Stop);
         self.0.queue.lock().take();
@@ -440,10 +460,37 @@ impl EmbeddedStore {
         bytes: usize,
         run: impl FnOnce(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.submit_with(files, None, bytes, run).await
+    }
+
+    /// Puts files into their places, durably, wherever that is, and then makes a change that relies on them.
+    async fn submit_contents<T: Send + 'static>(
+        &self,
+        mut files: Vec<ReceivedFile>,
+        bytes: usize,
+        run: impl FnOnce(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match self.upload_all(&mut files).await? {
+            None => self.submit(files, bytes, run).await,
+            Some(uploaded) => {
+                let done = self.submit_with(Vec::new(), Some(uploaded), bytes, run).await?;
+                self.cache_uploaded(files).await;
+                Ok(done)
+            }
+        }
+    }
+
+    async fn submit_with<T: Send + 'static>(
+        &self,
+        files: Vec<ReceivedFile>,
+        uploaded: Option<objects::UploadedContents>,
+        bytes: usize,
+        run: impl FnOnce(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, StoreError> {
         self.0.shared.check_writable()?;
         let turn = self.turn().await?;
         let (reply, answer) = oneshot::channel();
-        let task = Task { files, bytes, run: Some(run), answer: None, reply, _turn: turn };
+        let task = Task { files, uploaded, bytes, run: Some(run), answer: None, reply, _turn: turn };
         self.send(Msg::Work(Box::new(task)))?;
         in_time(answer).await
     }

@@ -66,6 +66,7 @@ mod service_http;
 mod set_back;
 mod shared_folders;
 mod signals;
+mod store_bucket;
 mod store_clock;
 mod store_conformance;
 mod store_damage;

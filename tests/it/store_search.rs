@@ -273,7 +273,7 @@ fn without_index(dir: &Path) {
     let database = Connection::open(dir.join("store.db")).unwrap();
     database
         .execute_batch(
-            "DROP TABLE foreign_folders; DROP TABLE entries;
+            "DROP TABLE bucket; DROP TABLE pending_objects; DROP TABLE foreign_folders; DROP TABLE entries;
              DROP TABLE entry_history;
              DROP TABLE entry_counts;
              DROP TABLE words;

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod bound;
 pub(crate) mod browser;
+pub(crate) mod bucket;
 pub(crate) mod bulk;
 pub(crate) mod candidates;
 pub(crate) mod clock;

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::http::SharedListener;
 use crate::node::{DataDir, StartError};
 use crate::store::StoreRef;
+use crate::store::bucket::BucketConfig;
 use crate::store::can_http::CanHttpStore;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
 use crate::store::server::StoreServerArgs;
@@ -68,7 +69,10 @@ impl OpenedStore {
     ) -> Result<Self, StartError> {
         let store_config =
             EmbeddedConfig { dir: dir.store(), disk_reserve_bytes: config.limits.disk_reserve_bytes, clock };
-        let store = EmbeddedStore::open(store_config).await.map_err(|e| StartError::new(e.to_string()))?;
+        let bucket = config.store.content.0.clone();
+        let bucket = bucket.map(|place| BucketConfig::new(place, config.store.cache_bytes));
+        let store =
+            EmbeddedStore::open_on(store_config, bucket).await.map_err(|e| StartError::new(e.to_string()))?;
         let addr = listener.local_addr().map_err(|e| StartError::new(e.to_string()))?;
         let url = store_url(&listener)?;
         let proxy = proxy_to(&url, &key)?;

@@ -4,6 +4,9 @@
 //! its sum (`sums`) before it is given away: a range costs the groups that it touches. Where the sums are not known yet,
 //! a range waits until they are made; the whole is hashed while it streams, and its last piece is held back until the hash is
 //! right. Wrong bytes end the stream before its end, and the content is set aside (`damage`).
+//!
+//! What is in a bucket is read by range, and compared in the same way; where the cache has it, from there. Read from its beginning to
+//! its end, it goes to the cache (`reading`).
 
 use std::fs::File;
 use std::io;
@@ -17,23 +20,25 @@ use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 
 use super::incoming::blocking;
+use super::reading::{BytesFrom, StoredBytes};
 use super::rows::{self, ContentPlace};
 use super::sums::{self, SUMS_PER_ROW, sums_in};
 use super::{EmbeddedStore, HASHES_MAX, damage};
 use crate::disk::{SHORT_PATIENCE, open_plain, patiently};
 use crate::record::ContentHash;
-use crate::store::groups::{GROUP_BYTES, GroupHasher, GroupSum, group_range, group_sum, groups_of, root};
+use crate::store::groups::{GROUP_BYTES, GroupHasher, GroupSum, group_range, groups_of, root};
 use crate::store::{ContentReader, StoreError};
 
 /// Groups that are read at once: 256 KiB.
-const READ_GROUPS: u64 = 4;
+pub(super) const READ_GROUPS: u64 = 4;
 /// So many of them are read ahead of their reader.
-const READ_AHEAD: usize = 2;
+pub(super) const READ_AHEAD: usize = 2;
 
 enum ContentSource {
     Inline(Bytes),
     DamagedInline,
     File { size: u64, has_sums: bool },
+    Object { size: u64, has_sums: bool },
 }
 
 impl EmbeddedStore {
@@ -56,7 +61,7 @@ impl EmbeddedStore {
                 match source(conn, hash)? {
                     Some(Ok(ContentSource::Inline(bytes))) => found.push((hash, bytes)),
                     Some(Ok(ContentSource::DamagedInline)) => damaged.push(hash),
-                    Some(Ok(ContentSource::File { .. }) | Err(_)) | None => {}
+                    Some(Ok(ContentSource::File { .. } | ContentSource::Object { .. }) | Err(_)) | None => {}
                 }
             }
             Ok((found, damaged))
@@ -84,7 +89,7 @@ impl EmbeddedStore {
         let total = match &source {
             ContentSource::Inline(bytes) => bytes.len() as u64,
             ContentSource::DamagedInline => return Err(self.suspect(hash, WRONG_BYTES)),
-            ContentSource::File { size, .. } => *size,
+            ContentSource::File { size, .. } | ContentSource::Object { size, .. } => *size,
         };
         if offset > total {
             return Err(StoreError::Invalid(format!(
@@ -97,7 +102,10 @@ impl EmbeddedStore {
             ContentSource::DamagedInline => stream::empty().boxed(),
             ContentSource::File { size, has_sums } => {
                 let opened = self.open_content(hash, size).await?;
-                self.stream_file(StoredFile { hash, size, file: opened }, range, has_sums).await?
+                self.stream_file(hash, size, opened, range, has_sums).await?
+            }
+            ContentSource::Object { size, has_sums } => {
+                self.stream_object(hash, size, range, has_sums).await?
             }
         };
         // What is wrong with the first piece is an error and no stream.
@@ -114,7 +122,13 @@ impl EmbeddedStore {
             ContentSource::File { size, .. } if !self.0.shared.damage.is_suspect(&hash) => {
                 Ok(Arc::into_inner(self.open_content(hash, size).await?))
             }
-            ContentSource::File { .. } | ContentSource::Inline(_) | ContentSource::DamagedInline => Ok(None),
+            ContentSource::Object { size, .. } if !self.0.shared.damage.is_suspect(&hash) => {
+                self.open_cached(hash, size).await
+            }
+            ContentSource::File { .. }
+            | ContentSource::Object { .. }
+            | ContentSource::Inline(_)
+            | ContentSource::DamagedInline => Ok(None),
         }
     }
 
@@ -145,25 +159,31 @@ impl EmbeddedStore {
 
     async fn stream_file(
         &self,
-        file: StoredFile,
+        hash: ContentHash,
+        size: u64,
+        file: Arc<File>,
         range: Range<u64>,
         has_sums: bool,
     ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
         if range.is_empty() {
             return Ok(stream::empty().boxed());
         }
-        let is_whole = range == (0..file.size);
-        if file.size <= GROUP_BYTES as u64 || (is_whole && !has_sums) {
-            return Ok(self.hashed(file, range));
+        let is_whole = range == (0..size);
+        if size <= GROUP_BYTES as u64 || (is_whole && !has_sums) {
+            return Ok(self.hashed(hash, size, file, range));
         }
         if !has_sums {
-            self.make_sums(file.hash).await?;
+            self.make_sums(hash).await?;
         }
-        Ok(self.compared(file, range))
+        Ok(self.compared(StoredBytes { hash, size, from: BytesFrom::File(file) }, range))
     }
 
     /// Compares each group with its sum before it is given away.
-    fn compared(&self, file: StoredFile, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>> {
+    pub(super) fn compared(
+        &self,
+        file: StoredBytes,
+        range: Range<u64>,
+    ) -> BoxStream<'static, Result<Bytes, StoreError>> {
         let groups = groups_of(&range);
         let rows = groups.start / SUMS_PER_ROW as u64..(groups.end - 1) / SUMS_PER_ROW as u64 + 1;
         let store = self.clone();
@@ -186,12 +206,13 @@ impl EmbeddedStore {
                 let first = row * SUMS_PER_ROW as u64;
                 let here = groups.start.max(first)..groups.end.min(first + sums.len() as u64);
                 let (store, file, range) = (store.clone(), file.clone(), range.clone());
-                stream::iter(runs(here))
+                let ahead = file.from.runs_ahead();
+                stream::iter(runs(here, file.from.groups_at_once()))
                     .map(move |run| {
                         let sums = sums[index(run.start - first)..index(run.end - first)].to_vec();
                         store.clone().read_compared(file.clone(), run.start, sums, range.clone())
                     })
-                    .buffered(READ_AHEAD)
+                    .buffered(ahead)
             })
             .try_flatten()
             .boxed()
@@ -217,24 +238,20 @@ impl EmbeddedStore {
     /// What a range takes of the groups from `first` on that have these sums, once they are found to be right.
     async fn read_compared(
         self,
-        file: StoredFile,
+        file: StoredBytes,
         first: u64,
         sums: Vec<GroupSum>,
         range: Range<u64>,
     ) -> Result<Bytes, StoreError> {
         self.0.shared.scrub.note_use();
         let bytes = first * GROUP_BYTES as u64..group_range(first + sums.len() as u64 - 1, file.size).end;
-        let StoredFile { hash, file, size } = file;
-        let at = bytes.clone();
-        let read = blocking("read content", move || {
-            let read = read_at(&file, at).map(|bytes| {
-                let groups = (index(first)..).zip(bytes.chunks(GROUP_BYTES));
-                let found: Vec<GroupSum> = groups.map(|(group, bytes)| group_sum(group, bytes)).collect();
-                (bytes, found)
-            });
-            Ok(read)
-        });
-        let (read, found) = read.await?.map_err(|error| self.failed(hash, &error))?;
+        let StoredBytes { hash, size, .. } = file;
+        let (mut read, mut found) = self.read_groups(&file, first, bytes.clone()).await?;
+        if found != sums
+            && let Some(original) = self.without_cached(&file).await?
+        {
+            (read, found) = self.read_groups(&original, first, bytes.clone()).await?;
+        }
         if found != sums {
             let kept = self.mended_sums(hash, size).await?;
             let first = index(first);
@@ -267,7 +284,14 @@ impl EmbeddedStore {
 
     /// Hashes all of it and gives the range away; the last piece once the hash is right. For content of one group, and for a
     /// range that is all of it.
-    fn hashed(&self, file: StoredFile, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>> {
+    fn hashed(
+        &self,
+        hash: ContentHash,
+        size: u64,
+        file: Arc<File>,
+        range: Range<u64>,
+    ) -> BoxStream<'static, Result<Bytes, StoreError>> {
+        let file = StoredFile { hash, size, file };
         let begin = WholeReading { store: self.clone(), file, hashers: Box::default(), next: 0, held: None };
         stream::try_unfold(begin, move |reading| {
             let range = range.clone();
@@ -277,7 +301,7 @@ impl EmbeddedStore {
     }
 }
 
-const WRONG_BYTES: &str = "its bytes are not those that it is named by";
+pub(super) const WRONG_BYTES: &str = "its bytes are not those that it is named by";
 
 /// A content's file, open, and of the right length.
 #[derive(Clone)]
@@ -354,6 +378,10 @@ fn source(
             let has_sums = sums::are_known(conn, hash, size)?;
             Some(Ok(ContentSource::File { size, has_sums }))
         }
+        Some(ContentPlace::Object) => {
+            let has_sums = sums::are_known(conn, hash, size)?;
+            Some(Ok(ContentSource::Object { size, has_sums }))
+        }
         Some(ContentPlace::Inline(id)) => {
             let whole = rows::whole_inline_content(conn, id, hash)?;
             Some(Ok(whole.map_or(ContentSource::DamagedInline, |data| ContentSource::Inline(data.into()))))
@@ -361,13 +389,13 @@ fn source(
     })
 }
 
-fn from_memory(bytes: &Bytes, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>> {
+pub(super) fn from_memory(bytes: &Bytes, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>> {
     let part = bytes.slice(index(range.start)..index(range.end).max(index(range.start)));
     if part.is_empty() { stream::empty().boxed() } else { stream::once(async { Ok(part) }).boxed() }
 }
 
 /// A place in bytes that are in memory.
-fn index(at: u64) -> usize {
+pub(super) fn index(at: u64) -> usize {
     usize::try_from(at).unwrap_or(usize::MAX)
 }
 
@@ -379,13 +407,13 @@ pub(super) fn open_whole(path: &Path, size: u64) -> io::Result<File> {
 }
 
 /// Groups in runs that are read at once.
-fn runs(groups: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-    let next = move |at: &u64| (*at < groups.end).then(|| (at / READ_GROUPS + 1) * READ_GROUPS);
+fn runs(groups: Range<u64>, at_once: u64) -> impl Iterator<Item = Range<u64>> {
+    let next = move |at: &u64| (*at < groups.end).then(|| (at / at_once + 1) * at_once);
     let starts = std::iter::successors(Some(groups.start), next);
     starts.filter_map(move |at| next(&at).map(|end| at..end.min(groups.end)))
 }
 
-fn read_at(file: &File, range: Range<u64>) -> io::Result<Bytes> {
+pub(super) fn read_at(file: &File, range: Range<u64>) -> io::Result<Bytes> {
     let length = index(range.end - range.start);
     patiently(&SHORT_PATIENCE, || {
         // Nothing is zeroed that is overwritten at once.

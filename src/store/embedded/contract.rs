@@ -66,6 +66,7 @@ impl ContentStore for EmbeddedStore {
                 keeps_entries: true,
                 read_only: self.0.shared.read_only(),
                 short_of_space: self.0.shared.space.shortage(),
+                contents_away: self.contents_away(),
                 notice,
                 // Whatever is wrong with it, the rest can be told.
                 scrub: self.scrub_report().await.ok().map(Box::new),
@@ -163,6 +164,7 @@ impl ContentStore for EmbeddedStore {
     fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
         let shared = &self.0.shared;
         shared.check_writable()?;
+        self.check_bucket(bytes)?;
         shared.space.claim(bytes)
     }
 

@@ -19,6 +19,7 @@ use super::{EmbeddedStore, StoredAsset};
 use crate::disk::{self, LONG_PATIENCE, NotAFile, patiently};
 use crate::record::ContentHash;
 use crate::store::StoreError;
+use crate::store::bucket::BucketError;
 use crate::store::groups::{GroupHasher, GroupSum};
 
 /// Bytes that are hashed at once.
@@ -41,6 +42,8 @@ struct Inspected {
 pub(super) enum Seen {
     File(Option<FileIdentity>),
     Inline(i64),
+    /// It is locked while it is looked at ([`objects`](super::objects)).
+    Object,
 }
 
 /// Tells a file from one that took its place.
@@ -89,6 +92,7 @@ impl EmbeddedStore {
         hash: ContentHash,
         throttle: Option<&Arc<ReadThrottle>>,
     ) -> Result<bool, StoreError> {
+        let _lock = self.lock_object(hash).await;
         for _ in 0..LOOKS_MAX {
             let Some(Inspected { asset, seen, fault, sums }) = self.inspect(hash, throttle.cloned()).await?
             else {
@@ -124,7 +128,7 @@ impl EmbeddedStore {
             let Some(place) = stored.place else { return Ok(None) };
             let fault = match place {
                 ContentPlace::Inline(id) => inline_fault(conn, id, hash)?,
-                ContentPlace::File => None,
+                ContentPlace::File | ContentPlace::Object => None,
             };
             let kept = kept_sums(conn, hash, stored.asset.record.size)?;
             Ok(Some((stored.asset, place, fault, kept)))
@@ -137,6 +141,9 @@ impl EmbeddedStore {
                 fault: fault.map(str::to_owned),
                 sums: None,
             }));
+        }
+        if place == ContentPlace::Object {
+            return self.inspect_object(asset, kept).await.map(Some);
         }
         let (path, size) = (self.0.shared.layout.content(hash), asset.record.size);
         let hashed = blocking("examine content", move || {
@@ -164,6 +171,25 @@ impl EmbeddedStore {
                 None => Err(self.unread(hash, &error)),
             },
         }
+    }
+
+    /// Reads and hashes a content in the bucket. One that is not found is looked for again first.
+    async fn inspect_object(&self, asset: StoredAsset, kept: Vec<GroupSum>) -> Result<Inspected, StoreError> {
+        let (hash, size) = (asset.record.hash, asset.record.size);
+        let Some(objects) = &self.0.shared.objects else { return Err(Self::without_bucket()) };
+        let (fault, sums) = match objects.bucket.hash_at_length(hash, size).await {
+            Ok(hashed) if hashed.sha256 != hash => {
+                (Some(format!("its object hashes to {}", hashed.sha256)), None)
+            }
+            Ok(hashed) => (None, Some(hashed.groups).filter(|sums| !sums.is_empty() && *sums != kept)),
+            Err(BucketError::Missing) => (
+                Some(format!("the object storage {} does not have it any more", objects.bucket.shown())),
+                None,
+            ),
+            Err(BucketError::Wrong(why)) => (Some(why), None),
+            Err(BucketError::Away(why)) => return Err(objects.bucket.away(why)),
+        };
+        Ok(Inspected { asset, seen: Seen::Object, fault, sums })
     }
 
     /// As [`fault_of`]; what all files share, as when a mount is gone or the directory is closed to us, is not one content's fault.

@@ -9,9 +9,10 @@ use tempfile::NamedTempFile;
 use super::merge::{Absence, WholeInTrash};
 use super::rows::ContentPlace;
 use super::tx::{self, Tx, Verified, VerifiedBytes};
-use super::{EmbeddedStore, HASHES_MAX, INLINE_BYTES_MAX, StoredAsset, failure, merge, rows, writer};
+use super::{EmbeddedStore, HASHES_MAX, StoredAsset, failure, merge, rows, writer};
 use crate::disk::open_plain;
 use crate::record::{AssetRecord, ContentHash, META_BYTES_MAX};
+use crate::store::bucket::BucketError;
 use crate::store::groups::GroupHasher;
 use crate::store::{IncomingAsset, IncomingContent, ItemOutcome, ReceivedFile, StoreError, admits};
 
@@ -64,7 +65,7 @@ impl EmbeddedStore {
         let store = self.clone();
         let (checked, files) = blocking("check content", move || store.check_batch(batch)).await?;
         let bytes = checked.iter().map(Checked::bytes).sum();
-        let outcomes = self.submit(files, bytes, move |tx| {
+        let outcomes = self.submit_contents(files, bytes, move |tx| {
             let none = WholeInTrash::new();
             let merged = checked.into_iter().map(|checked| match checked {
                 Checked::Good(record, content) => take(tx, record, &content),
@@ -170,7 +171,7 @@ impl EmbeddedStore {
         }
         let found = self.0.shared.readers.run("look into the trash", move |conn| {
             let mut whole = WholeInTrash::new();
-            let (mut files, mut file_bytes) = (Vec::new(), 0_u64);
+            let (mut files, mut objects, mut file_bytes) = (Vec::new(), Vec::new(), 0_u64);
             for hash in hashes {
                 let Some(trashed) = tx::trashed(conn, hash)? else { continue };
                 // Without a record it comes from a database that lost its own.
@@ -184,6 +185,7 @@ impl EmbeddedStore {
                             files.push(hash);
                         }
                     }
+                    ContentPlace::Object => objects.push((hash, trashed.size)),
                     ContentPlace::Inline(id) => {
                         let data = rows::inline_content(conn, id)?.map(|data| hash_bytes(&data));
                         if let Some((sha256, _, blake3)) = data.filter(|(sha256, ..)| *sha256 == hash) {
@@ -192,9 +194,10 @@ impl EmbeddedStore {
                     }
                 }
             }
-            Ok((whole, files))
+            Ok((whole, files, objects))
         });
-        let (mut whole, files) = found.await?;
+        let (mut whole, files, objects) = found.await?;
+        self.verify_objects(objects, &mut whole).await?;
         if !files.is_empty() {
             let layout = self.0.shared.layout.clone();
             let check = move || {
@@ -207,6 +210,32 @@ impl EmbeddedStore {
             whole.extend(blocking("check content in the trash", check).await?);
         }
         Ok(whole)
+    }
+
+    /// The same of those in a bucket; an error where it cannot be used.
+    async fn verify_objects(
+        &self,
+        objects: Vec<(ContentHash, u64)>,
+        whole: &mut WholeInTrash,
+    ) -> Result<(), StoreError> {
+        let mut bytes = 0_u64;
+        for (at, (hash, size)) in objects.into_iter().enumerate() {
+            bytes = bytes.saturating_add(size);
+            if at > 0 && bytes > VERIFIED_BYTES_MAX {
+                return Ok(());
+            }
+            let Some(objects) = &self.0.shared.objects else { return Err(Self::without_bucket()) };
+            match objects.bucket.hash(hash, size).await {
+                Ok(hashed) => {
+                    if hashed.sha256 == hash {
+                        whole.insert(hash, hashed.blake3);
+                    }
+                }
+                Err(BucketError::Away(why)) => return Err(objects.bucket.away(why)),
+                Err(BucketError::Missing | BucketError::Wrong(_)) => {}
+            }
+        }
+        Ok(())
     }
 
     fn check_batch(
@@ -244,9 +273,10 @@ impl EmbeddedStore {
         if sha256 != record.hash {
             return Ok(Checked::Bad(format!("the content of {} hashes to {sha256}", record.hash)));
         }
+        let inline_bytes_max = self.inline_bytes_max();
         let bytes = match content {
-            IncomingContent::Bytes(bytes) if size <= INLINE_BYTES_MAX => VerifiedBytes::Inline(bytes),
-            IncomingContent::File(file) if size <= INLINE_BYTES_MAX => {
+            IncomingContent::Bytes(bytes) if size <= inline_bytes_max => VerifiedBytes::Inline(bytes),
+            IncomingContent::File(file) if size <= inline_bytes_max => {
                 let read =
                     fs::read(&file.path).map_err(|error| self.io_failed("read received content", &error))?;
                 // Read again, so checked again.
@@ -261,23 +291,30 @@ impl EmbeddedStore {
             IncomingContent::Bytes(bytes) => {
                 let written = self.write_file(&bytes, sha256);
                 files.push(written.map_err(|error| self.io_failed("write content", &error))?);
-                VerifiedBytes::File
+                self.bytes_of_files()
             }
             IncomingContent::File(file) => {
                 let adopted = self.adopt(file);
                 files.push(adopted.map_err(|error| self.io_failed("take over received content", &error))?);
-                VerifiedBytes::File
+                self.bytes_of_files()
             }
         };
         let content = Verified { hash: record.hash, size, blake3, bytes };
         Ok(Checked::Good(record, content))
     }
 
+    /// Where the bytes of files will be when the writer sees them.
+    pub(super) fn bytes_of_files(&self) -> VerifiedBytes {
+        if self.0.shared.objects.is_some() { VerifiedBytes::Object } else { VerifiedBytes::File }
+    }
+
     /// Writes large content from memory.
     fn write_file(&self, bytes: &[u8], sha256: ContentHash) -> io::Result<ReceivedFile> {
         let mut file = NamedTempFile::new_in(self.0.shared.layout.tmp())?;
         file.write_all(bytes)?;
-        file.as_file().sync_all()?;
+        if self.0.shared.objects.is_none() {
+            file.as_file().sync_all()?;
+        }
         let mut hasher = GroupHasher::default();
         hasher.update(bytes);
         let (blake3, groups) = hasher.finish();
@@ -323,7 +360,7 @@ impl Checked {
             Self::Good(record, content) => {
                 let inline = match &content.bytes {
                     VerifiedBytes::Inline(bytes) => bytes.len(),
-                    VerifiedBytes::File => 0,
+                    VerifiedBytes::File | VerifiedBytes::Object => 0,
                 };
                 inline + record.meta.text_bytes()
             }

@@ -6,6 +6,7 @@
 //! store.seq               the number of the last change that was acknowledged
 //! ballast                 room that is laid by for deletions
 //! content/ab/cd/abcd…     larger content, named by its hash
+//! cache/ab/abcd…          content in object storage that is here, too
 //! damaged/abcd…           content that was set aside because it is damaged
 //! tmp/                    content that is being received; emptied when the store opens
 //! ```
@@ -43,6 +44,10 @@ impl Layout {
 
     pub(super) fn tmp(&self) -> PathBuf {
         self.dir.join("tmp")
+    }
+
+    pub(super) fn cache(&self) -> PathBuf {
+        self.dir.join("cache")
     }
 
     pub(super) fn damaged_dir(&self) -> PathBuf {

@@ -256,7 +256,36 @@ pub(super) fn heal(
         }
         tx.after_commit.push(AfterCommit::Trust(content.hash));
     }
+    if let (Some(place @ (ContentPlace::Inline(_) | ContentPlace::File)), VerifiedBytes::Object) =
+        (stored.place, &content.bytes)
+    {
+        move_to_object(tx, stored, place)?;
+    }
     Ok(())
+}
+
+/// What was put into the bucket just now takes the place of what was here before, which may be damaged by now.
+fn move_to_object(
+    tx: &mut Tx<'_>,
+    stored: &mut StoredRow,
+    before: ContentPlace,
+) -> Result<(), rusqlite::Error> {
+    let hash = stored.asset.record.hash;
+    tx.conn
+        .prepare_cached("UPDATE records SET content = ?2 WHERE hash = ?1")?
+        .execute((hash.0, ContentPlace::Object.to_column()))?;
+    stored.place = Some(ContentPlace::Object);
+    match before {
+        ContentPlace::Inline(id) => rows::remove_inline(tx.conn, tx.probe, id),
+        ContentPlace::File => {
+            tx.files_left = true;
+            tx.conn
+                .prepare_cached("INSERT OR IGNORE INTO pending_files (hash) VALUES (?1)")?
+                .execute([hash.0])
+                .map(drop)
+        }
+        ContentPlace::Object => Ok(()),
+    }
 }
 
 fn wrong_size(record: &AssetRecord, stored: u64) -> ItemOutcome {

@@ -23,6 +23,7 @@ use super::index::build::Building;
 use super::index::words::WordsBehind;
 use super::layout::Layout;
 use super::loss::SeqMark;
+use super::objects::{self, Objects};
 use super::purge::Purging;
 use super::readers::Readers;
 use super::runs::ClockWatch;
@@ -33,13 +34,17 @@ use super::{EmbeddedConfig, EmbeddedStore, QUEUE_TASKS, StoreInner, StoreShared,
 use crate::clock::Clock;
 use crate::disk;
 use crate::record::WriterId;
+use crate::store::bucket::BucketConfig;
 use crate::store::{StoreError, StoreId};
 
 /// Opens the store; see [`EmbeddedStore::open`]. Blocks.
-pub(super) fn open(config: EmbeddedConfig) -> Result<EmbeddedStore, StoreError> {
+pub(super) fn open(
+    config: EmbeddedConfig,
+    bucket: Option<&BucketConfig>,
+) -> Result<EmbeddedStore, StoreError> {
     let layout = Layout { dir: config.dir };
     let began = Instant::now();
-    let store = try_open(&layout, config.disk_reserve_bytes, config.clock).map_err(|abort| {
+    let store = try_open(&layout, config.disk_reserve_bytes, config.clock, bucket).map_err(|abort| {
         abort
             .or_full(&layout.tmp())
             .answer(&format!("open the store in {}", layout.dir.display()), &layout.dir)
@@ -48,7 +53,12 @@ pub(super) fn open(config: EmbeddedConfig) -> Result<EmbeddedStore, StoreError> 
     Ok(store)
 }
 
-fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<EmbeddedStore, Abort> {
+fn try_open(
+    layout: &Layout,
+    reserve_bytes: u64,
+    clock: Clock,
+    bucket: Option<&BucketConfig>,
+) -> Result<EmbeddedStore, Abort> {
     let io = |action: &str| {
         let action = format!("{action} {}", layout.dir.display());
         move |source| Abort::Io { action, source }
@@ -72,9 +82,9 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
         conn.query_row("SELECT writer_id, store_id FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     clean_pending(&mut conn, layout)?;
     super::aside::mend(&conn, layout, clock.now_ms())?;
-    let mut purging = Purging::new(&conn, clock.clone())?;
-    purging.look(&mut conn, layout, &mut totals)?;
+    let purging = begin_purging(&mut conn, layout, &mut totals, &clock)?;
 
+    let (objects, bucket_missing) = open_objects(&conn, layout, bucket)?;
     let (seq, seen) = watch::channel(totals.last_seq);
     let read_only: Arc<Mutex<Option<String>>> = Arc::default();
     let anchors = Arc::new(Anchors::note(layout));
@@ -85,6 +95,8 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
         readers: Readers::new(layout.dir.clone(), layout.database(), anchors, Arc::clone(&read_only)),
         layout: layout.clone(),
         files_missing: half.files_missing,
+        objects,
+        bucket_missing,
         opened_with: (!notices.is_empty()).then(|| notices.join("; ")),
         commits: AtomicU64::new(0),
         purge_floor: AtomicU64::new(totals.purge_floor),
@@ -130,6 +142,30 @@ fn try_open(layout: &Layout, reserve_bytes: u64, clock: Clock) -> Result<Embedde
         turns: Arc::new(Semaphore::new(QUEUE_TASKS)),
         writer: Mutex::new(Some(writer)),
     })))
+}
+
+/// Purges what is old.
+fn begin_purging(
+    conn: &mut Connection,
+    layout: &Layout,
+    totals: &mut Totals,
+    clock: &Clock,
+) -> Result<Purging, Abort> {
+    let mut purging = Purging::new(conn, clock.clone())?;
+    purging.look(conn, layout, totals)?;
+    Ok(purging)
+}
+
+/// The bucket, where there is one; or that contents are in one, and none is configured.
+fn open_objects(
+    conn: &Connection,
+    layout: &Layout,
+    bucket: Option<&BucketConfig>,
+) -> Result<(Option<Objects>, Option<String>), Abort> {
+    match bucket {
+        Some(config) => Ok((Some(Objects::open(config, layout.cache()).map_err(Abort::Refused)?), None)),
+        None => Ok((None, objects::unconfigured(conn)?)),
+    }
 }
 
 /// Has the writer do what is queued, in a thread of its own.

@@ -76,7 +76,7 @@ impl EmbeddedStore {
         let found = self.0.shared.readers.run("find content", move |conn| rows::find(conn, hash)).await?;
         let Some(stored) = found else { return Err(StoreError::NotFound(hash)) };
         let record = stored.asset.record;
-        if !matches!(stored.place, Some(ContentPlace::File)) {
+        if !matches!(stored.place, Some(ContentPlace::File | ContentPlace::Object)) {
             return Ok(Vec::new());
         }
         let content = Provable { hash, size: record.size, root: record.blake3 };

@@ -167,6 +167,11 @@ fn purge_trash(conn: &mut Connection, layout: &Layout, until_ms: u64) -> Result<
                 ContentPlace::Inline(id) => {
                     rows::remove_inline(&transaction, &probe, *id)?;
                 }
+                // The clean-up deletes it, if nothing refers to it and the bucket is not shared.
+                ContentPlace::Object => {
+                    super::objects::leave(&transaction, *hash)?;
+                    sums::forget(&transaction, *hash)?;
+                }
             }
             transaction.prepare_cached("DELETE FROM trash WHERE hash = ?1")?.execute([hash.0])?;
         }

@@ -24,17 +24,27 @@ pub(super) enum ContentPlace {
     File,
     /// In the table `contents`, under this id.
     Inline(i64),
+    /// In the bucket, under the key that is made of its hash.
+    Object,
 }
+
+/// Stands in a column for a content in the bucket.
+const OBJECT: i64 = -1;
 
 impl ContentPlace {
     pub(super) fn from_column(value: i64) -> Self {
-        if value == 0 { Self::File } else { Self::Inline(value) }
+        match value {
+            0 => Self::File,
+            OBJECT => Self::Object,
+            id => Self::Inline(id),
+        }
     }
 
     pub(super) fn to_column(self) -> i64 {
         match self {
             Self::File => 0,
             Self::Inline(id) => id,
+            Self::Object => OBJECT,
         }
     }
 }

@@ -20,7 +20,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// - `records` is the feed: its rowid is the sequence number, so a change moves the row to the end and reading the
 ///   feed is a walk along the table. `writer` is NULL for the null writer. `content` says where the content lies: NULL
-///   nowhere, 0 in a file, else an id in `contents`. `search` is what `q` looks into: names and description, folded.
+///   nowhere, 0 in a file, -1 in a bucket, else an id in `contents`. `search` is what `q` looks into: names and description, folded.
 ///   Tags are JSON here, so that a record is one row.
 /// - `record_tags` finds live records by tag, folded.
 /// - `contents` is apart from `records`, so that walking the records does not drag content through the cache.
@@ -304,6 +304,23 @@ CREATE TABLE foreign_folders (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Contents in object storage: `content` is -1 for them, in `records` and `trash`.
+///
+/// - `bucket` names the place where they are.
+/// - `pending_objects` names objects that may be there without a record, and the uploads that are to make them (see the module
+///   `objects`).
+const SCHEMA_BUCKET: &str = "
+CREATE TABLE bucket (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    place BLOB NOT NULL,
+    shown TEXT
+) STRICT;
+CREATE TABLE pending_objects (
+    hash BLOB PRIMARY KEY,
+    upload TEXT
+) STRICT, WITHOUT ROWID;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
 /// The newest schema that is understood.
 pub(super) const KNOWN: usize = MIGRATIONS.len();
@@ -326,6 +343,7 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_WORDS_BEHIND),
     M::up(SCHEMA_ENTRIES),
     M::up(SCHEMA_FOREIGN),
+    M::up(SCHEMA_BUCKET),
 ];
 /// Schemas from here on touch nothing but what is made from the records and the contents, or add tables, so that no copy is kept: it
 /// would take long, and as much room as the database.

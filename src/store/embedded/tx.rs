@@ -104,6 +104,8 @@ pub(super) enum VerifiedBytes {
     Inline(bytes::Bytes),
     /// In a file that travels with the task; the writer has put it into its place before the transaction.
     File,
+    /// In the bucket, where they were found to be right just now.
+    Object,
 }
 
 /// Content that was deleted or let go.
@@ -134,6 +136,8 @@ pub(super) struct Tx<'a> {
     pub(super) index: IndexChanges,
     /// An entry of a folder names what was deleted.
     pub(super) targets_deleted: bool,
+    /// Files were named in `pending_files` to which nothing refers any more.
+    pub(super) files_left: bool,
 }
 
 impl Tx<'_> {
@@ -287,6 +291,7 @@ impl Tx<'_> {
     pub(super) fn store_content(&self, content: &Verified) -> Result<ContentPlace, rusqlite::Error> {
         match &content.bytes {
             VerifiedBytes::File => Ok(ContentPlace::File),
+            VerifiedBytes::Object => Ok(ContentPlace::Object),
             VerifiedBytes::Inline(bytes) => {
                 self.conn
                     .prepare_cached("INSERT INTO contents (data) VALUES (?1)")?

@@ -7,7 +7,7 @@ use super::incoming::{blocking, hash_bytes};
 use super::media_type;
 use super::tx::{Verified, VerifiedBytes};
 use super::types::{IngestFields, Ingested};
-use super::{EmbeddedStore, INLINE_BYTES_MAX, writer};
+use super::{EmbeddedStore, writer};
 use crate::record::{AssetMeta, ContentHash, META_BYTES_MAX};
 use crate::store::hashing_file::HashingFile;
 use crate::store::{ReceivedFile, StoreError};
@@ -55,7 +55,7 @@ impl Upload {
         shared.check_writable()?;
         shared.space.claim(chunk.len() as u64)?;
         self.written += chunk.len() as u64;
-        if self.file.is_none() && self.written <= INLINE_BYTES_MAX {
+        if self.file.is_none() && self.written <= self.store.inline_bytes_max() {
             self.head.extend_from_slice(&chunk);
             return Ok(());
         }
@@ -83,14 +83,14 @@ impl Upload {
                     hash: received.sha256,
                     size: received.size,
                     blake3: received.blake3,
-                    bytes: VerifiedBytes::File,
+                    bytes: self.store.bytes_of_files(),
                 };
                 (content, vec![received])
             }
             None => (inline(self.head.freeze()).await?, Vec::new()),
         };
         let bytes = if files.is_empty() { usize::try_from(content.size).unwrap_or(usize::MAX) } else { 0 };
-        self.store.submit(files, bytes, move |tx| edit::ingest(tx, &content, fields, &guessed)).await
+        self.store.submit_contents(files, bytes, move |tx| edit::ingest(tx, &content, fields, &guessed)).await
     }
 
     /// Goes on in a file.

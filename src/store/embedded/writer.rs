@@ -38,6 +38,7 @@ use super::index::words::{WordChanges, WordsBehind};
 use super::index::{IndexChanges, IndexStage};
 use super::layout::{self, Layout};
 use super::loss::SeqMark;
+use super::objects::{self, UploadedContents};
 use super::purge::{Purged, Purging};
 use super::runs::{self, ClockWatch};
 use super::sums;
@@ -91,6 +92,10 @@ pub(super) enum Msg {
 pub(super) trait WriteJob: Send {
     /// Content that has to be in its place before the change is made.
     fn files(&mut self) -> Vec<ReceivedFile>;
+    /// Content that is in the bucket now, and right.
+    fn uploaded(&mut self) -> Option<UploadedContents> {
+        None
+    }
     /// Roughly what it adds to the WAL.
     fn weight(&self) -> usize;
     /// Whether it is never refused for want of room. It can be run again if it was not committed.
@@ -104,6 +109,7 @@ pub(super) trait WriteJob: Send {
 /// The usual [`WriteJob`]: a closure.
 pub(super) struct Task<F, T> {
     pub(super) files: Vec<ReceivedFile>,
+    pub(super) uploaded: Option<UploadedContents>,
     pub(super) bytes: usize,
     pub(super) run: Option<F>,
     pub(super) answer: Option<Result<T, StoreError>>,
@@ -119,6 +125,10 @@ where
 {
     fn files(&mut self) -> Vec<ReceivedFile> {
         std::mem::take(&mut self.files)
+    }
+
+    fn uploaded(&mut self) -> Option<UploadedContents> {
+        self.uploaded.take()
     }
 
     fn weight(&self) -> usize {
@@ -297,6 +307,8 @@ impl StoreWriter {
     fn commit_all(&mut self, group: &mut [Box<dyn WriteJob>]) -> Result<(), Abort> {
         let pending_before = self.has_pending;
         let files: Vec<ReceivedFile> = group.iter_mut().flat_map(|task| task.files()).collect();
+        // Held until all is durable.
+        let uploaded: Vec<UploadedContents> = group.iter_mut().filter_map(|task| task.uploaded()).collect();
         let placed = self.place(files)?;
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut totals = self.totals;
@@ -317,6 +329,7 @@ impl StoreWriter {
             stage: IndexStage::read(&transaction)?,
             index: IndexChanges { facets: FacetChanges::default(), words: WordChanges::new(self.words) },
             targets_deleted: false,
+            files_left: false,
         };
         for task in group {
             task.run(&mut tx)?;
@@ -331,6 +344,11 @@ impl StoreWriter {
                 unused = true;
             }
         }
+        let mut left = false;
+        for (hash, groups) in uploaded.iter().flat_map(|uploaded| &uploaded.contents) {
+            left |= !objects::take_uploaded(&mut tx, *hash, groups)?;
+        }
+        unused |= tx.files_left;
         let Tx { mut totals, after_commit, index, .. } = tx;
         let IndexChanges { mut facets, words } = index;
         facets.write(&transaction)?;
@@ -347,6 +365,10 @@ impl StoreWriter {
             task.perform(&self.layout, &self.shared.damage);
         }
         self.has_pending = pending_before || unused;
+        drop(uploaded);
+        if left {
+            self.clean_objects();
+        }
         Ok(())
     }
 
@@ -400,6 +422,13 @@ impl StoreWriter {
         is_unread && self.unread_since.get_or_insert_with(Instant::now).elapsed() >= UNREAD_FOR
     }
 
+    /// Has what nothing refers to in the bucket cleaned up.
+    fn clean_objects(&self) {
+        if let Some(objects) = &self.shared.objects {
+            objects.wake();
+        }
+    }
+
     /// Removes placed files to which nothing refers.
     fn clean_pending(&mut self) {
         match clean_pending(&mut self.conn, &self.layout) {
@@ -424,6 +453,7 @@ impl StoreWriter {
                 .map_err(|abort| self.on_abort(abort)),
         };
         self.shared.purge_floor.store(self.totals.purge_floor, Ordering::Release);
+        self.clean_objects();
         let _ = reply.send(result);
     }
 

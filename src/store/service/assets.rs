@@ -187,7 +187,7 @@ pub(super) async fn delete(
 pub(super) async fn status(State(service): ServiceState) -> ApiResult<Success<StatusJson>> {
     let status = service.store.status().await?;
     Ok(Success::new(StatusJson {
-        healthy: status.read_only.is_none() && status.short_of_space.is_none(),
+        healthy: status.problem().is_none(),
         assets: status.assets,
         bytes: status.bytes,
         assets_held: status.assets_held,
@@ -198,6 +198,7 @@ pub(super) async fn status(State(service): ServiceState) -> ApiResult<Success<St
         keeps_entries: status.keeps_entries,
         read_only: status.read_only,
         short_of_space: status.short_of_space,
+        contents_away: status.contents_away,
         notice: status.notice,
         scrub: status.scrub.map(|scrub| *scrub),
         version: env!("CARGO_PKG_VERSION").to_owned(),

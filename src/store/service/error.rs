@@ -54,6 +54,7 @@ impl From<StoreError> for ApiError {
                 codes::READ_ONLY,
                 "repair the disk, then start the service again",
             ),
+            StoreError::BucketAway { .. } => return bucket_away(message),
             StoreError::Busy(_) => return too_busy(message),
             StoreError::Invalid(_) => {
                 (StatusCode::BAD_REQUEST, "invalid", "/openapi.json describes what is expected")
@@ -79,6 +80,14 @@ fn too_busy(message: String) -> ApiError {
     let hint = "try again in a few seconds, or ask for less at once";
     let mut error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, codes::TOO_BUSY, message, hint);
     error.headers.insert(RETRY_AFTER, HeaderValue::from_static("3"));
+    error
+}
+
+/// Said in the log once, by the store.
+fn bucket_away(message: String) -> ApiError {
+    let hint = "try again in a while; `can-sync doctor` says what is wrong";
+    let mut error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "bucket_unavailable", message, hint);
+    error.headers.insert(RETRY_AFTER, HeaderValue::from_static("15"));
     error
 }
 
@@ -140,6 +149,7 @@ mod tests {
             (StoreError::Full(text()), 507, "disk_full"),
             (StoreError::ReadOnly(text()), 503, "read_only"),
             (StoreError::Busy(text()), 503, "too_busy"),
+            (StoreError::BucketAway { url: text(), reason: text() }, 503, "bucket_unavailable"),
             (StoreError::Invalid(text()), 400, "invalid"),
             (StoreError::Unavailable { url: text(), reason: text() }, 502, "store_unavailable"),
             (StoreError::Unauthorized { url: text() }, 502, "store_unavailable"),

@@ -136,6 +136,9 @@ pub struct StatusJson {
     /// Why it takes nothing but deletions, where the disk has too little room.
     #[serde(default)]
     pub short_of_space: Option<String>,
+    /// Why larger contents are neither taken nor given, where they are in object storage that cannot be used.
+    #[serde(default)]
+    pub contents_away: Option<String>,
     /// What people should know of it, and cannot be helped.
     #[serde(default)]
     pub notice: Option<String>,

@@ -90,6 +90,8 @@ fn entries_after(conn: &Connection, after: [u8; 32]) -> Result<Vec<TrashEntry>, 
         let is_right = match place {
             ContentPlace::Inline(id) => rows::whole_inline_content(conn, id, hash)?.is_some(),
             ContentPlace::File => false,
+            // Read where it is to come back: what is in a bucket is paid for by the byte.
+            ContentPlace::Object => true,
         };
         Ok(TrashEntry { hash, size, place, is_right })
     });

@@ -1,0 +1,311 @@
+//! Where the store puts contents that are too large for its database, if that is not its directory: an address, or a table.
+//!
+//! What is wrong with it is told where it stands: the YAML reader adds the line to what is refused here.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use reqwest::Url;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::{Value, json};
+
+use super::folders::Scalar;
+use super::load::nearest;
+use super::setting::{Setting, unexpected};
+use super::value::HttpUrl;
+
+/// Fields of the table.
+const FIELDS: [&str; 6] = ["url", "endpoint", "region", "allow_http", "credentials_file", "shared"];
+
+/// A bucket, and what is in front of every key in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BucketUrl {
+    /// S3, and what speaks like it.
+    S3 {
+        bucket: String,
+        prefix: String,
+    },
+    Google {
+        bucket: String,
+        prefix: String,
+    },
+    Azure {
+        container: String,
+        prefix: String,
+    },
+    /// A directory: what lies in a bucket lies in its files.
+    Dir(PathBuf),
+}
+
+impl BucketUrl {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// What was expected instead.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
+    }
+}
+
+impl fmt::Display for BucketUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, bucket, prefix) = match self {
+            Self::S3 { bucket, prefix } => ("s3", bucket, prefix),
+            Self::Google { bucket, prefix } => ("gs", bucket, prefix),
+            Self::Azure { container, prefix } => ("az", container, prefix),
+            Self::Dir(dir) => return write!(f, "{}", dir.display()),
+        };
+        let slash = if prefix.is_empty() { "" } else { "/" };
+        write!(f, "{scheme}://{bucket}{slash}{prefix}")
+    }
+}
+
+impl Setting for BucketUrl {
+    const EXPECTED: &'static str =
+        "s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or the path of a directory";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.starts_with(['/', '~', '.']) {
+            return PathBuf::from_text(text).map(Self::Dir);
+        }
+        let url = Url::parse(text).map_err(|_| unexpected::<Self>(text))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(
+                "keys do not belong into the URL: give them in the environment, or name credentials_file"
+                    .into(),
+            );
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(unexpected::<Self>(text));
+        }
+        if url.scheme() == "file" {
+            return url.to_file_path().map(Self::Dir).map_err(|()| unexpected::<Self>(text));
+        }
+        if matches!(url.scheme(), "http" | "https") {
+            return Err(format!(
+                "expected {}; the address of the service goes into endpoint",
+                Self::EXPECTED
+            ));
+        }
+        let bucket =
+            url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| unexpected::<Self>(text))?;
+        if url.port().is_some() {
+            return Err("a bucket has no port: the address of the service goes into endpoint".into());
+        }
+        let (bucket, prefix) = (bucket.to_owned(), prefix_of(url.path())?);
+        match url.scheme() {
+            "s3" => Ok(Self::S3 { bucket, prefix }),
+            "gs" => Ok(Self::Google { bucket, prefix }),
+            "az" => Ok(Self::Azure { container: bucket, prefix }),
+            _ => Err(unexpected::<Self>(text)),
+        }
+    }
+
+    fn shown(&self) -> Value {
+        json!(self.to_string())
+    }
+}
+
+/// What is in front of the keys, without slashes at its ends.
+fn prefix_of(path: &str) -> Result<String, String> {
+    let prefix = path.trim_matches('/');
+    let is_plain = |part: &str| {
+        let may_be = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        !part.is_empty() && part != "." && part != ".." && part.chars().all(may_be)
+    };
+    if prefix.is_empty() || prefix.split('/').all(is_plain) {
+        Ok(prefix.to_owned())
+    } else {
+        Err("expected a prefix of letters, digits, '-', '_' and '.', with single slashes".into())
+    }
+}
+
+/// A place for contents, and how it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContentBucket {
+    pub url: BucketUrl,
+    /// The service, where it is not the provider's own.
+    pub endpoint: Option<HttpUrl>,
+    pub region: Option<String>,
+    /// Contents and signatures may go over the wire in clear.
+    pub allow_http: bool,
+    /// A file with keys, `aws_access_key_id = …`, instead of the environment.
+    pub credentials_file: Option<PathBuf>,
+    /// Other stores may have contents there: nothing is deleted.
+    pub shared: bool,
+}
+
+impl ContentBucket {
+    /// One that needs nothing but its address.
+    pub fn at(url: BucketUrl) -> Self {
+        Self { url, endpoint: None, region: None, allow_http: false, credentials_file: None, shared: false }
+    }
+
+    /// What makes no sense together.
+    fn problem(&self) -> Option<&'static str> {
+        let is_s3 = matches!(self.url, BucketUrl::S3 { .. });
+        let has_endpoint = is_s3 || matches!(self.url, BucketUrl::Azure { .. });
+        let is_clear = self.endpoint.as_ref().is_some_and(|url| url.as_url().scheme() == "http");
+        if matches!(self.url, BucketUrl::Dir(_)) && (self.credentials_file.is_some() || self.allow_http) {
+            Some("a directory needs neither credentials_file nor allow_http: leave them out")
+        } else if self.endpoint.is_some() && !has_endpoint {
+            Some("endpoint goes with s3:// and az:// alone: leave it out")
+        } else if self.region.is_some() && !is_s3 {
+            Some("region goes with s3:// alone: leave it out")
+        } else if is_clear && !self.allow_http {
+            Some(
+                "the endpoint is http://, so that contents and names of keys go over the wire in clear: set allow_http: true if that is \
+                  meant, or give an https:// endpoint",
+            )
+        } else {
+            None
+        }
+    }
+}
+
+impl Setting for ContentBucket {
+    const EXPECTED: &'static str = "a bucket, such as s3://bucket/prefix, or a table with url";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        BucketUrl::from_text(text).map(Self::at)
+    }
+
+    fn shown(&self) -> Value {
+        json!({
+            "url": self.url.shown(), "endpoint": self.endpoint.shown(), "region": self.region.shown(),
+            "allow_http": self.allow_http, "credentials_file": self.credentials_file.shown(), "shared": self.shared,
+        })
+    }
+
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Result<Self, String>, D::Error> {
+        deserializer.deserialize_any(BucketVisitor).map(Ok)
+    }
+}
+
+/// A bucket, or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContentPlaceSetting(pub Option<ContentBucket>);
+
+impl Setting for ContentPlaceSetting {
+    const EXPECTED: &'static str = ContentBucket::EXPECTED;
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        ContentBucket::from_text(text).map(|bucket| Self(Some(bucket)))
+    }
+
+    fn shown(&self) -> Value {
+        self.0.shown()
+    }
+
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Result<Self, String>, D::Error> {
+        let bucket = Option::<GivenBucket>::deserialize(deserializer)?;
+        Ok(Ok(Self(bucket.map(|GivenBucket(bucket)| bucket))))
+    }
+}
+
+struct GivenBucket(ContentBucket);
+
+impl<'de> Deserialize<'de> for GivenBucket {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(BucketVisitor).map(Self)
+    }
+}
+
+struct BucketVisitor;
+
+impl<'de> Visitor<'de> for BucketVisitor {
+    type Value = ContentBucket;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(ContentBucket::EXPECTED)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ContentBucket, E> {
+        ContentBucket::from_text(text).map_err(E::custom)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ContentBucket, A::Error> {
+        let (mut url, mut endpoint, mut region) = (None, None, None);
+        let (mut allow_http, mut credentials_file, mut shared) = (None, None, None);
+        while let Some(BucketField(field)) = map.next_key()? {
+            let is_new = match field {
+                "url" => url.replace(map.next_value::<Scalar<BucketUrl>>()?.0).is_none(),
+                "endpoint" => endpoint.replace(map.next_value::<Scalar<HttpUrl>>()?.0).is_none(),
+                "region" => region.replace(map.next_value::<Scalar<String>>()?.0).is_none(),
+                "allow_http" => allow_http.replace(map.next_value::<Scalar<bool>>()?.0).is_none(),
+                "credentials_file" => {
+                    credentials_file.replace(map.next_value::<Scalar<PathBuf>>()?.0).is_none()
+                }
+                _ => shared.replace(map.next_value::<Scalar<bool>>()?.0).is_none(),
+            };
+            if !is_new {
+                return Err(A::Error::custom(format!("'{field}' is given twice")));
+            }
+        }
+        let url = url.ok_or_else(|| A::Error::custom("it needs its address: `url: s3://bucket/prefix`"))?;
+        let bucket = ContentBucket {
+            endpoint,
+            region,
+            allow_http: allow_http.unwrap_or_default(),
+            credentials_file,
+            shared: shared.unwrap_or_default(),
+            ..ContentBucket::at(url)
+        };
+        bucket.problem().map_or(Ok(bucket), |problem| Err(A::Error::custom(problem)))
+    }
+}
+
+/// The name of a field.
+struct BucketField(&'static str);
+
+impl<'de> Deserialize<'de> for BucketField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let known = FIELDS.into_iter().find(|known| *known == name);
+        known.map(Self).ok_or_else(|| {
+            let fields = FIELDS.map(str::to_owned);
+            let near = nearest(&name, &fields).map(|near| format!("; did you mean '{near}'?"));
+            let hint = near.unwrap_or_else(|| format!("; a bucket has {}", FIELDS.join(", ")));
+            D::Error::custom(format!("unknown key '{}'{hint}", name.chars().take(60).collect::<String>()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_people_write_them() {
+        let s3 = |bucket: &str, prefix: &str| BucketUrl::S3 { bucket: bucket.into(), prefix: prefix.into() };
+        for (text, read) in [
+            ("s3://assets", s3("assets", "")),
+            ("s3://assets/can/sync/", s3("assets", "can/sync")),
+            ("/mnt/contents", BucketUrl::Dir("/mnt/contents".into())),
+            ("file:///mnt/contents", BucketUrl::Dir("/mnt/contents".into())),
+            ("gs://a/b", BucketUrl::Google { bucket: "a".into(), prefix: "b".into() }),
+            ("az://a/b", BucketUrl::Azure { container: "a".into(), prefix: "b".into() }),
+        ] {
+            assert_eq!(BucketUrl::from_text(text), Ok(read), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_make_no_sense_say_what_to_do() {
+        for (text, said) in [
+            ("assets", "expected s3://"),
+            ("https://minio:9000/assets", "goes into endpoint"),
+            ("s3://minio:9000/assets", "no port"),
+            ("s3://key:secret@assets/x", "credentials_file"),
+            ("s3://assets/a//b", "single slashes"),
+            ("s3://assets/a b", "single slashes"),
+            ("s3:///prefix", "expected s3://"),
+            ("ftp://assets/x", "expected s3://"),
+        ] {
+            let problem = BucketUrl::from_text(text).unwrap_err();
+            assert!(problem.contains(said), "{text}: {problem}");
+            assert!(!problem.contains("secret"), "{text}: {problem}");
+        }
+    }
+}

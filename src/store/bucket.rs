@@ -1,0 +1,386 @@
+//! Contents in object storage, each under a key that is made of its hash: `prefix/ab/cd/abcd…`.
+//!
+//! # Order
+//! A content is uploaded, read back in full and hashed, and only then may anybody count on it. An object that is there already
+//! is read and hashed as well: that it has the right name and length vouches for nothing. Objects are made so that none is
+//! replaced, where the service can do that; one with wrong bytes is replaced by the right ones.
+//!
+//! # Whose it is
+//! [`marker`] says which place it is, and whether others use it. Until that is known nothing is written and nothing is believed.
+//! Of a place that others use, nothing is ever deleted.
+//!
+//! # What may be known of an object
+//! It is there and right; it is not there ([`BucketError::Missing`]); its bytes are wrong ([`BucketError::Wrong`]); or the
+//! service does not say ([`BucketError::Away`]). The last is never taken for one of the others.
+//!
+//! # Bounds
+//! [`SLOTS`] small uploads at once, or a quarter of that of large ones, each of which has two parts in memory. A read is of at most what was
+//! asked for, whatever the service sends.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use object_store::path::Path as Key;
+use object_store::{GetOptions, GetRange, ObjectStoreExt as _};
+use parking_lot::{Mutex, MutexGuard};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use self::backend::Backend;
+pub(crate) use self::fault::BucketError;
+use self::health::BucketTrouble;
+use crate::config::ContentBucket;
+use crate::record::ContentHash;
+use crate::store::StoreError;
+use crate::store::groups::{GroupHasher, GroupSum};
+
+mod backend;
+pub(crate) mod cache;
+mod fault;
+mod health;
+pub(crate) mod marker;
+pub(crate) mod upload;
+
+/// Largest content that is kept inside the database where larger ones go to a bucket, in bytes.
+pub(crate) const INLINE_BYTES_MAX: u64 = 4 * 1024;
+/// What is larger is uploaded in parts of at least this size.
+const PART_BYTES: u64 = 8 * 1024 * 1024;
+/// Small uploads at once.
+const SLOTS: u32 = 16;
+/// What is larger counts as four.
+const SMALL_BYTES: u64 = 1024 * 1024;
+/// Bytes that are read at once where all of an object is hashed, and how many such reads are ahead.
+const HASH_BYTES: u64 = 4 * 1024 * 1024;
+const HASH_AHEAD: usize = 2;
+/// How long a request without an answer may still be carried out.
+const DOUBTFUL_FOR: Duration = Duration::from_mins(10);
+/// How often a request is made that fails, apart from those that the client repeats by itself.
+const TRIES: u32 = 3;
+
+/// Where contents go, and with how much patience.
+#[derive(Clone, Debug)]
+pub struct BucketConfig {
+    pub place: ContentBucket,
+    /// Contents that are kept on this disk, too, in bytes.
+    pub cache_bytes: u64,
+    pub patience: BucketPatience,
+}
+
+impl BucketConfig {
+    /// With the usual patience.
+    pub fn new(place: ContentBucket, cache_bytes: u64) -> Self {
+        Self { place, cache_bytes, patience: BucketPatience::default() }
+    }
+}
+
+/// How long one waits for object storage.
+#[derive(Clone, Copy, Debug)]
+pub struct BucketPatience {
+    /// For an answer, with its bytes.
+    pub request: Duration,
+    /// For a request that the client repeats by itself.
+    pub retry: Duration,
+    /// Before a request is repeated here; twice as long each time.
+    pub pause: Duration,
+    /// Until an object that is not found counts as gone.
+    pub missing: Duration,
+    /// Until a place that becomes one for several stores is used: its owner may be about to delete.
+    pub settle: Duration,
+    /// Between two looks whether it is there again, or whether something is to be cleaned up.
+    pub look: Duration,
+}
+
+impl Default for BucketPatience {
+    fn default() -> Self {
+        Self {
+            request: Duration::from_mins(2),
+            retry: Duration::from_secs(30),
+            pause: Duration::from_millis(500),
+            missing: Duration::from_mins(1),
+            settle: Duration::from_mins(2),
+            look: Duration::from_secs(15),
+        }
+    }
+}
+
+/// A bucket that may be used, or why not.
+pub(crate) struct Bucket {
+    backend: Backend,
+    /// How people know it.
+    shown: String,
+    is_shared: bool,
+    patience: BucketPatience,
+    slots: Semaphore,
+    /// The service has no way to make an object so that none is replaced.
+    only_replaces: AtomicBool,
+    state: Mutex<BucketState>,
+}
+
+#[derive(Default)]
+struct BucketState {
+    /// Which place it is, once that is known.
+    place: Option<marker::PlaceId>,
+    trouble: Option<BucketTrouble>,
+    /// Contents that a deletion without an answer was asked for, and when: it may still be carried out.
+    doubtful: HashMap<ContentHash, Instant>,
+}
+
+/// What an object hashes to.
+pub(crate) struct HashedObject {
+    pub(crate) sha256: ContentHash,
+    pub(crate) blake3: [u8; 32],
+    /// The sums of its groups.
+    pub(crate) groups: Vec<GroupSum>,
+}
+
+impl Bucket {
+    /// Makes the client; asks nothing of the service yet. Blocks.
+    ///
+    /// # Errors
+    /// A sentence: the address or the keys make no sense.
+    pub(crate) fn open(config: &BucketConfig) -> Result<Self, String> {
+        let backend = backend::open(&config.place, &config.patience)?;
+        let trouble = Some(BucketTrouble::new("it was not reached yet".to_owned(), false));
+        Ok(Self {
+            backend,
+            shown: config.place.url.to_string(),
+            is_shared: config.place.shared,
+            patience: config.patience,
+            slots: Semaphore::new(SLOTS as usize),
+            only_replaces: AtomicBool::new(false),
+            state: Mutex::new(BucketState { trouble, ..BucketState::default() }),
+        })
+    }
+
+    /// How people know it.
+    pub(crate) fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    pub(crate) fn patience(&self) -> BucketPatience {
+        self.patience
+    }
+
+    /// The failure as readers and writers of contents are told of it.
+    pub(crate) fn away(&self, reason: impl Into<String>) -> StoreError {
+        StoreError::BucketAway { url: self.shown.clone(), reason: reason.into() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, BucketState> {
+        self.state.lock()
+    }
+
+    /// Whether it may be used.
+    fn check_settled(&self) -> Result<(), BucketError> {
+        let state = self.state();
+        match (&state.place, &state.trouble) {
+            (Some(_), _) => Ok(()),
+            (None, Some(trouble)) => Err(BucketError::Away(trouble.why.clone())),
+            (None, None) => Err(BucketError::Away("it was not reached yet".into())),
+        }
+    }
+
+    /// The key of a content.
+    fn key(&self, hash: ContentHash) -> Key {
+        let name = hash.to_string();
+        self.below(&format!("{}/{}/{name}", &name[..2], &name[2..4]))
+    }
+
+    fn below(&self, path: &str) -> Key {
+        let prefix = &self.backend.prefix;
+        if prefix.is_empty() { Key::from(path) } else { Key::from(format!("{prefix}/{path}")) }
+    }
+
+    /// Makes a request until it has an answer, or not.
+    async fn patiently<'a, T>(
+        &'a self,
+        tries_for_missing: u32,
+        request: impl Fn() -> BoxFuture<'a, Result<T, BucketError>> + Send,
+    ) -> Result<T, BucketError> {
+        let mut pause = self.patience.pause;
+        for attempt in 1.. {
+            let done = match tokio::time::timeout(self.patience.request, request()).await {
+                Ok(done) => done,
+                Err(_) => Err(BucketError::Away(format!(
+                    "it does not answer within {} s",
+                    self.patience.request.as_secs()
+                ))),
+            };
+            let tries = match &done {
+                Err(BucketError::Away(_)) => TRIES,
+                Err(BucketError::Missing) => tries_for_missing,
+                Ok(_) | Err(BucketError::Wrong(_)) => 0,
+            };
+            if attempt >= tries {
+                return self.note(done);
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        Err(BucketError::Away("it was not asked".into()))
+    }
+
+    /// Reads a range of a content that has this size. The bytes are not checked; there are as many as were asked for.
+    pub(crate) async fn range(
+        &self,
+        hash: ContentHash,
+        size: u64,
+        range: Range<u64>,
+    ) -> Result<Bytes, BucketError> {
+        self.check_settled()?;
+        let key = self.key(hash);
+        let (key, range) = (&key, &range);
+        self.patiently(TRIES, || Box::pin(self.get(key, Some(size), range.clone()))).await
+    }
+
+    /// Reads a range of an object once.
+    async fn get(&self, key: &Key, size: Option<u64>, range: Range<u64>) -> Result<Bytes, BucketError> {
+        let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
+        let got = self.backend.objects.get_opts(key, options).await.map_err(|error| fault::of(&error))?;
+        let found = got.meta.size;
+        if let Some(size) = size
+            && found != size
+        {
+            return Err(BucketError::Wrong(format!("its object has {found} bytes, and not {size}")));
+        }
+        let wanted = usize::try_from(range.end.min(found).saturating_sub(range.start)).unwrap_or(usize::MAX);
+        let mut bytes = BytesMut::with_capacity(wanted);
+        let mut stream = got.into_stream();
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|error| fault::of(&error))?;
+            if bytes.len() + chunk.len() > wanted {
+                return Err(BucketError::Away("it sends more bytes than were asked for".into()));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        if bytes.len() == wanted {
+            Ok(bytes.freeze())
+        } else {
+            Err(BucketError::Away("its answer ended too early".into()))
+        }
+    }
+
+    /// Reads all of a content and hashes it.
+    pub(crate) async fn hash(&self, hash: ContentHash, size: u64) -> Result<HashedObject, BucketError> {
+        let starts = (0..size).step_by(usize::try_from(HASH_BYTES).unwrap_or(usize::MAX));
+        let ranges = starts.map(|start| start..(start + HASH_BYTES).min(size));
+        let mut blocks =
+            futures::stream::iter(ranges).map(|range| self.range(hash, size, range)).buffered(HASH_AHEAD);
+        let mut hashers = Box::new((Sha256::new(), GroupHasher::default()));
+        while let Some(block) = blocks.next().await {
+            let block = block?;
+            let hashed = tokio::task::spawn_blocking(move || {
+                hashers.0.update(&block);
+                hashers.1.update(&block);
+                hashers
+            });
+            hashers = hashed.await.map_err(|error| BucketError::Away(error.to_string()))?;
+        }
+        let (sha256, groups) = *hashers;
+        let (blake3, groups) = groups.finish();
+        Ok(HashedObject { sha256: ContentHash(sha256.finalize().into()), blake3, groups })
+    }
+
+    /// As [`Self::hash`]; an object that is not found is looked for again until it counts as gone.
+    pub(crate) async fn hash_at_length(
+        &self,
+        hash: ContentHash,
+        size: u64,
+    ) -> Result<HashedObject, BucketError> {
+        let began = Instant::now();
+        let mut pause = self.patience.pause;
+        loop {
+            match self.hash(hash, size).await {
+                Err(BucketError::Missing) if began.elapsed() < self.patience.missing => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(self.patience.missing / 4);
+                }
+                Err(BucketError::Missing) => {
+                    // It may be another bucket by now.
+                    self.check_marker().await?;
+                    return Err(BucketError::Missing);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Whether the object of a content has its bytes: all of it is read.
+    async fn check(&self, hash: ContentHash, size: u64) -> Result<(), BucketError> {
+        let found = self.hash(hash, size).await?.sha256;
+        if found == hash { Ok(()) } else { Err(BucketError::Wrong(format!("its object hashes to {found}"))) }
+    }
+
+    /// The length of an object; `None` if there is none.
+    async fn length(&self, key: &Key) -> Result<Option<u64>, BucketError> {
+        let asked = self.patiently(1, || {
+            Box::pin(async {
+                let meta = self.backend.objects.head(key).await.map_err(|error| fault::of(&error))?;
+                Ok(meta.size)
+            })
+        });
+        match asked.await {
+            Ok(size) => Ok(Some(size)),
+            Err(BucketError::Missing) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes the object of a content that nothing refers to, unless the bucket is shared; whether it did.
+    pub(crate) async fn delete(&self, hash: ContentHash) -> Result<bool, BucketError> {
+        let deleted = async {
+            // Another store may have joined since it was last looked at.
+            if self.check_marker().await? {
+                return Ok(false);
+            }
+            self.state().doubtful.insert(hash, Instant::now());
+            match self.backend.objects.delete(&self.key(hash)).await.map_err(|error| fault::of(&error)) {
+                Ok(()) | Err(BucketError::Missing) => Ok(true),
+                Err(error) => Err(error),
+            }
+        };
+        // A store that joins waits for longer than this before it counts on anything.
+        let done = match tokio::time::timeout(self.patience.settle / 2, deleted).await {
+            Ok(done) => done,
+            Err(_) => Err(BucketError::Away("it does not answer".into())),
+        };
+        if done.is_ok() {
+            self.state().doubtful.remove(&hash);
+        }
+        // Keys that may not delete are no reason to put nothing.
+        done
+    }
+
+    /// Whether a deletion of a content may still be carried out.
+    fn check_doubt(&self, hash: ContentHash) -> Result<(), BucketError> {
+        let mut state = self.state();
+        state.doubtful.retain(|_, since| since.elapsed() < DOUBTFUL_FOR);
+        if state.doubtful.contains_key(&hash) {
+            Err(BucketError::Away(
+                "a deletion of this content may be under way: put it again in some minutes".into(),
+            ))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Asks whether it can be used again.
+    pub(crate) async fn is_there(&self) -> Result<(), BucketError> {
+        self.check_marker().await.map(drop)
+    }
+
+    /// So many places as an upload of this size takes.
+    async fn turn(&self, size: u64) -> Result<SemaphorePermit<'_>, BucketError> {
+        let places = if size > SMALL_BYTES { SLOTS / 4 } else { 1 };
+        self.slots.acquire_many(places).await.map_err(|_| BucketError::Away("the store is closed".into()))
+    }
+}
+
+/// Called with the id of an upload in parts, before the first of them.
+pub(crate) type NoteUpload = Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync>;

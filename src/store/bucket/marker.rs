@@ -1,0 +1,198 @@
+//! Whose place it is: the object `can-sync-bucket`, made by the first store that comes there.
+//!
+//! It names the place, by an id that no other has, and the store that made it. Another store that comes says that it shares the
+//! place, or is refused. A store that shares it says so in the object, and waits until the owner must have read that: from then
+//! on nothing is deleted there.
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use object_store::PutMode;
+use serde::{Deserialize, Serialize};
+
+use super::fault;
+use super::{Bucket, BucketError};
+use crate::store::StoreId;
+
+/// The object's name, below the prefix.
+const NAME: &str = "can-sync-bucket";
+/// It is short.
+const BYTES_MAX: u64 = 4096;
+/// What is said in it, as of now.
+const VERSION: u32 = 1;
+
+/// Names a place, wherever it is moved to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PlaceId(pub(crate) [u8; 16]);
+
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+struct Marker {
+    can_sync_bucket: u32,
+    place: String,
+    owner: String,
+    /// Several stores use it.
+    #[serde(default)]
+    shared: bool,
+}
+
+impl Marker {
+    fn new(place: PlaceId, owner: StoreId, shared: bool) -> Self {
+        let place = HEXLOWER.encode(&place.0);
+        Self { can_sync_bucket: VERSION, place, owner: owner.to_string(), shared }
+    }
+
+    fn place(&self) -> Option<PlaceId> {
+        let bytes = HEXLOWER.decode(self.place.as_bytes()).ok()?;
+        bytes.try_into().ok().map(PlaceId)
+    }
+
+    fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// Why a place is not used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Unsettled {
+    /// It may be, later.
+    Away(String),
+    /// Not as things are configured.
+    Refused(String),
+}
+
+impl From<BucketError> for Unsettled {
+    fn from(error: BucketError) -> Self {
+        Self::Away(match error {
+            BucketError::Away(why) | BucketError::Wrong(why) => why,
+            BucketError::Missing => "its objects come and go".into(),
+        })
+    }
+}
+
+impl Bucket {
+    /// Finds out whether this store may use the place, and makes it one where it is none. `known` is where the store has
+    /// contents already.
+    pub(crate) async fn settle(&self, owner: StoreId, known: Option<PlaceId>) -> Result<PlaceId, Unsettled> {
+        let done = self.try_settle(owner, known).await;
+        let mut state = self.state();
+        match &done {
+            Ok(place) => {
+                state.place = Some(*place);
+                if state.trouble.take().is_some() {
+                    tracing::info!(bucket = self.shown, "contents go to the object storage");
+                }
+            }
+            Err(Unsettled::Away(why) | Unsettled::Refused(why)) => {
+                if state.trouble.as_ref().is_none_or(|known| known.why != *why) {
+                    tracing::error!(bucket = self.shown, why, "the object storage cannot be used");
+                }
+                drop(state);
+                self.note_trouble(why, false);
+            }
+        }
+        done
+    }
+
+    async fn try_settle(&self, owner: StoreId, known: Option<PlaceId>) -> Result<PlaceId, Unsettled> {
+        let marker = match self.read_marker().await {
+            Ok(marker) => marker,
+            Err(BucketError::Missing) => match known {
+                None => self.make_marker(owner).await?,
+                Some(known) => {
+                    let made = Marker::new(known, owner, self.is_shared).text();
+                    return Err(Unsettled::Refused(format!(
+                        "the place where this store has contents was made known by the object {NAME}, and that is not there: correct \
+                         store.content.url, or restore the bucket; if its contents are lost for good, put an object {NAME} there \
+                         that says {made}, and what other machines have is fetched from them"
+                    )));
+                }
+            },
+            Err(error) => return Err(error.into()),
+        };
+        let Some(place) = marker.place().filter(|_| marker.can_sync_bucket == VERSION) else {
+            return Err(Unsettled::Refused(format!(
+                "the object {NAME} there says something that this version of can-sync does not understand: use a newer one, or \
+                 another prefix"
+            )));
+        };
+        if known.is_some_and(|known| known != place) {
+            return Err(Unsettled::Refused(
+                "it is another place than the one where this store has contents: correct store.content.url, or move the objects \
+                 there, and with them the one that is called can-sync-bucket"
+                    .into(),
+            ));
+        }
+        let is_owner = marker.owner == owner.to_string();
+        if !is_owner && !self.is_shared {
+            return Err(Unsettled::Refused(
+                "another store has its contents there: set store.content.shared: true, if both are to use it, and nothing is ever \
+                 deleted there; or choose another prefix"
+                    .into(),
+            ));
+        }
+        if self.is_shared && !marker.shared {
+            let shared = Marker { shared: true, ..marker };
+            self.write(&shared, PutMode::Overwrite).await?;
+            if !is_owner {
+                tracing::info!(
+                    bucket = self.shown,
+                    "the place belongs to several stores from now on: it is used in a moment"
+                );
+                // Until nothing is deleted any more that was begun before.
+                tokio::time::sleep(self.patience.settle).await;
+                // Its owner may have written it at the same time.
+                if !self.read_marker().await?.shared {
+                    return Err(Unsettled::Away("it is not said yet that others use it".into()));
+                }
+            }
+        }
+        Ok(place)
+    }
+
+    /// Whether it is still the place that it was, and whether others use it.
+    pub(super) async fn check_marker(&self) -> Result<bool, BucketError> {
+        self.check_settled()?;
+        let marker = match self.read_marker().await {
+            Ok(marker) => marker,
+            Err(BucketError::Missing) => {
+                let why = format!(
+                    "the object {NAME} is not there any more: it may be another bucket, or an emptied one"
+                );
+                return self.note(Err(BucketError::Away(why)));
+            }
+            Err(error) => return Err(error),
+        };
+        let (found, known) = (marker.place(), self.state().place);
+        if found != known {
+            return self.note(Err(BucketError::Away("it is another place by now".into())));
+        }
+        Ok(self.is_shared || marker.shared)
+    }
+
+    async fn read_marker(&self) -> Result<Marker, BucketError> {
+        let key = self.below(NAME);
+        let key = &key;
+        let read = self.patiently(2, || Box::pin(self.get(key, None, 0..BYTES_MAX))).await?;
+        let garbled =
+            |_| BucketError::Away(format!("the object {NAME} there is none of ours: choose another prefix"));
+        serde_json::from_slice(&read).map_err(garbled)
+    }
+
+    async fn make_marker(&self, owner: StoreId) -> Result<Marker, BucketError> {
+        let made = Marker::new(PlaceId(rand::random()), owner, self.is_shared);
+        match self.write(&made, PutMode::Create).await {
+            // Another store was quicker; or the client repeated a request that was carried out and not answered.
+            Ok(()) | Err(BucketError::Missing) => self.read_marker().await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes it; [`BucketError::Missing`] where it is to be made and is there already.
+    async fn write(&self, marker: &Marker, mode: PutMode) -> Result<(), BucketError> {
+        let key = self.below(NAME);
+        match self.put_object(&key, Bytes::from(marker.text()), mode).await {
+            Ok(()) => Ok(()),
+            Err(object_store::Error::AlreadyExists { .. }) => Err(BucketError::Missing),
+            Err(error) => self.note_change(Err(fault::of(&error))),
+        }
+    }
+}

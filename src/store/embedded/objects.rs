@@ -1,0 +1,315 @@
+//! Contents that go to a bucket instead of files.
+//!
+//! # How a content gets there
+//! 1. its hash is committed to `pending_objects`, and later the id of its upload, where it has one,
+//! 2. it is uploaded, read back and hashed ([`Bucket::put`]), by the task that brings it,
+//! 3. the writer commits the record, and with it the removal of the hash from `pending_objects`.
+//!
+//! So nothing is acknowledged that the bucket has not given back, and what a crash or a failure leaves behind is named. A task
+//! cleans it up: uploads are aborted; an object to which nothing refers is deleted, unless the bucket is shared. The purge of
+//! the trash leaves its objects to that task as well.
+//!
+//! # One at a time
+//! An upload, a deletion and an examination of one content take turns ([`Objects::lock`]): from before the hash is named
+//! until after the commit. So nothing is deleted that was just found to be there.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension as _};
+use tokio::sync::{Mutex as Turn, Notify, OwnedMutexGuard};
+
+use super::tx::Tx;
+use super::{EmbeddedStore, INLINE_BYTES_MAX};
+use crate::record::ContentHash;
+use crate::store::StoreError;
+use crate::store::bucket::cache::ContentCache;
+use crate::store::bucket::marker::{PlaceId, Unsettled};
+use crate::store::bucket::{self, Bucket, BucketConfig, BucketError};
+use crate::store::groups::GroupSum;
+
+mod cleaning;
+mod uploading;
+
+/// How long opening the store waits for the bucket. Without an answer the store opens, and says what is wrong.
+const SETTLE_WITHIN: Duration = Duration::from_secs(15);
+
+/// What a store with contents in a bucket has.
+pub(super) struct Objects {
+    pub(super) bucket: Arc<Bucket>,
+    pub(super) cache: Arc<ContentCache>,
+    locks: Mutex<HashMap<ContentHash, Weak<Turn<()>>>>,
+    /// Contents that were not found, and are looked for again.
+    missed: Mutex<HashSet<ContentHash>>,
+    /// Wakes the task that keeps the bucket.
+    wake: Notify,
+}
+
+/// A content whose turn it is.
+pub(super) type ObjectLock = OwnedMutexGuard<()>;
+
+/// Contents that are in the bucket, and right; they are locked until this is dropped.
+pub(super) struct UploadedContents {
+    pub(super) contents: Vec<(ContentHash, Vec<GroupSum>)>,
+    _locks: Vec<ObjectLock>,
+}
+
+impl Objects {
+    /// Makes the client and the cache. Blocks.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub(super) fn open(config: &BucketConfig, cache: PathBuf) -> Result<Self, String> {
+        let shown = cache.display().to_string();
+        Ok(Self {
+            bucket: Arc::new(Bucket::open(config)?),
+            cache: Arc::new(
+                ContentCache::open(cache, config.cache_bytes)
+                    .map_err(|error| format!("cannot use the cache in {shown}: {error}"))?,
+            ),
+            locks: Mutex::default(),
+            missed: Mutex::default(),
+            wake: Notify::new(),
+        })
+    }
+
+    fn turn_of(&self, hash: ContentHash) -> Arc<Turn<()>> {
+        let mut locks = self.locks.lock();
+        if let Some(turn) = locks.get(&hash).and_then(Weak::upgrade) {
+            return turn;
+        }
+        locks.retain(|_, turn| turn.strong_count() > 0);
+        let turn = Arc::new(Turn::new(()));
+        locks.insert(hash, Arc::downgrade(&turn));
+        turn
+    }
+
+    /// Waits until it is the content's turn.
+    pub(super) async fn lock(&self, hash: ContentHash) -> ObjectLock {
+        self.turn_of(hash).lock_owned().await
+    }
+
+    /// There may be something to be cleaned up.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+}
+
+/// Whether a record or the trash refers to an object of this hash.
+pub(super) fn is_referred_to(conn: &Connection, hash: ContentHash) -> Result<bool, rusqlite::Error> {
+    conn.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM records WHERE hash = ?1 AND content = -1) \
+         OR EXISTS (SELECT 1 FROM trash WHERE hash = ?1 AND content = -1)",
+    )?
+    .query_row([hash.0], |row| row.get(0))
+}
+
+/// Names an object to which nothing may refer.
+pub(super) fn leave(conn: &Connection, hash: ContentHash) -> Result<(), rusqlite::Error> {
+    conn.prepare_cached("INSERT OR IGNORE INTO pending_objects (hash) VALUES (?1)")?.execute([hash.0])?;
+    Ok(())
+}
+
+/// Takes an object's name away from those that are to be cleaned up.
+pub(super) fn settle(conn: &Connection, hash: ContentHash) -> Result<(), rusqlite::Error> {
+    conn.prepare_cached("DELETE FROM pending_objects WHERE hash = ?1")?.execute([hash.0])?;
+    Ok(())
+}
+
+/// An object that may be there without a record.
+struct PendingObject {
+    /// The upload in parts that is to make it.
+    upload: Option<String>,
+}
+
+fn pending(conn: &Connection, hash: ContentHash) -> Result<Option<PendingObject>, rusqlite::Error> {
+    conn.prepare_cached("SELECT upload FROM pending_objects WHERE hash = ?1")?
+        .query_row([hash.0], |row| Ok(PendingObject { upload: row.get(0)? }))
+        .optional()
+}
+
+/// Where contents are already.
+fn known_place(conn: &Connection) -> Result<Option<PlaceId>, rusqlite::Error> {
+    Ok(conn.query_row("SELECT place FROM bucket", [], |row| row.get(0)).optional()?.map(PlaceId))
+}
+
+/// What people should know where contents are in a bucket, and none is configured. A store that never had one is not looked through.
+pub(super) fn unconfigured(conn: &Connection) -> Result<Option<String>, rusqlite::Error> {
+    let shown: Option<Option<String>> =
+        conn.query_row("SELECT shown FROM bucket", [], |row| row.get(0)).optional()?;
+    let Some(shown) = shown else { return Ok(None) };
+    let has_contents: bool =
+        conn.query_row("SELECT EXISTS (SELECT 1 FROM records WHERE content = -1)", [], |row| row.get(0))?;
+    Ok(has_contents.then(|| {
+        format!(
+            "contents are in the object storage {}, and store.content is not set: they cannot be read until it is",
+            shown.unwrap_or_default()
+        )
+    }))
+}
+
+impl EmbeddedStore {
+    /// Largest content that is kept inside the database, in bytes.
+    pub(super) fn inline_bytes_max(&self) -> u64 {
+        if self.0.shared.objects.is_some() { bucket::INLINE_BYTES_MAX } else { INLINE_BYTES_MAX }
+    }
+
+    /// Why larger contents are neither taken nor given.
+    pub(super) fn contents_away(&self) -> Option<String> {
+        let shared = &self.0.shared;
+        let trouble = shared.objects.as_ref().and_then(|objects| objects.bucket.trouble_sentence());
+        trouble.or_else(|| shared.bucket_missing.clone())
+    }
+
+    /// Refuses early what the bucket would not take now.
+    pub(super) fn check_bucket(&self, bytes: u64) -> Result<(), StoreError> {
+        let Some(objects) = &self.0.shared.objects else { return Ok(()) };
+        match objects.bucket.trouble_of_writing() {
+            Some(why) if bytes > bucket::INLINE_BYTES_MAX => Err(objects.bucket.away(why)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Finds out whether the bucket may be used, and keeps it from then on.
+    ///
+    /// # Errors
+    /// A sentence: it may not, as things are configured.
+    pub(super) async fn begin_objects(&self) -> Result<(), String> {
+        let Some(objects) = &self.0.shared.objects else { return Ok(()) };
+        // It goes on where there is no answer in time.
+        let store = self.clone();
+        let mut settling = tokio::spawn(async move { store.settle_bucket().await });
+        match tokio::time::timeout(SETTLE_WITHIN, &mut settling).await {
+            Ok(Ok(Err(Unsettled::Refused(why)))) => {
+                return Err(format!("the object storage {}: {why}", objects.bucket.shown()));
+            }
+            Ok(_) => drop(tokio::spawn(self.clone().keep_objects())),
+            Err(_) => {
+                let store = self.clone();
+                tokio::spawn(async move {
+                    let _ = settling.await;
+                    store.keep_objects().await;
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn settle_bucket(&self) -> Result<(), Unsettled> {
+        let Some(objects) = &self.0.shared.objects else { return Ok(()) };
+        let failed = |error: StoreError| Unsettled::Away(error.to_string());
+        let known =
+            self.0.shared.readers.run("read where contents are", known_place).await.map_err(failed)?;
+        let place = objects.bucket.settle(self.id(), known).await?;
+        if known != Some(place) {
+            let shown = objects.bucket.shown().to_owned();
+            let kept = self.submit_deletion(move |tx| {
+                tx.conn.execute(
+                    "INSERT OR REPLACE INTO bucket (id, place, shown) VALUES (1, ?1, ?2)",
+                    (place.0, &shown),
+                )?;
+                Ok(Ok(()))
+            });
+            kept.await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Looks again whether the bucket can be used, where it could not, and cleans up. Ends when the store is closed.
+    async fn keep_objects(self) {
+        let Some(objects) = &self.0.shared.objects else { return };
+        let look = objects.bucket.patience().look;
+        let mut is_settled = objects.bucket.trouble().is_none();
+        let mut said = String::new();
+        loop {
+            if self.0.turns.is_closed() {
+                return;
+            }
+            if !is_settled {
+                is_settled = self.settle_bucket().await.is_ok();
+            } else if objects.bucket.trouble().is_some() {
+                // What it says is taken note of.
+                let _ = objects.bucket.is_there().await;
+            }
+            if is_settled
+                && objects.bucket.trouble().is_none()
+                && let Err(error) = self.clean_objects().await
+            {
+                let why = error.to_string();
+                if why != said {
+                    tracing::warn!(
+                        why,
+                        "objects that nothing refers to are not removed from the object storage yet"
+                    );
+                }
+                said = why;
+            }
+            let _ = tokio::time::timeout(look, objects.wake.notified()).await;
+        }
+    }
+
+    /// Waits until no other task uploads, deletes or examines a content.
+    pub(super) async fn lock_object(&self, hash: ContentHash) -> Option<ObjectLock> {
+        match &self.0.shared.objects {
+            Some(objects) => Some(objects.lock(hash).await),
+            None => None,
+        }
+    }
+
+    /// What a failure to read a content from the bucket means.
+    pub(super) fn object_failed(&self, hash: ContentHash, error: BucketError) -> StoreError {
+        let Some(objects) = &self.0.shared.objects else { return Self::without_bucket() };
+        match error {
+            BucketError::Away(why) => objects.bucket.away(why),
+            BucketError::Wrong(why) => self.suspect(hash, &why),
+            BucketError::Missing => self.miss_object(objects, hash),
+        }
+    }
+
+    /// A content that the bucket does not find is looked for again; then it is not here.
+    fn miss_object(&self, objects: &Objects, hash: ContentHash) -> StoreError {
+        let is_new = objects.missed.lock().insert(hash);
+        if is_new {
+            tracing::warn!(%hash, "the object storage does not find a content: it is looked for again");
+            let store = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = store.examine(hash).await {
+                    tracing::warn!(%hash, %error, "whether the object storage has a content is not known");
+                }
+                if let Some(objects) = &store.0.shared.objects {
+                    objects.missed.lock().remove(&hash);
+                }
+            });
+        }
+        StoreError::Busy(format!(
+            "the object storage {} does not find the content of {hash} at the moment: it is looked for again",
+            objects.bucket.shown()
+        ))
+    }
+
+    /// For a content in a bucket, where none is configured.
+    pub(super) fn without_bucket() -> StoreError {
+        StoreError::BucketAway {
+            url: String::new(),
+            reason: "store.content is not set, and the content is there".into(),
+        }
+    }
+}
+
+/// Settles an upload that a record refers to; whether one does. Else it stays among what is to be cleaned up.
+pub(super) fn take_uploaded(
+    tx: &mut Tx<'_>,
+    hash: ContentHash,
+    groups: &[GroupSum],
+) -> Result<bool, rusqlite::Error> {
+    if !is_referred_to(tx.conn, hash)? {
+        return Ok(false);
+    }
+    super::sums::write(tx.conn, hash, groups)?;
+    tx.after_commit.push(super::damage::AfterCommit::Trust(hash));
+    settle(tx.conn, hash)?;
+    Ok(true)
+}

@@ -1,0 +1,77 @@
+//! Cleaning up what uploads and the purge leave in a bucket.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::super::EmbeddedStore;
+use super::super::incoming::blocking;
+use super::{ObjectLock, Objects, PendingObject, is_referred_to, pending, settle};
+use crate::record::ContentHash;
+use crate::store::StoreError;
+use crate::store::bucket::BucketError;
+
+/// Rows that are cleaned up at once.
+const PAGE: i64 = 100;
+
+impl EmbeddedStore {
+    /// Aborts uploads that were given up, and deletes objects to which nothing refers.
+    pub(super) async fn clean_objects(&self) -> Result<(), StoreError> {
+        let Some(objects) = &self.0.shared.objects else { return Ok(()) };
+        let mut after = [0_u8; 32];
+        loop {
+            let page = move |conn: &Connection| {
+                conn.prepare_cached(
+                    "SELECT hash FROM pending_objects WHERE hash > ?1 ORDER BY hash LIMIT ?2",
+                )?
+                .query_map((after, PAGE), |row| row.get(0).map(ContentHash))?
+                .collect::<Result<Vec<_>, _>>()
+            };
+            let page = self.0.shared.readers.run("list objects to clean up", page).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.0;
+            for hash in page {
+                // The task that has it takes it off the list, or wakes this one.
+                let Ok(lock) = objects.turn_of(hash).try_lock_owned() else { continue };
+                self.clean_object(objects, hash, lock).await?;
+            }
+        }
+    }
+
+    async fn clean_object(
+        &self,
+        objects: &Objects,
+        hash: ContentHash,
+        _lock: ObjectLock,
+    ) -> Result<(), StoreError> {
+        let bucket = &objects.bucket;
+        let read = move |conn: &Connection| Ok((pending(conn, hash)?, is_referred_to(conn, hash)?));
+        let (pending, is_needed) = self.0.shared.readers.run("look at an object", read).await?;
+        let Some(PendingObject { upload }) = pending else { return Ok(()) };
+        let away = |error| match error {
+            BucketError::Away(why) | BucketError::Wrong(why) => bucket.away(why),
+            BucketError::Missing => bucket.away("it does not find what it has"),
+        };
+        if let Some(upload) = upload
+            && let Err(error) = bucket.abort(hash, upload).await
+        {
+            // Services say different things of an upload that they do not know; only one that does not answer is asked again.
+            bucket.is_there().await.map_err(away)?;
+            tracing::debug!(%hash, ?error, "an upload is not aborted: it may be over already");
+        }
+        if !is_needed {
+            if bucket.delete(hash).await.map_err(away)? {
+                // In a shared directory another store may be writing it at this moment.
+                bucket.remove_staged(hash).await;
+                tracing::debug!(%hash, "deleted an object that nothing refers to");
+            }
+            let cache = Arc::clone(&objects.cache);
+            blocking("remove a content from the cache", move || {
+                cache.remove(hash);
+                Ok(())
+            })
+            .await?;
+        }
+        self.submit_deletion(move |tx| settle(tx.conn, hash).map(Ok)).await
+    }
+}

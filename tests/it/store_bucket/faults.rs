@@ -1,0 +1,243 @@
+//! What goes wrong between a store and its bucket.
+
+use can_sync::testing::store::{ContentStore, Holding, ItemOutcome, StoreError};
+use futures::future::join_all;
+use hyper::Method;
+
+use super::{open, put, try_put, until_nothing_is_pending, until_usable};
+use crate::support::bucket::{BucketFault, TestBucket};
+use crate::support::nodes::eventually;
+use crate::support::store::{edited, hash_of, held, incoming, noise, read, record_of};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_fail_now_and_then_are_made_again() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let store = open(&dir, bucket.config()).await;
+    let faults = [
+        BucketFault::Status(503, "SlowDown"),
+        BucketFault::Drop,
+        BucketFault::Cut,
+        BucketFault::Status(429, "TooManyRequests"),
+        BucketFault::Deaf,
+        BucketFault::Status(500, "InternalError"),
+    ];
+    bucket.fail(move |request| (request.number % 4 == 0).then(|| faults[request.number / 4 % faults.len()]));
+    let contents: Vec<Vec<u8>> =
+        (0..24).map(|n| noise(30_000 + n * 20_000, n as u64)).chain([noise(20 << 20, 99)]).collect();
+    // What is refused is put again, as peers and people do.
+    let puts = contents.iter().map(|content| async {
+        eventually("a content is stored", async || {
+            try_put(&store, content).await.map_err(|error| error.to_string())
+        })
+        .await
+    });
+    join_all(puts).await;
+    for content in &contents {
+        let read = eventually("a content is read", async || {
+            read(&store, hash_of(content), 0, None).await.map_err(|error| error.to_string())
+        });
+        assert_eq!(&read.await, content);
+    }
+    assert_eq!(store.status().await.unwrap().damaged, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_it_cannot_be_used_nothing_is_acknowledged_and_it_is_said_why() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let store = open(&dir, bucket.config()).await;
+    let (before, small) = (noise(200_000, 1), noise(2000, 2));
+    put(&store, &before).await;
+    for (seed, (status, code, said)) in (10..).zip([
+        (403, "InvalidAccessKeyId", "does not know the access key"),
+        (403, "RequestTimeTooSkewed", "set the clock"),
+        (403, "AccessDenied", "the keys need the right"),
+        (400, "ExpiredToken", "have expired"),
+        (404, "NoSuchBucket", "there is no such bucket"),
+        (503, "ServiceUnavailable", "503"),
+    ]) {
+        bucket.fail(move |_| Some(BucketFault::Status(status, code)));
+        let content = noise(100_000, seed);
+        let refused = try_put(&store, &content).await.unwrap_err();
+        assert!(
+            matches!(&refused, StoreError::BucketAway { reason, .. } if reason.contains(said)),
+            "{refused}"
+        );
+        let unread = read(&store, hash_of(&before), 0, None).await.unwrap_err();
+        assert!(matches!(unread, StoreError::BucketAway { .. }), "{unread}");
+        let status = store.status().await.unwrap();
+        assert!(status.contents_away.as_ref().is_some_and(|why| why.contains(said)), "{status:?}");
+        assert!(status.problem().is_some());
+        assert!(store.check_room(100_000).is_err() && store.check_room(100).is_ok());
+        // What needs no bucket goes on, and nothing is taken for gone.
+        put(&store, &small).await;
+        assert_eq!(held(&store, hash_of(&content)).await, None);
+        assert_eq!(store.records(vec![hash_of(&before)]).await.unwrap()[0].holding, Holding::Held);
+        bucket.fail(|_| None);
+        until_usable(&store).await;
+        assert_eq!(read(&store, hash_of(&before), 0, None).await.as_ref(), Ok(&before));
+        put(&store, &content).await;
+    }
+    let status = store.status().await.unwrap();
+    assert_eq!((status.damaged, status.contents_away), (0, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_opens_without_its_bucket_and_goes_on_once_that_is_there() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    bucket.fail(|_| Some(BucketFault::Status(503, "ServiceUnavailable")));
+    let store = open(&dir, bucket.config()).await;
+    let content = noise(100_000, 1);
+    assert!(matches!(try_put(&store, &content).await, Err(StoreError::BucketAway { .. })));
+    bucket.fail(|_| None);
+    until_usable(&store).await;
+    put(&store, &content).await;
+    store.close().await;
+    // Without the setting it is said where they are.
+    let store = crate::support::embedded::open(dir.path()).await;
+    let said = store.status().await.unwrap().contents_away.unwrap();
+    assert!(said.contains("s3://assets/can") && said.contains("store.content"), "{said}");
+    assert!(matches!(read(&store, hash_of(&content), 0, None).await, Err(StoreError::BucketAway { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_bucket_does_not_give_back_as_it_was_is_not_acknowledged() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let store = open(&dir, bucket.config()).await;
+    bucket
+        .fail(|request| (request.method == Method::GET && request.is_content()).then_some(BucketFault::Flip));
+    for content in [noise(100_000, 1), noise(10 << 20, 2)] {
+        let refused = try_put(&store, &content).await.unwrap_err();
+        assert!(refused.to_string().contains("does not keep what is put there"), "{refused}");
+        assert_eq!(held(&store, hash_of(&content)).await, None);
+    }
+    bucket.fail(|_| None);
+    let content = noise(100_000, 1);
+    // Something else lies there already: it is not believed.
+    std::fs::create_dir_all(bucket.object(hash_of(&content)).parent().unwrap()).unwrap();
+    std::fs::write(bucket.object(hash_of(&content)), noise(100_000, 77)).unwrap();
+    put(&store, &content).await;
+    assert_eq!(read(&store, hash_of(&content), 0, None).await, Ok(content));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_are_never_served_and_give_way_to_the_right_ones() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let store = open(&dir, bucket.config()).await;
+    for (content, wrong) in [
+        (noise(20_000, 1), noise(20_000, 11)),
+        (noise(3 << 20, 2), [&noise(3 << 20, 2)[..(3 << 20) - 1], &[0]].concat()),
+        (noise(300_000, 3), noise(1000, 3)),
+    ] {
+        let hash = put(&store, &content).await;
+        std::fs::write(bucket.object(hash), &wrong).unwrap();
+        let failed = read(&store, hash, 0, None).await.unwrap_err();
+        assert_eq!(failed, StoreError::Corrupt(hash));
+        eventually("it is set aside", async || {
+            let stored = store.records(vec![hash]).await.unwrap().remove(0);
+            let is_aside = store.status().await.unwrap().damaged == 1;
+            match (stored.holding, stored.record.deleted, is_aside) {
+                (Holding::Wanted, false, true) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        let healed = store.ingest(vec![incoming(record_of(&content), &content)]).await;
+        assert_eq!(healed, Ok(vec![ItemOutcome::Stored]));
+        assert_eq!(read(&store, hash, 0, None).await.as_ref(), Ok(&content));
+        assert_eq!(store.status().await.unwrap().damaged, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_is_gone_is_looked_for_and_then_absent() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let store = open(&dir, bucket.config()).await;
+    let content = noise(300_000, 1);
+    let hash = put(&store, &content).await;
+    let kept = bucket.dir.path().join("kept");
+    std::fs::rename(bucket.object(hash), &kept).unwrap();
+    assert!(matches!(read(&store, hash, 0, None).await, Err(StoreError::Busy(_))));
+    // It was not there for a moment only.
+    std::fs::rename(&kept, bucket.object(hash)).unwrap();
+    eventually("it is read again", async || {
+        read(&store, hash, 0, None).await.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+    assert_eq!(store.records(vec![hash]).await.unwrap()[0].holding, Holding::Held);
+
+    std::fs::remove_file(bucket.object(hash)).unwrap();
+    eventually("it is absent", async || match read(&store, hash, 0, None).await {
+        Err(StoreError::NotHeld(_)) => Ok(()),
+        other => Err(format!("{:?}", other.map(drop))),
+    })
+    .await;
+    let stored = store.records(vec![hash]).await.unwrap().remove(0);
+    assert_eq!((stored.record.deleted, stored.holding), (false, Holding::Wanted));
+    let came = store.ingest(vec![incoming(record_of(&content), &content)]).await;
+    assert_eq!(came, Ok(vec![ItemOutcome::Stored]));
+    assert_eq!(read(&store, hash, 0, None).await, Ok(content));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_was_emptied_makes_nothing_absent() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let store = open(&dir, bucket.config()).await;
+    let content = noise(300_000, 1);
+    let hash = put(&store, &content).await;
+    let away = bucket.dir.path().join("away");
+    std::fs::rename(bucket.below(), &away).unwrap();
+    assert!(read(&store, hash, 0, None).await.is_err());
+    eventually("it is said", async || {
+        let said = store.status().await.unwrap().contents_away;
+        said.filter(|why| why.contains("can-sync-bucket")).map(drop).ok_or_else(|| "nothing".to_owned())
+    })
+    .await;
+    assert_eq!(store.records(vec![hash]).await.unwrap()[0].holding, Holding::Held);
+    std::fs::rename(&away, bucket.below()).unwrap();
+    until_usable(&store).await;
+    assert_eq!(read(&store, hash, 0, None).await, Ok(content));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_may_not_delete_hinder_nothing_else() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let store = open(&dir, bucket.config()).await;
+    bucket.fail(|request| {
+        (request.method == Method::DELETE).then_some(BucketFault::Status(403, "AccessDenied"))
+    });
+    let unneeded = noise(50_000, 1);
+    let record = record_of(&unneeded);
+    store.apply(vec![edited(&record, 1000, None)]).await.unwrap();
+    let outcome = store.ingest(vec![incoming(record, &unneeded)]).await;
+    assert_eq!(outcome, Ok(vec![ItemOutcome::Unchanged]));
+    eventually("it is tried to delete it", async || {
+        let is_tried = bucket.take_seen().iter().any(|request| request.method == Method::DELETE);
+        if is_tried { Ok(()) } else { Err("it is not".to_owned()) }
+    })
+    .await;
+    for seed in 2..4 {
+        put(&store, &noise(100_000, seed)).await;
+        assert_eq!(store.status().await.unwrap().contents_away, None);
+    }
+    bucket.fail(|_| None);
+    until_nothing_is_pending(&dir).await;
+    assert!(!bucket.object(hash_of(&unneeded)).exists());
+}
+
+/// Services that take no condition say so, each in its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_cannot_only_make_objects_replaces_them() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    bucket.fail(|request| request.creates.then_some(BucketFault::Status(501, "NotImplemented")));
+    let store = open(&dir, bucket.config()).await;
+    until_usable(&store).await;
+    let contents = [noise(100_000, 1), noise(100_001, 2)];
+    for content in &contents {
+        put(&store, content).await;
+        assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
+    }
+    bucket.take_seen();
+    put(&store, &noise(100_002, 3)).await;
+    // It is not asked of it again.
+    assert!(bucket.take_seen().iter().all(|request| !request.creates));
+}

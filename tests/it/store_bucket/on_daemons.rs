@@ -1,0 +1,131 @@
+//! Whole nodes with contents in a bucket, as their users run them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use can_sync::testing::record::ContentHash;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use reqwest::multipart::{Form, Part};
+use tokio::task::JoinSet;
+
+use crate::support::bucket::TestBucket;
+use crate::support::daemon::{Daemon, embedded_yaml};
+use crate::support::nodes::eventually;
+use crate::support::store::{hash_of, noise};
+
+/// For the moments at which the process is killed.
+const SEED: u64 = 0x6275_636b_6574;
+const KILLS: usize = 4;
+
+async fn try_ingest(http: reqwest::Client, url: String, content: Vec<u8>) -> Result<ContentHash, String> {
+    let hash = hash_of(&content);
+    let form = Form::new().part("file", Part::bytes(content).file_name("a.bin"));
+    let answer = http.post(url).multipart(form).send().await.map_err(|error| error.to_string())?;
+    if answer.status().is_success() { Ok(hash) } else { Err(answer.status().to_string()) }
+}
+
+async fn content(daemon: &Daemon, hash: ContentHash) -> Result<Vec<u8>, String> {
+    let got = daemon.http.get(daemon.store_url(&format!("/asset/{hash}"))).send().await;
+    let answer = got.map_err(|error| error.to_string())?;
+    if !answer.status().is_success() {
+        return Err(answer.text().await.unwrap_or_default());
+    }
+    answer.bytes().await.map(|bytes| bytes.to_vec()).map_err(|error| error.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contents_go_between_a_node_with_a_bucket_and_one_without() {
+    let bucket = TestBucket::start().await;
+    let a = Daemon::start(&embedded_yaml(&format!("name: a\n{}", bucket.yaml())));
+    let b = Daemon::start(&embedded_yaml("name: b\n"));
+    let contents = [noise(2_000, 1), noise(50_000, 2), noise(12 << 20, 3)];
+    let back = [noise(2_001, 4), noise(50_001, 5), noise(12 << 20, 6)];
+    for (here, there) in contents.iter().zip(&back) {
+        try_ingest(a.http.clone(), a.store_url("/ingest"), here.clone()).await.unwrap();
+        try_ingest(b.http.clone(), b.store_url("/ingest"), there.clone()).await.unwrap();
+    }
+    a.dial(&b).await;
+    for expected in contents.iter().chain(&back) {
+        for daemon in [&a, &b] {
+            let got = eventually("a content is there", async || content(daemon, hash_of(expected)).await);
+            assert_eq!(&got.await, expected);
+        }
+    }
+    let larger: BTreeSet<ContentHash> = contents
+        .iter()
+        .chain(&back)
+        .filter(|content| content.len() > 4096)
+        .map(|content| hash_of(content))
+        .collect();
+    assert_eq!(bucket.objects(), larger);
+    // It is said where it fails, and the keys are not.
+    bucket.fail(|_| Some(crate::support::bucket::BucketFault::Status(403, "InvalidAccessKeyId")));
+    assert!(content(&a, hash_of(&contents[2])).await.is_err());
+    let said = eventually("the status says so", async || {
+        let status = a.get("/status").await;
+        let error = status["store"]["error"].as_str().unwrap_or_default().to_owned();
+        if error.contains("does not know the access key") { Ok(error) } else { Err(status.to_string()) }
+    });
+    assert!(said.await.contains("s3://assets/can"));
+    let doctor = a.run(&["doctor"]);
+    assert!(doctor.text().contains("does not know the access key"), "{}", doctor.text());
+    let shown = a.ok(&["config", "show"]);
+    assert!(
+        shown.text().contains("s3://assets/can") && !shown.text().contains("test-secret"),
+        "{}",
+        shown.text()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_the_middle_of_uploads_what_was_acknowledged_is_in_the_bucket() {
+    let bucket = TestBucket::start().await;
+    let mut random = StdRng::seed_from_u64(SEED);
+    println!("seed {SEED:#x}");
+    let mut daemon = Daemon::start(&embedded_yaml(&format!("name: a\n{}", bucket.yaml())));
+    let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
+    for round in 0..KILLS as u64 {
+        let sizes = [20_000, 300_000, 9 << 20, 5_000, 70_000, 2 << 20, 10 << 20, 40_000];
+        let contents: Vec<Vec<u8>> =
+            (0..).zip(sizes).map(|(n, size)| noise(size + n, round * 100 + n as u64)).collect();
+        let mut uploads = JoinSet::new();
+        for content in contents {
+            let (http, url, acknowledged) =
+                (daemon.http.clone(), daemon.store_url("/ingest"), Arc::clone(&acknowledged));
+            uploads.spawn(async move {
+                let size = content.len();
+                if let Ok(hash) = try_ingest(http, url, content).await {
+                    acknowledged.lock().insert((hash, size));
+                }
+            });
+        }
+        // The moment itself is what is random, not a condition to wait for.
+        std::thread::sleep(Duration::from_millis(random.random_range(20..1500)));
+        daemon.kill();
+        uploads.join_all().await;
+        daemon = daemon.restart();
+    }
+    let acknowledged = acknowledged.lock().clone();
+    println!("{} contents were acknowledged", acknowledged.len());
+    for (hash, size) in &acknowledged {
+        let got = eventually("a content is read", async || content(&daemon, *hash).await).await;
+        assert_eq!((hash_of(&got), got.len()), (*hash, *size));
+    }
+    let database = rusqlite::Connection::open(daemon.data_dir().join("store/store.db")).unwrap();
+    eventually("what nothing refers to is cleaned up", async || {
+        let pending: i64 =
+            database.query_row("SELECT count(*) FROM pending_objects", [], |row| row.get(0)).unwrap();
+        if pending == 0 { Ok(()) } else { Err(format!("{pending} are left")) }
+    })
+    .await;
+    // Nothing is left but what records have, some of which were never answered for.
+    let mut statement = database.prepare("SELECT hash FROM records WHERE content = -1").unwrap();
+    let held: BTreeSet<ContentHash> =
+        statement.query_map([], |row| row.get(0).map(ContentHash)).unwrap().map(Result::unwrap).collect();
+    assert_eq!(bucket.objects(), held);
+    assert!(acknowledged.iter().all(|(hash, size)| *size <= 4096 || held.contains(hash)));
+    assert!(!acknowledged.is_empty());
+}
