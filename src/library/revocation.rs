@@ -181,6 +181,10 @@ impl SignedRevocations {
             return Err(CodecError::Value("date").into());
         }
         let list = Revocations { version, min_epoch, serials, epoch, signed_ms, fresh_within_ms };
+        // What is kept and passed on is encoded anew, and has to be what was signed.
+        if list.encode() != encoded {
+            return Err(CodecError::Value("order").into());
+        }
         Ok(Self { list, signature: *signature })
     }
 }

@@ -128,3 +128,17 @@ fn a_wrong_clock_at_the_owner_or_here_neither_keeps_a_list_new_nor_makes_it_old_
     assert!(!is_stale(told, told, NOW_MS + 7 * DAY_MS));
     assert!(is_stale(told, told, NOW_MS + 7 * DAY_MS + 1));
 }
+
+/// Kept or passed on, it would be another list, which nobody signed.
+#[test]
+fn a_list_that_would_be_encoded_otherwise_is_refused() {
+    let sorted = Revocations { version: 3, serials: [4, 9].into(), ..Revocations::default() }.encode();
+    let at = sorted.len() - 16;
+    let swapped = [&sorted[..at], &sorted[at + 8..], &sorted[at..at + 8]].concat();
+    let twice = [&sorted[..at], &sorted[at..at + 8], &sorted[at..at + 8]].concat();
+    for (bytes, is_taken) in [(sorted, true), (swapped, false), (twice, false)] {
+        let signature = key().sign(&[SIGNED, &bytes].concat()).to_bytes();
+        let read = SignedRevocations::decode(library(), &[&bytes[..], &signature].concat());
+        assert_eq!(read.is_ok(), is_taken, "{read:?}");
+    }
+}
