@@ -227,9 +227,9 @@ fn first8(digest: &[u8; 32]) -> String {
     data_encoding::HEXLOWER.encode(&digest[..4])
 }
 
-/// Who made a version, as part of a name: without what separates components, or this suffix from the stem.
+/// Who made a version, as part of a name: without what separates components, this suffix from the stem, or an extension.
 fn name_of(by: &str) -> String {
-    let is_odd = |c: char| matches!(c, '/' | '\\' | '(' | ')') || is_hazard(c);
+    let is_odd = |c: char| matches!(c, '/' | '\\' | '(' | ')' | '.') || is_hazard(c);
     let name: String = by.trim().chars().map(|c| if is_odd(c) { '-' } else { c }).collect();
     if name.is_empty() { "unnamed".to_owned() } else { name }
 }
@@ -308,6 +308,9 @@ mod tests {
             path("a (b) (1)").conflict("c", Hlc(u64::MAX), &[2; 32]).as_str(),
             "a (b) (1) (c 9999-12-31 02020202)"
         );
+        let of_host = path("Makefile").conflict("kim.local", day, &[2; 32]);
+        assert_eq!(of_host.as_str(), "Makefile (kim-local 2026-11-29 02020202)");
+        assert!(of_host.is_conflict(), "no part of it is an extension");
     }
 
     #[test]
