@@ -105,7 +105,12 @@ async fn two_machines_on_one_cable_find_each_other() {
     let children = cable.0.iter().zip(["10.77.0.1:4711", "10.77.0.2:4712"]).map(|(name, at)| {
         let mut child = std::process::Command::new("ip");
         child.args(["netns", "exec", name]).arg(&test);
-        child.args(["--ignored", "--exact", "gossip::somebody_on_the_local_network", "--nocapture"]);
+        child.args([
+            "--ignored",
+            "--exact",
+            "gossip::local_network::somebody_on_the_local_network",
+            "--nocapture",
+        ]);
         child.env("AT", at);
         tokio::task::spawn_blocking(move || child.output())
     });
