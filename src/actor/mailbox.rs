@@ -1,6 +1,6 @@
 //! How many messages wait for an actor, and for how long: ractor keeps both to itself.
 //!
-//! A message goes into a mailbox with a [`Ticket`], and gives it back when it is taken out or when the mailbox goes with its
+//! A message goes into a mailbox with a [`MessageTicket`], and gives it back when it is taken out or when the mailbox goes with its
 //! actor. ractor lets a message's type see both moments with its feature `cluster` alone; nothing else of that feature is used.
 //! Every message type of ours says [`counted!`]. Only the mailboxes that a supervisor holds a [`Mailbox`] of are counted.
 
@@ -15,7 +15,7 @@ use ractor::{ActorCell, ActorId, Message};
 use tokio::time::Instant;
 
 /// The mailboxes that are counted. Of the process, since several nodes may run in one; ids are never used twice.
-static COUNTED: LazyLock<RwLock<HashMap<ActorId, Arc<Waiting>>>> = LazyLock::new(RwLock::default);
+static COUNTED: LazyLock<RwLock<HashMap<ActorId, Arc<MailboxCount>>>> = LazyLock::new(RwLock::default);
 
 /// Has the messages of this type counted.
 macro_rules! counted {
@@ -44,7 +44,7 @@ pub(crate) use counted;
 /// None; the type is ractor's.
 pub fn post<M: Any + Send>(message: M, to: &ActorId) -> Result<BoxedMessage, BoxedDowncastErr> {
     let counted = COUNTED.read().get(to).cloned();
-    Posted { message, _ticket: counted.map(Ticket::issue) }.box_message(to)
+    Posted { message, _ticket: counted.map(MessageTicket::issue) }.box_message(to)
 }
 
 /// Takes a message out again. For [`counted!`].
@@ -58,52 +58,52 @@ pub fn take<M: Any + Send>(boxed: BoxedMessage) -> Result<M, BoxedDowncastErr> {
 /// A message that waits.
 struct Posted<M> {
     message: M,
-    _ticket: Option<Ticket>,
+    _ticket: Option<MessageTicket>,
 }
 
 impl<M: Any + Send> Message for Posted<M> {}
 
 /// Says that a message waits, until it is dropped.
-struct Ticket {
+struct MessageTicket {
     number: u64,
-    waiting: Arc<Waiting>,
+    waiting: Arc<MailboxCount>,
 }
 
-impl Ticket {
-    fn issue(waiting: Arc<Waiting>) -> Self {
-        let mut line = waiting.line();
-        line.issued += 1;
-        let number = line.issued;
-        line.since.push_back((number, Instant::now()));
-        drop(line);
+impl MessageTicket {
+    fn issue(waiting: Arc<MailboxCount>) -> Self {
+        let mut messages = waiting.messages();
+        messages.issued += 1;
+        let number = messages.issued;
+        messages.since.push_back((number, Instant::now()));
+        drop(messages);
         Self { number, waiting }
     }
 }
 
-impl Drop for Ticket {
+impl Drop for MessageTicket {
     fn drop(&mut self) {
-        let mut line = self.waiting.line();
+        let mut messages = self.waiting.messages();
         // The first, or close to it: two that were sent at once may have changed places.
-        if let Some(place) = line.since.iter().position(|(number, _)| *number == self.number) {
-            line.since.remove(place);
+        if let Some(place) = messages.since.iter().position(|(number, _)| *number == self.number) {
+            messages.since.remove(place);
         }
-        line.taken += 1;
+        messages.taken += 1;
     }
 }
 
 #[derive(Debug, Default)]
-struct Waiting(Mutex<Line>);
+struct MailboxCount(Mutex<CountedMessages>);
 
 #[derive(Debug, Default)]
-struct Line {
+struct CountedMessages {
     issued: u64,
     taken: u64,
     /// Those that wait, the oldest first, and since when.
     since: VecDeque<(u64, Instant)>,
 }
 
-impl Waiting {
-    fn line(&self) -> MutexGuard<'_, Line> {
+impl MailboxCount {
+    fn messages(&self) -> MutexGuard<'_, CountedMessages> {
         self.0.lock()
     }
 }
@@ -131,24 +131,24 @@ impl MailboxReading {
 #[derive(Debug)]
 pub struct Mailbox {
     of: ActorId,
-    waiting: Arc<Waiting>,
+    waiting: Arc<MailboxCount>,
 }
 
 impl Mailbox {
     #[must_use]
     pub fn of(actor: &ActorCell) -> Self {
-        let (of, waiting) = (actor.get_id(), Arc::<Waiting>::default());
+        let (of, waiting) = (actor.get_id(), Arc::<MailboxCount>::default());
         COUNTED.write().insert(of, Arc::clone(&waiting));
         Self { of, waiting }
     }
 
     #[must_use]
     pub fn reading(&self) -> MailboxReading {
-        let line = self.waiting.line();
+        let messages = self.waiting.messages();
         MailboxReading {
-            messages: line.since.len() as u64,
-            oldest: line.since.front().map_or(Duration::ZERO, |(_, since)| since.elapsed()),
-            taken: line.taken,
+            messages: messages.since.len() as u64,
+            oldest: messages.since.front().map_or(Duration::ZERO, |(_, since)| since.elapsed()),
+            taken: messages.taken,
         }
     }
 }

@@ -26,7 +26,7 @@ use super::mailbox::{Mailbox, counted};
 use super::policy::ChildKind;
 use super::restart::{ExitKind, RestartDecision, decide};
 use super::status::{ActorDetail, ActorState, ActorStatus};
-use super::watch::{BEAT, Watched};
+use super::watch::{BEAT, WatchedActor};
 use crate::actor::ServiceCell;
 use crate::events::{EventLog, NodeEvent};
 
@@ -313,7 +313,7 @@ impl RootState {
             Ok(actor) => {
                 let was_degraded = child.history.is_spent();
                 child.history.started(now());
-                child.watched = Some(Watched::new(actor.clone()));
+                child.watched = Some(WatchedActor::new(actor.clone()));
                 child.life = Life::Running(actor);
                 if generation > 1 {
                     let restarts = child.history.restarts();

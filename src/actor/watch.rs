@@ -49,7 +49,7 @@ impl Heartbeat {
 
 /// One incarnation, as its supervisor watches it.
 #[derive(Debug)]
-pub struct Watched {
+pub struct WatchedActor {
     actor: ActorCell,
     mailbox: Mailbox,
     heartbeat: Heartbeat,
@@ -57,7 +57,7 @@ pub struct Watched {
     killed: Option<String>,
 }
 
-impl Watched {
+impl WatchedActor {
     #[must_use]
     pub fn new(actor: ActorCell) -> Self {
         Self { mailbox: Mailbox::of(&actor), actor, heartbeat: Heartbeat::default(), killed: None }

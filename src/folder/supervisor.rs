@@ -19,7 +19,7 @@ use crate::actor::mailbox::counted;
 use crate::actor::restart::{ExitKind, History};
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
-use crate::actor::watch::{BEAT, Watched};
+use crate::actor::watch::{BEAT, WatchedActor};
 use crate::entry::{EntryHash, FolderId};
 use crate::record::ContentHash;
 use crate::text::naming::meant;
@@ -95,7 +95,7 @@ pub struct FoldersArgs {
 struct BoundFolder {
     binding: FolderBinding,
     actor: Option<ActorRef<FolderMsg>>,
-    watched: Option<Watched>,
+    watched: Option<WatchedActor>,
     /// Messages that found no actor.
     undelivered: u64,
     history: History,
@@ -213,7 +213,8 @@ impl Actor for FoldersActor {
             }
             FoldersMsg::Bound { bindings, names } => state.on_bound(&myself, bindings, names).await,
             FoldersMsg::BeatDue => {
-                state.folders.values_mut().filter_map(|bound| bound.watched.as_mut()).for_each(Watched::beat);
+                let watched = state.folders.values_mut().filter_map(|bound| bound.watched.as_mut());
+                watched.for_each(WatchedActor::beat);
                 myself.send_after(BEAT, || FoldersMsg::BeatDue);
             }
             FoldersMsg::Respawn { folder, generation } => {

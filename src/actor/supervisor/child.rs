@@ -12,7 +12,7 @@ use crate::actor::ServiceCell;
 use crate::actor::policy::{ChildKind, RestartPolicy, policy};
 use crate::actor::restart::{ExitKind, History};
 use crate::actor::status::{ASK_CHILD_LIMIT, ActorDetail, ActorState, ActorStatus, ask};
-use crate::actor::watch::Watched;
+use crate::actor::watch::WatchedActor;
 
 /// How long a `pre_start` may take: it only sets things up, anything slow follows as a message or a task.
 const START_LIMIT: Duration = Duration::from_secs(5);
@@ -121,7 +121,7 @@ pub(super) struct Supervised {
     pub(super) generation: u64,
     pub(super) life: Life,
     /// The incarnation that runs.
-    pub(super) watched: Option<Watched>,
+    pub(super) watched: Option<WatchedActor>,
 }
 
 impl Supervised {
@@ -167,7 +167,7 @@ impl Supervised {
             SurveyAnswer::Silence | SurveyAnswer::NotAsked => ActorDetail::default(),
         };
         let running_since = self.actor().and_then(|_| self.history.running_since());
-        let mailbox = self.watched.as_ref().map(Watched::reading).unwrap_or_default();
+        let mailbox = self.watched.as_ref().map(WatchedActor::reading).unwrap_or_default();
         ActorStatus {
             id: self.actor().map(|actor| actor.get_id().to_string()),
             kind: self.child.kind.to_string(),

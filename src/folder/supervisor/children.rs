@@ -10,7 +10,7 @@ use crate::actor::mailbox::MailboxReading;
 use crate::actor::policy::{ChildKind, policy};
 use crate::actor::restart::{ExitKind, History, RestartDecision, decide};
 use crate::actor::status::{ASK_GRANDCHILD_LIMIT, ActorDetail, ActorState, ActorStatus, ask};
-use crate::actor::watch::Watched;
+use crate::actor::watch::WatchedActor;
 use crate::entry::FolderId;
 use crate::events::NodeEvent;
 use crate::folder::actor::{FolderActor, FolderArgs, FolderMsg};
@@ -74,7 +74,7 @@ impl FoldersState {
         bound.generation = self.starts;
         match Actor::spawn_linked(None, FolderActor, args, myself.get_cell()).await {
             Ok((actor, _)) => {
-                bound.watched = Some(Watched::new(actor.get_cell()));
+                bound.watched = Some(WatchedActor::new(actor.get_cell()));
                 bound.actor = Some(actor);
                 bound.degraded = false;
                 bound.history.started(Instant::now());
@@ -135,7 +135,7 @@ impl FoldersState {
                     actor: bound.actor.clone(),
                     history: bound.history.clone(),
                     degraded: bound.degraded,
-                    mailbox: bound.watched.as_ref().map(Watched::reading).unwrap_or_default(),
+                    mailbox: bound.watched.as_ref().map(WatchedActor::reading).unwrap_or_default(),
                     undelivered: bound.undelivered,
                 }
             })

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use ractor::{ActorId, ActorRef};
 
 use crate::actor::restart::History;
-use crate::actor::watch::Watched;
+use crate::actor::watch::WatchedActor;
 use crate::net::bulk::InboundWindow;
 use crate::peer::actor::SharedView;
 use crate::peer::establish::ConnectionMemory;
@@ -23,7 +23,7 @@ pub(in crate::peer) struct PeerLink {
     pub(in crate::peer) endpoint_id: EndpointId,
     pub(in crate::peer) connection: Connection,
     pub(in crate::peer) actor: Option<ActorRef<PeerMsg>>,
-    pub(super) watched: Option<Watched>,
+    pub(super) watched: Option<WatchedActor>,
     /// Messages that found no actor.
     pub(super) undelivered: AtomicU64,
     pub(in crate::peer) history: History,
@@ -177,13 +177,13 @@ impl Links {
         let Some(link) = self.by_session.get_mut(&session) else { return };
         link.history.started(Instant::now());
         self.actors.insert(actor.get_id(), session);
-        link.watched = Some(Watched::new(actor.get_cell()));
+        link.watched = Some(WatchedActor::new(actor.get_cell()));
         link.actor = Some(actor);
     }
 
     /// Has those killed that have not come on for long.
     pub(super) fn beat(&mut self) {
-        self.by_session.values_mut().filter_map(|link| link.watched.as_mut()).for_each(Watched::beat);
+        self.by_session.values_mut().filter_map(|link| link.watched.as_mut()).for_each(WatchedActor::beat);
     }
 
     /// The connection whose actor ended.

@@ -10,7 +10,7 @@ use crate::actor::mailbox::MailboxReading;
 use crate::actor::policy::ChildKind;
 use crate::actor::restart::History;
 use crate::actor::status::{self, ASK_GRANDCHILD_LIMIT, ActorState, ActorStatus};
-use crate::actor::watch::Watched;
+use crate::actor::watch::WatchedActor;
 use crate::clock::eta_secs;
 use crate::clock::now_ms;
 use crate::discovery::channel::{Channel, ChannelSet};
@@ -269,7 +269,7 @@ impl AskedPeer {
             endpoint_id: link.endpoint_id,
             actor: link.actor.clone(),
             history: link.history.clone(),
-            mailbox: link.watched.as_ref().map(Watched::reading).unwrap_or_default(),
+            mailbox: link.watched.as_ref().map(WatchedActor::reading).unwrap_or_default(),
             undelivered: link.undelivered.load(Ordering::Relaxed),
         }
     }
