@@ -96,11 +96,17 @@ async fn one_ticket_shown_by_64_ids_keeps_no_own_machine_out() {
     // And it is no connection in name alone.
     dialling.holds(1).await;
     dialled.holds(1).await;
+    // Those that were closed a moment ago may be counted still on a busy machine.
     for _ in 0..20 {
         let connected = of_ticket().await.expect("a number");
-        assert!(connected <= ONE_TICKET_MAX, "{connected} with one ticket");
+        assert!(connected <= 2 * ONE_TICKET_MAX, "{connected} with one ticket");
         sleep(Duration::from_millis(50)).await;
     }
+    eventually("no more than one ticket may have", async || {
+        let connected = of_ticket().await?;
+        (connected <= ONE_TICKET_MAX).then_some(()).ok_or_else(|| connected.to_string())
+    })
+    .await;
     let own = a.get("/status").await;
     assert!(own["data"]["peers"]["connected"].as_u64() >= Some(2), "{own}");
 }
