@@ -131,6 +131,12 @@ struct BucketState {
     doubtful: HashMap<ContentHash, Instant>,
 }
 
+impl BucketState {
+    fn forget_old_doubts(&mut self) {
+        self.doubtful.retain(|_, since| since.elapsed() < DOUBTFUL_FOR);
+    }
+}
+
 /// What an object hashes to.
 pub(crate) struct HashedObject {
     pub(crate) sha256: ContentHash,
@@ -339,7 +345,11 @@ impl Bucket {
             if self.check_marker().await? {
                 return Ok(false);
             }
-            self.state().doubtful.insert(hash, Instant::now());
+            {
+                let mut state = self.state();
+                state.forget_old_doubts();
+                state.doubtful.insert(hash, Instant::now());
+            }
             match self.backend.objects.delete(&self.key(hash)).await.map_err(|error| fault::of(&error)) {
                 Ok(()) | Err(BucketError::Missing) => Ok(true),
                 Err(error) => Err(error),
@@ -360,7 +370,7 @@ impl Bucket {
     /// Whether a deletion of a content may still be carried out.
     fn check_doubt(&self, hash: ContentHash) -> Result<(), BucketError> {
         let mut state = self.state();
-        state.doubtful.retain(|_, since| since.elapsed() < DOUBTFUL_FOR);
+        state.forget_old_doubts();
         if state.doubtful.contains_key(&hash) {
             Err(BucketError::Away(
                 "a deletion of this content may be under way: put it again in some minutes".into(),
