@@ -50,7 +50,7 @@ struct Args {
     /// Names the rows, and ends
     #[arg(long)]
     list: bool,
-    /// Tests with optimisation
+    /// Build the tests with optimisation, which takes long
     #[arg(long)]
     release: bool,
 }

@@ -26,11 +26,11 @@ pub(crate) enum RunOutcome {
     Passed { figures: Vec<String>, kept: bool },
     /// Why it could not run here.
     Skipped(String),
-    /// Why.
+    /// With the reason.
     Failed(String),
 }
 
-/// The test programs.
+/// The programs of the tests, built once for all rows.
 pub(crate) struct Programs {
     it: PathBuf,
     lib: PathBuf,

@@ -1,8 +1,8 @@
 //! Every decoder of bytes from outside, as a function that takes any bytes and panics where a promise is broken: that nothing
 //! panics, that what is taken is the same after another trip, that nothing takes more memory or says more than what came.
 //!
-//! `fuzz/` tries them on bytes that nobody thought of; `tests/it/fuzz.rs` tries them on what that has found and on what real encoders
-//! write, all of which is in `tests/data/fuzz/`. The functions stand in `fuzz.rs` of the room whose decoders they try.
+//! `fuzz/` tries them on bytes that nobody thought of; the tests of this module try them on what that has found and on what real
+//! encoders write, all of which is in `tests/data/fuzz/`. The functions stand in `fuzz.rs` of the room whose decoders they try.
 
 /// Takes any bytes.
 pub type FuzzTarget = fn(&[u8]);
