@@ -13,6 +13,7 @@ pub mod metrics;
 mod model;
 pub(crate) mod on_demand;
 mod page;
+mod pins;
 pub mod proxy;
 mod routes;
 mod status;

@@ -41,6 +41,7 @@ mod open_files;
 mod output;
 mod passphrase;
 mod peers;
+mod pin;
 mod progress;
 mod put;
 mod repl;
@@ -117,6 +118,10 @@ enum Command {
     Get(get::GetArgs),
     /// Get one asset now, from any peer in the network that has it
     Fetch(fetch::FetchArgs),
+    /// Hold assets here whatever the configuration's `hold` says; without any, list what is pinned
+    Pin(pin::PinArgs),
+    /// Take pins back; what is here stays
+    Unpin(pin::UnpinArgs),
     /// Write assets as plain files into a directory
     Export(export::ExportArgs),
     /// List assets, newest first
@@ -248,6 +253,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Put(args) => put::run(context, args).await,
         Command::Get(args) => get::run(context, args).await,
         Command::Fetch(args) => fetch::run(context, &args).await,
+        Command::Pin(args) => pin::pin(context, args).await,
+        Command::Unpin(args) => pin::unpin(context, args).await,
         Command::Export(args) => export::run(context, args).await,
         Command::List(args) => list::run(context, &args).await,
         Command::Search(args) => search::run(context, args).await,

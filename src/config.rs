@@ -15,6 +15,7 @@ mod error;
 mod file;
 mod folders;
 pub mod fuzz;
+mod hold;
 mod load;
 mod setting;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod value;
 pub use bucket::{BucketUrl, ContentBucket, ContentPlaceSetting};
 pub use error::{ConfigError, ConfigErrors};
 pub use folders::{ConfiguredFolder, ConfiguredFolders, ConfiguredMode, FOLDERS_MAX};
+pub use hold::{HoldFilter, HoldSetting};
 pub use load::{FlagValue, Loaded, LoadedSetting, Origin, Origins, SettingSources};
 pub use value::{Days, HttpUrl, RelaySetting, ServiceUrl, SlotFormat};
 
@@ -83,6 +85,8 @@ settings! {
         replicate_deletes: bool = false;
         /// Has new machines wait for `can-sync approve`, also those that know the passphrase.
         approve_devices: bool = false;
+        /// Of which assets contents are held here.
+        hold: HoldSetting = HoldSetting::default();
         /// Directories that are kept alike with those of other machines.
         folders: ConfiguredFolders = ConfiguredFolders::default();
     }

@@ -14,6 +14,7 @@ pub mod epoch;
 pub mod error;
 pub mod filter;
 pub mod folder_share;
+pub mod hold;
 mod index;
 pub mod manage;
 mod membership;
@@ -39,6 +40,7 @@ use tokio::sync::{Notify, watch};
 pub use self::asides::{Aside, AsideNews};
 use self::epoch::SessionKeys;
 use self::folder_share::FolderShare;
+use self::hold::HoldRules;
 use self::index::LibraryIndex;
 pub use self::offered::{OfferMeaning, OtherwiseHeld};
 pub use self::set::Libraries;
@@ -113,19 +115,22 @@ pub struct Library {
     kind: LibraryKind,
     index: Mutex<LibraryIndex>,
     feed: Arc<Feed>,
+    /// Of which assets contents are wanted; in use for the mirror alone.
+    holds: Arc<HoldRules>,
 }
 
 impl Library {
     pub fn new(keys: LibraryKeys) -> Self {
-        Self { keys, kind: LibraryKind::Mirror, index: Mutex::default(), feed: Arc::default() }
+        Self::holding(keys, HoldRules::default())
     }
 
     /// A library beside the mirror, with its asides alone: it is to be filled with what the store holds already.
     fn beside(mirror: &Self, shared: SharedLibrary) -> Self {
         let index = LibraryIndex { filling: Some(HashSet::new()), ..LibraryIndex::default() };
         let (keys, asides) = (shared.keys(), shared.take_asides());
-        let (kind, feed) = (LibraryKind::of(shared), Arc::clone(&mirror.feed));
-        let library = Self { keys, kind, index: Mutex::new(index), feed };
+        let (kind, feed, holds) =
+            (LibraryKind::of(shared), Arc::clone(&mirror.feed), Arc::clone(&mirror.holds));
+        let library = Self { keys, kind, index: Mutex::new(index), feed, holds };
         // What of a folder's files is shared its entries say, and nothing else.
         if library.share().is_none() {
             let mut index = library.index();
@@ -198,6 +203,7 @@ impl Library {
         let mut index = self.index();
         entries
             .into_iter()
+            .map(|entry| self.with_rules(entry))
             .filter(|entry| {
                 if let Some(touched) = index.filling.as_mut().filter(|_| self.share().is_none()) {
                     touched.insert(entry.record.hash);

@@ -51,7 +51,7 @@ pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 pub enum Holding {
     /// It is here.
     Held,
-    /// It is not here, and wanted: peers that have it are to be asked for it.
+    /// It is not here, and nobody let go of it: agents that are to hold it ask peers for it.
     Wanted,
     /// It is not here, and not wanted until a user says so ([`ContentStore::want`]). Tombstones are like this, too.
     Unwanted,

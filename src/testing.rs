@@ -50,8 +50,8 @@ pub mod clock {
 }
 pub mod config {
     pub use crate::config::{
-        BucketUrl, Config, ConfiguredFolder, ContentBucket, HttpUrl, Origins, RelaySetting, ServiceUrl,
-        SettingSources, SlotFormat,
+        BucketUrl, Config, ConfiguredFolder, ContentBucket, HoldFilter, HoldSetting, HttpUrl, Origins,
+        RelaySetting, ServiceUrl, SettingSources, SlotFormat,
     };
 }
 pub mod discovery {

@@ -49,7 +49,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .merge(devices::routes())
 }
 
-async fn ask<T: Send + 'static>(
+pub(super) async fn ask<T: Send + 'static>(
     state: &ApiState,
     message: impl FnOnce(RpcReplyPort<Result<T, LibraryError>>) -> LibraryMsg + Send,
 ) -> ApiResult<T> {
@@ -114,6 +114,12 @@ fn refused(error: &LibraryError) -> ApiError {
         }
         LibraryError::Full => {
             (StatusCode::CONFLICT, "too_many_libraries", "DELETE /libraries/{id} makes room")
+        }
+        LibraryError::TooManyPins(_) => {
+            (StatusCode::CONFLICT, "too_many_pins", "GET /pins lists them, POST /pins/remove takes some back")
+        }
+        LibraryError::PinnedFolder => {
+            (StatusCode::BAD_REQUEST, "invalid_pin", "POST /folders binds a directory of this machine")
         }
         LibraryError::Filling => {
             (StatusCode::SERVICE_UNAVAILABLE, "reading", "GET /libraries says `reading` meanwhile")

@@ -14,6 +14,7 @@ use iroh::Endpoint;
 use iroh_metrics::Registry;
 
 use super::bodies::{is_running, visit};
+use super::pins::HoldingView;
 use super::view::{AgentView, ApiState};
 use crate::actor::status::ActorStatus;
 use crate::peer::report::{PeerReport, PeersReport, SyncState};
@@ -102,6 +103,13 @@ fn node(out: &mut Exposition, view: &AgentView) {
             out.sample("can_sync_limit", &[("name", name)], value);
         }
     }
+    let HoldingView { left_out, pinned, pinned_filters, .. } = HoldingView::new(view);
+    out.gauge(
+        "can_sync_left_out_assets",
+        "Assets that are known and whose contents are neither here nor asked for: not to be held, or let go of.",
+        left_out,
+    );
+    out.gauge("can_sync_pins", "Assets and filters that are pinned.", pinned + pinned_filters);
     out.family("can_sync_channel_found", "gauge", "Peers that each way of finding peers has led to.");
     for channel in view.discovery.reports() {
         out.sample("can_sync_channel_found", &[("channel", channel.channel.name())], channel.found);

@@ -4,6 +4,7 @@
 
 use super::bodies::{is_running, visit};
 use super::deletions::{DeletionList, ExampleView, HoldView};
+use super::pins::HoldingView;
 use super::view::{AgentView, StoreMode};
 use super::words::SyncWords;
 use crate::actor::status::ActorStatus;
@@ -126,6 +127,8 @@ pub(super) struct NodeModel {
     pub(super) bytes: Option<String>,
     /// Assets that are known beside those.
     pub(super) absent: Option<String>,
+    /// What is held, where that is not everything.
+    pub(super) holds: Option<String>,
     /// How far the scrub is, or when everything was checked last.
     pub(super) scrub: Option<ScrubModel>,
     pub(super) seq: Option<u64>,
@@ -168,6 +171,7 @@ impl NodeModel {
                 .map(|status| status.assets.saturating_sub(status.assets_held))
                 .filter(|absent| *absent > 0)
                 .map(|absent| count(absent, "asset", "assets")),
+            holds: HoldingView::new(view).summary,
             scrub: status
                 .and_then(|status| status.scrub.as_ref())
                 .map(|scrub| ScrubModel::new(scrub, now_ms)),

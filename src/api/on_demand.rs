@@ -60,7 +60,11 @@ pub(super) async fn bring(view: &AgentView, hash: ContentHash) -> ApiResult<bool
             Availability::Here => return Ok(true),
             Availability::Deleted => return Ok(false),
             // It was searched for, and is neither searched for any more nor here.
-            Availability::Missing | Availability::LetGo | Availability::Failed | Availability::Later => {
+            Availability::Missing
+            | Availability::LetGo
+            | Availability::LeftOut
+            | Availability::Failed
+            | Availability::Later => {
                 return Err(in_vain(hash, stands.explanation));
             }
             Availability::Searching if stands.connected == 0 && now >= began + ALONE_WITHIN => {

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::bodies::{is_running, visit};
 use super::damaged::DamagedView;
+use super::pins::HoldingView;
 use super::view::{AgentView, StoreMode};
 use super::words::SyncWords;
 use crate::actor::status::ActorStatus;
@@ -38,6 +39,8 @@ pub struct NodeStatus {
     pub passphrase_origin: String,
     /// Where the assets live, and how it is.
     pub store: StoreView,
+    /// Of which assets contents are held here.
+    pub hold: HoldingView,
     /// How far this node and its peers agree.
     pub sync: SyncView,
     /// What time it is, and what this machine's clock is worth.
@@ -357,6 +360,7 @@ pub(super) fn node_status(
         uptime_secs: view.started.elapsed().as_secs(),
         passphrase_origin: view.passphrase_origin.to_owned(),
         store: StoreView::new(view, store, damaged),
+        hold: HoldingView::new(view),
         clock: ClockView::new(view.clock.reading(), peers.sync.clock.clone()),
         sync: SyncView::new(peers.sync, counts.connected),
         peers: counts,

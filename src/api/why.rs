@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
@@ -18,7 +19,7 @@ use crate::http::{ApiError, ApiResult};
 use crate::peer::messages::PeersMsg;
 use crate::peer::report::{SourceReport, SourceState, WaitingReport, WhyReport};
 use crate::record::ContentHash;
-use crate::store::{Holding, ItemOutcome, StoredRecord};
+use crate::store::{Holding, ItemOutcome, StoreError, StoredRecord};
 use crate::text::amounts::bytes;
 use crate::text::short_id;
 use crate::transfer::search::SearchReport;
@@ -35,6 +36,8 @@ pub(super) enum Availability {
     Missing,
     /// The asset is known, its content is not held here and not wanted: it was let go of.
     LetGo,
+    /// The asset is known, its content is not held here and not wanted: the configuration's `hold` leaves it out.
+    LeftOut,
     /// Nothing is fetched at the moment.
     Paused,
     /// All of it came; it is being checked and stored.
@@ -163,8 +166,13 @@ async fn verify(view: &AgentView, hash: ContentHash) -> bool {
 /// Wants a content that is not here; whether the trash still had it. A large one takes its time to be checked, and may come
 /// from a peer before.
 pub(super) async fn want(view: &AgentView, hash: ContentHash) -> bool {
-    let store = Arc::clone(&view.store);
-    let wanted = tokio::spawn(async move { store.want(vec![hash]).await });
+    let (store, libraries) = (Arc::clone(&view.store), Arc::clone(&view.libraries));
+    let wanted = tokio::spawn(async move {
+        let outcomes = store.want(vec![hash]).await?;
+        // It is wanted from now on, although it may not be one of those that are to be held.
+        let _ = spawn_blocking(move || libraries.wish(hash)).await;
+        Ok::<_, StoreError>(outcomes)
+    });
     match timeout(ASK_TIMEOUT, wanted).await {
         Ok(Ok(Ok(outcomes))) => outcomes == [ItemOutcome::Stored],
         Ok(Ok(Err(error))) => {
@@ -180,7 +188,8 @@ pub(super) async fn stands(view: &AgentView, hash: ContentHash) -> ApiResult<Why
     // In this order: what arrives in between is in the store, and not nowhere.
     let report = ask(&view.peers, |reply| PeersMsg::GetWhy { hash, reply }).await?;
     let known = stored(view, hash).await?;
-    let whereabouts = whereabouts(known.as_ref(), &report).ok_or_else(|| unknown(&report))?;
+    let left_out = known.as_ref().is_some_and(|known| view.libraries.hold_rules().leaves_out(known));
+    let whereabouts = whereabouts(known.as_ref(), left_out, &report).ok_or_else(|| unknown(&report))?;
     let size = known.map(|known| known.record.size).or(report.size);
     Ok(WhyView {
         hash: hash.to_string(),
@@ -230,7 +239,7 @@ fn unknown(report: &WhyReport) -> ApiError {
 }
 
 /// Where it stands; `None` if nobody knows of it.
-fn whereabouts(known: Option<&StoredRecord>, report: &WhyReport) -> Option<Availability> {
+fn whereabouts(known: Option<&StoredRecord>, left_out: bool, report: &WhyReport) -> Option<Availability> {
     Some(match known {
         Some(known) if known.holding.is_held() => Availability::Here,
         _ if report.wanted && report.complete && report.paused.is_none() => Availability::Checking,
@@ -242,6 +251,7 @@ fn whereabouts(known: Option<&StoredRecord>, report: &WhyReport) -> Option<Avail
         _ if report.search.is_some_and(|search| search.open) => Availability::Searching,
         Some(known) if known.record.deleted => Availability::Deleted,
         Some(known) if known.holding == Holding::Unwanted => Availability::LetGo,
+        Some(_) if left_out => Availability::LeftOut,
         Some(_) => Availability::Missing,
         None if report.waiting.iter().any(|waiting| waiting.here) => Availability::Later,
         None if !report.sources.is_empty() => Availability::Failed,
@@ -269,6 +279,9 @@ fn explain(whereabouts: Availability, size: Option<u64>, report: &WhyReport) -> 
         },
         Availability::LetGo => "The asset is known, its content is not held here: it was let go of, and nobody is \
                                asked for it. `can-sync fetch` brings it back."
+            .to_owned(),
+        Availability::LeftOut => "The asset is known, its content is not held here: `hold` in the configuration leaves it out. It is \
+                                 fetched when it is read, or by `can-sync fetch`; `can-sync pin` has it held."
             .to_owned(),
         Availability::Searching => match report.search.map_or(0, |search| search.asked) {
             0 => "Nobody is connected who could be asked for it; peers are looked for.".to_owned(),
@@ -368,13 +381,23 @@ mod tests {
     use crate::record::{AssetMeta, AssetRecord};
 
     #[test]
+    fn what_is_left_out_says_by_what() {
+        let record = AssetRecord::new(ContentHash([1; 32]), 5 << 20, None, AssetMeta::default());
+        let record = StoredRecord { record, holding: Holding::Wanted };
+        let report = WhyReport::default();
+        let left_out = whereabouts(Some(&record), true, &report).unwrap();
+        assert_eq!(left_out, Availability::LeftOut);
+        assert!(explain(left_out, None, &report).contains("`hold` in the configuration"));
+    }
+
+    #[test]
     fn every_case_has_its_sentence() {
         let record = AssetRecord::new(ContentHash([1; 32]), 5 << 20, None, AssetMeta::default());
         let mut record = StoredRecord { record, holding: Holding::Held };
         let mut report = WhyReport::default();
         let say = |known: Option<&StoredRecord>, report: &WhyReport| {
             let size = known.map(|known| known.record.size).or(report.size);
-            whereabouts(known, report).map(|state| (state, explain(state, size, report)))
+            whereabouts(known, false, report).map(|state| (state, explain(state, size, report)))
         };
         assert_eq!(say(None, &report), None);
         assert_eq!(say(Some(&record), &report).unwrap().0, Availability::Here);

@@ -1,7 +1,7 @@
 //! The daemon and its CAN Service speak to programs, of requests and paths; here their errors are put for people at a command line.
 
 /// What a request is at the command line. Longer ones before those that they begin with.
-const COMMANDS: [(&str, &str); 30] = [
+const COMMANDS: [(&str, &str); 33] = [
     ("GET /deletions", "`can-sync deletions`"),
     ("POST /deletions/confirm", "`can-sync deletions confirm`"),
     ("POST /deletions/reject", "`can-sync deletions reject`"),
@@ -25,6 +25,9 @@ const COMMANDS: [(&str, &str); 30] = [
     ("POST /libraries", "`can-sync library create`"),
     ("GET /libraries/{id}", "`can-sync library show`"),
     ("GET /libraries", "`can-sync library list`"),
+    ("POST /pins/remove", "`can-sync unpin`"),
+    ("POST /pins", "`can-sync pin`"),
+    ("GET /pins", "`can-sync pin`"),
     ("POST /join", "`can-sync join`"),
     ("GET /devices", "`can-sync devices`"),
     ("GET /ticket", "`can-sync id --ticket`"),

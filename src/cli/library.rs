@@ -158,7 +158,7 @@ async fn find(agent: &ApiClient, wanted: &str) -> Result<LibraryBody, CliError> 
 }
 
 /// The hashes of assets that were named.
-async fn resolved(context: &Context, wanted: Vec<String>) -> Result<Vec<String>, CliError> {
+pub(super) async fn resolved(context: &Context, wanted: Vec<String>) -> Result<Vec<String>, CliError> {
     if wanted.iter().all(|wanted| resolve::is_id(wanted)) {
         return Ok(wanted.iter().map(|hash| hash.to_ascii_lowercase()).collect());
     }

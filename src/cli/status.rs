@@ -40,6 +40,8 @@ pub(super) struct StatusBody {
     #[serde(default)]
     uptime_secs: u64,
     pub(super) store: StoreBody,
+    #[serde(default)]
+    hold: HoldingBody,
     pub(super) sync: SyncStatus,
     pub(super) peers: PeerCountsBody,
     #[serde(default)]
@@ -48,6 +50,14 @@ pub(super) struct StatusBody {
     folders: Vec<FolderBody>,
     #[serde(default)]
     actors: Actors,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+/// What is held here, as far as it is shown.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+struct HoldingBody {
+    summary: Option<String>,
     #[serde(flatten)]
     more: Map<String, Value>,
 }
@@ -271,6 +281,7 @@ impl StatusBody {
             ("sync", self.sync.sentence()),
             ("peers", format!("{} connected, {} known", self.peers.connected, self.peers.known)),
         ];
+        fields.extend(self.hold.summary.clone().map(|summary| ("holds", summary)));
         let said = self.sync.sentence();
         let told = |refusal: &&String| !said.contains(refusal.as_str());
         fields.extend(self.peers.refusals.iter().filter(told).map(|told| ("not let in", told.clone())));

@@ -100,6 +100,20 @@ pub enum LibraryMsg {
     DecideDevice { endpoint_id: EndpointId, standing: DeviceStanding, reply: OperationResult<()> },
     /// HTTP API: the machines that a user decided about, or has to decide about.
     GetDevices { reply: OperationResult<Vec<DeviceReport>> },
+    /// HTTP API: hold these whatever the configuration says.
+    Pin {
+        hashes: Vec<ContentHash>,
+        filter: Option<FilterSpec>,
+        /// How many pins are new.
+        reply: OperationResult<usize>,
+    },
+    /// HTTP API: take pins back.
+    Unpin {
+        hashes: Vec<ContentHash>,
+        filter: Option<FilterSpec>,
+        /// How many there were.
+        reply: OperationResult<usize>,
+    },
     /// Own tasks: one of them panicked, and why.
     TaskFailed(String),
     /// Timer of the actor itself.
@@ -175,7 +189,11 @@ impl Actor for LibraryActor {
                 state.run(reply, async move { manager.show(id).await });
             }
             LibraryMsg::DeleteLibrary { id, content, reply } => {
-                state.run(reply, async move { manager.delete(id, content).await });
+                state.run(reply, async move {
+                    let gone = manager.delete(id, content).await?;
+                    manager.follow_filters().await;
+                    Ok(gone)
+                });
             }
             LibraryMsg::Invite { id, invitation, reply } => {
                 state.run(reply, async move { manager.invite(id, invitation).await });
@@ -204,6 +222,12 @@ impl Actor for LibraryActor {
             }
             LibraryMsg::GetDevices { reply } => {
                 state.run(reply, async move { manager.devices().await });
+            }
+            LibraryMsg::Pin { hashes, filter, reply } => {
+                state.run(reply, async move { manager.pin(hashes, filter).await });
+            }
+            LibraryMsg::Unpin { hashes, filter, reply } => {
+                state.run(reply, async move { manager.unpin(hashes, filter).await });
             }
             LibraryMsg::TaskFailed(why) => {
                 return Err(format!("a task: {why}").into());
@@ -277,6 +301,7 @@ impl LibraryState {
                 fill.await;
             }
             drop(permit);
+            manager.follow_filters().await;
             if wants_contents {
                 manager.want_contents(&library).await;
             }
@@ -297,6 +322,9 @@ impl LibraryState {
         }
         let manager = self.manager.clone();
         self.tasks.spawn(async move {
+            if let Err(error) = manager.forget_wishes().await {
+                tracing::warn!(%error, "what came is remembered as asked for");
+            }
             if let Err(error) = manager.write_news().await {
                 tracing::warn!(%error, "which members are in sync is not written down");
             }
@@ -323,6 +351,7 @@ async fn restore(manager: Manager) {
         Ok(libraries) => {
             let fill = libraries.iter().map(|library| manager.fill(library));
             futures::future::join_all(fill).await;
+            manager.follow_filters().await;
         }
         Err(error) => tracing::warn!(%error, "libraries may not be as they were last left"),
     }

@@ -1,6 +1,7 @@
 //! Why something about libraries cannot be done.
 
 use super::filter::FilterError;
+use super::hold::TooManyPins;
 use super::registry::RegistryError;
 use super::revocation::{FRESH_WITHIN_SECS_MAX, FRESH_WITHIN_SECS_MIN};
 use super::ticket::{LibraryId, NameError, TicketError};
@@ -64,6 +65,12 @@ pub enum LibraryError {
          or share what is here already (--share-existing)"
     )]
     Clock(Doubt),
+    #[error(transparent)]
+    TooManyPins(#[from] TooManyPins),
+    #[error(
+        "a folder is not pinned: what a directory needs is held once it is bound to the folder (can-sync folder add DIR --name NAME)"
+    )]
+    PinnedFolder,
     #[error("this node keeps no libraries")]
     NoRegistry,
     #[error(transparent)]

@@ -7,6 +7,7 @@ mod asides;
 mod folders;
 mod joining;
 mod members;
+mod pins;
 #[cfg(test)]
 mod tests;
 mod tickets;
@@ -22,6 +23,7 @@ use tokio::time::sleep;
 use zeroize::Zeroizing;
 
 pub use self::folders::TakenContents;
+pub use self::pins::PINNED_AT_ONCE_MAX;
 pub use self::tickets::{Invitation, Revoke};
 use super::error::LibraryError;
 use super::filter::{Filter, FilterSpec};

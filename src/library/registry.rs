@@ -9,6 +9,7 @@ mod deletions;
 mod devices;
 mod libraries;
 mod members;
+mod pins;
 #[cfg(test)]
 mod tests;
 mod tickets;
@@ -27,6 +28,7 @@ pub use self::deletions::{Deleter, Deletion, DeletionChange, DeletionDecision, K
 pub use self::devices::{Device, DeviceStanding};
 pub use self::libraries::Kept;
 pub use self::members::Member;
+pub use self::pins::KeptPins;
 pub use self::tickets::{Issued, SealingKey};
 use super::ticket::Access;
 use crate::disk;
@@ -137,6 +139,7 @@ const STEPS: &[M<'_>] = &[
     M::up(PRIVATE),
     M::up(AGREED),
     M::up(ASIDES_NOTED),
+    M::up(pins::SCHEMA),
 ];
 /// The newest schema that is understood.
 pub(crate) const SCHEMA_KNOWN: usize = STEPS.len();

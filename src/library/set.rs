@@ -59,16 +59,19 @@ impl Libraries {
             }
             shared.push(Arc::new(library));
         }
+        mirror.holds.restore(registry.pins()?);
         let devices = registry.devices()?.into_iter();
         let devices = devices.filter_map(|d| Some((d.endpoint_id.parse().ok()?, d.standing))).collect();
-        Ok(Self {
+        let libraries = Self {
             mirror,
             shared: RwLock::new(shared),
             devices: RwLock::new(devices),
             approval,
             registry: Some(registry),
             generation: AtomicU64::new(0),
-        })
+        };
+        libraries.note_filters();
+        Ok(libraries)
     }
 
     /// The library of the passphrase.

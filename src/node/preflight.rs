@@ -13,8 +13,10 @@ use rustix::fs::Access;
 use super::running::NodePresence;
 use super::secrets::GivenSecrets;
 use super::{DataDir, at_rest};
-use crate::config::{Config, Origin, Origins, RelaySetting};
+use crate::config::{Config, HoldFilter, HoldSetting, Origin, Origins, RelaySetting};
 use crate::http::SharedListener;
+use crate::library::filter::{Filter, FilterError, FilterSpec};
+use crate::library::hold::HoldRule;
 use crate::net::sockets;
 use crate::text::quoted;
 
@@ -53,6 +55,7 @@ pub(super) struct Preflight {
     pub(super) secrets: GivenSecrets,
     pub(super) bootstrap: Vec<EndpointAddr>,
     pub(super) relay: RelayMode,
+    pub(super) hold: HoldRule,
     /// What somebody should know, although a start works.
     pub(super) remarks: Vec<String>,
 }
@@ -70,6 +73,7 @@ impl Preflight {
             refuse("discovery.bootstrap", problem);
         });
         let relay = relay_mode(&config.relay_url).map_err(|problem| refuse("relay_url", problem)).ok();
+        let hold = hold_rule(&config.hold).map_err(|error| refuse("hold", error.to_string())).ok();
         if let Some(problem) = config.ticket_file.as_deref().and_then(unwritable_file) {
             refuse("ticket_file", problem);
         }
@@ -91,12 +95,12 @@ impl Preflight {
         for problem in at_rest::problems(config) {
             problems.push(SettingProblem::new(origins, "data_dir", problem));
         }
-        match (secrets, relay) {
-            (Some(secrets), Some(relay)) if problems.is_empty() => {
+        match (secrets, relay, hold) {
+            (Some(secrets), Some(relay), Some(hold)) if problems.is_empty() => {
                 remarks.extend(secrets.remarks.iter().cloned());
-                Ok(Self { secrets, bootstrap, relay, remarks })
+                Ok(Self { secrets, bootstrap, relay, hold, remarks })
             }
-            (Some(_) | None, Some(_) | None) => Err(problems),
+            (Some(_) | None, Some(_) | None, Some(_) | None) => Err(problems),
         }
     }
 }
@@ -211,6 +215,17 @@ fn parse_bootstrap(entries: &[String], refuse: &mut dyn FnMut(String)) -> Vec<En
         addr.map_err(|_| refuse(format!("'{}' is neither an endpoint id nor a ticket", quoted(entry)))).ok()
     };
     entries.iter().filter_map(&mut parse).collect()
+}
+
+/// Of which assets contents are held here.
+pub(super) fn hold_rule(setting: &HoldSetting) -> Result<HoldRule, FilterError> {
+    let HoldFilter { application, tags, user, mime_prefix, hashes } = match setting {
+        HoldSetting::Everything => return Ok(HoldRule::Everything),
+        HoldSetting::Nothing => return Ok(HoldRule::Nothing),
+        HoldSetting::Matching(filter) => filter.clone(),
+    };
+    let spec = FilterSpec { application, tags, user, mime_prefix, hashes, folder: None };
+    Filter::try_from(spec).map(HoldRule::Matching)
 }
 
 fn relay_mode(setting: &RelaySetting) -> Result<RelayMode, String> {

@@ -34,6 +34,7 @@ use crate::events::{EventLog, NodeEvent};
 use crate::folder::rows::FolderRows;
 use crate::http::SharedListener;
 use crate::identity::{self, NetworkKeys, PassphraseOrigin, PresenceKeys};
+use crate::library::hold::HoldRules;
 use crate::library::registry::Registry;
 use crate::library::{Libraries, Library};
 use crate::net::gate::Gate;
@@ -111,7 +112,7 @@ impl Resources {
             let config = config.clone();
             blocking(move || look(&config, &origins)).await?
         };
-        let Preflight { secrets: given, bootstrap, relay, remarks } = looked;
+        let Preflight { secrets: given, bootstrap, relay, hold, remarks } = looked;
         let Listeners { api: api_listener, can: can_listener } = listeners;
         let api_addr = api_listener.local_addr().map_err(|e| StartError::new(e.to_string()))?;
         for remark in &remarks {
@@ -139,7 +140,7 @@ impl Resources {
         let partials = blocking(move || open_partials(&partial)).await?;
         let agent_dir = dir.clone();
         let (book, folder_rows) = blocking(move || open_agent_db(&agent_dir)).await?;
-        let mirror = Arc::new(Library::new(secrets.keys.mirror().clone()));
+        let mirror = Arc::new(Library::holding(secrets.keys.mirror().clone(), HoldRules::new(hold)));
         let libraries = open_libraries(dir.libraries_db(), mirror, config.approve_devices).await?;
         let events = EventLog::default();
         publish_damage(opened.embedded.as_ref(), events.clone());

@@ -119,6 +119,8 @@ struct Running {
     /// What the peer calls itself.
     name: String,
     generation: u64,
+    /// Of the rules by which contents are wanted.
+    hold_generation: u64,
     epoch: u64,
     out: mpsc::Sender<bytes::Bytes>,
     /// Bytes that wait in `out`.
@@ -425,6 +427,7 @@ impl PeerState {
         }
         self.share_more(myself);
         self.step_all(myself, |_| Some(SessionInput::Tick));
+        self.note_hold_rules();
         self.ask_for_wanted();
         if let Some(running) = &self.running {
             let now = now_ms();

@@ -44,6 +44,7 @@ mod folders_on_disk;
 mod foreign_folders;
 mod gossip;
 mod healing;
+mod holding;
 mod hostile;
 mod kill;
 mod layers;

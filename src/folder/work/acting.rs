@@ -201,6 +201,7 @@ impl FolderWork {
         for part in targets.into_iter().collect::<Vec<_>>().chunks(1_000) {
             // What the store does not know comes with the assets of the network.
             self.wait(self.context.store.want(part.to_vec()))?;
+            self.context.libraries.need(part);
         }
         self.waiting.extend(fetches);
         Ok(())

@@ -80,6 +80,7 @@ impl PeerState {
             revocations_sent: HashMap::new(),
             name: name.clone(),
             generation: self.args.replica.libraries.generation(),
+            hold_generation: self.args.replica.libraries.hold_rules().generation(),
             epoch,
             out,
             bytes_out,

@@ -114,6 +114,16 @@ impl PeerState {
         }
     }
 
+    /// What is wanted since the rules changed is asked for soon.
+    pub(super) fn note_hold_rules(&mut self) {
+        let generation = self.args.replica.libraries.hold_rules().generation();
+        let Some(running) = &mut self.running else { return };
+        if std::mem::replace(&mut running.hold_generation, generation) != generation {
+            let now = Instant::now();
+            running.lanes.iter_mut().for_each(|lane| lane.wishes.missed(now));
+        }
+    }
+
     /// Compares what the peer offers with ours.
     pub(super) fn judge(
         &mut self,

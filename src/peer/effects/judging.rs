@@ -17,7 +17,7 @@ use crate::peer::delete_guard::decisions::DeletionRuling;
 use crate::peer::messages::PeersMsg;
 use crate::peer::session::{OfferVerdict, SessionInput, judge_for, judge_holding};
 use crate::record::{AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, LibraryId, WriterId};
-use crate::store::{StoreRef, StoredRecord};
+use crate::store::{Holding, StoreRef, StoredRecord};
 use crate::transfer::schedule::SessionId;
 
 /// How long deletions wait until their library was read from the store, and how often that is looked at.
@@ -170,6 +170,26 @@ impl Rules {
     }
 }
 
+/// As [`judge_holding`], where what is not to be held here comes as a record alone.
+fn judge_mirrored(
+    mirror: &Library,
+    offered: &AssetRecord,
+    held_there: bool,
+    ours: Option<&StoredRecord>,
+    sought: &FetchRequest,
+    (now_ms, limits): (u64, (u64, bool)),
+) -> OfferVerdict {
+    // What a user asked for is wanted, whatever the rules say.
+    if sought.hashes.contains(&offered.hash) || mirror.hold_rules().wants_offered(offered, ours) {
+        return judge_holding(offered, held_there, ours, now_ms, limits);
+    }
+    let ours = ours.map(|ours| match ours.holding {
+        Holding::Wanted => StoredRecord { holding: Holding::Unwanted, ..ours.clone() },
+        Holding::Held | Holding::Unwanted => ours.clone(),
+    });
+    judge_holding(offered, false, ours.as_ref(), now_ms, limits)
+}
+
 pub(in crate::peer) async fn judge_all(
     report: Reporter,
     store: StoreRef,
@@ -204,7 +224,7 @@ pub(in crate::peer) async fn judge_all(
                 );
                 return (record, verdict);
             }
-            let verdict = judge_holding(&record, held_there, ours, now, limits);
+            let verdict = judge_mirrored(&library, &record, held_there, ours, &sought, (now, limits));
             match (verdict, sought.revived(&record, ours.map(|ours| &ours.record), now)) {
                 (OfferVerdict::Settled, Some(revived)) if held_there => (revived, OfferVerdict::Revive),
                 (verdict, _) => (record, verdict),

@@ -1,0 +1,434 @@
+//! Of which assets of the network this node wants the contents: by its configuration, by what users pinned, and by what was asked for.
+//!
+//! That concerns what came from own devices as a record alone. What is here stays whatever the rules say, and what was here and is
+//! damaged or lost is wanted in any case: the store made a BLAKE3 of it then, which no record has whose content never was here.
+//! The store knows nothing of these rules: agents that share a service may have different ones.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+
+use super::filter::Filter;
+use super::registry::KeptPins;
+use super::{Libraries, Library, LibraryKind, SharedLibrary};
+use crate::identity::LibraryKeys;
+use crate::record::{AssetRecord, ContentHash};
+use crate::store::{FeedEntry, Holding, StoredRecord};
+
+/// Most contents that are pinned by name.
+pub const PINNED_HASHES_MAX: usize = 100_000;
+/// Most filters that are pinned.
+pub const PINNED_FILTERS_MAX: usize = 100;
+/// Most contents that were asked for and did not come yet, and that is remembered of.
+const WISHED_MAX: usize = 10_000;
+/// Most contents that bound folders wait for. Beyond it they are asked for again when the folder is looked at.
+const NEEDED_MAX: usize = 1_000_000;
+
+/// What the configuration says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HoldRule {
+    #[default]
+    Everything,
+    Nothing,
+    /// What the filter matches.
+    Matching(Filter),
+}
+
+impl HoldRule {
+    fn matches(&self, record: &AssetRecord) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Nothing => false,
+            Self::Matching(filter) => filter.matches(record),
+        }
+    }
+}
+
+/// What is held whatever the configuration says.
+#[derive(Debug, Default)]
+struct HoldExceptions {
+    pinned: BTreeSet<ContentHash>,
+    pinned_filters: Vec<Filter>,
+    /// Of the libraries of this node: who shares something has it, and who joins wants it.
+    shared: Vec<Filter>,
+    /// Somebody asked for these.
+    wished: HashSet<ContentHash>,
+    /// Bound folders wait for these.
+    needed: HashSet<ContentHash>,
+    /// Wishes that are no longer: they came, or were deleted.
+    fulfilled: Vec<ContentHash>,
+}
+
+/// What is pinned, by name and by filter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pins {
+    /// In order.
+    pub hashes: Vec<ContentHash>,
+    pub filters: Vec<Filter>,
+}
+
+/// There are as many pins as may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "as much is pinned as can be: {PINNED_HASHES_MAX} assets and {PINNED_FILTERS_MAX} filters; unpin some, or pin by a filter"
+)]
+pub struct TooManyPins;
+
+/// The rules of a node. Cheap to ask: nothing is read for it.
+#[derive(Debug, Default)]
+pub struct HoldRules {
+    rule: HoldRule,
+    exceptions: RwLock<HoldExceptions>,
+    /// Grows when more is wanted than before.
+    generation: AtomicU64,
+}
+
+impl HoldRules {
+    #[must_use]
+    pub fn new(rule: HoldRule) -> Self {
+        Self { rule, ..Self::default() }
+    }
+
+    /// What the configuration says.
+    pub fn rule(&self) -> &HoldRule {
+        &self.rule
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, HoldExceptions> {
+        self.exceptions.write()
+    }
+
+    /// Takes over what was written down.
+    pub(super) fn restore(&self, kept: KeptPins) {
+        let KeptPins { pins, wished } = kept;
+        let mut exceptions = self.change();
+        exceptions.pinned = pins.hashes.into_iter().collect();
+        exceptions.pinned_filters = pins.filters;
+        exceptions.wished = wished.into_iter().collect();
+    }
+
+    /// Whether the content of an asset is wanted of which nothing was here yet.
+    pub fn wants(&self, record: &AssetRecord) -> bool {
+        if self.rule == HoldRule::Everything {
+            return true;
+        }
+        let exceptions = self.exceptions.read();
+        let HoldExceptions { pinned, pinned_filters, shared, wished, needed, fulfilled: _ } = &*exceptions;
+        let hash = &record.hash;
+        self.rule.matches(record)
+            || pinned.contains(hash)
+            || wished.contains(hash)
+            || needed.contains(hash)
+            || pinned_filters.iter().chain(shared).any(|filter| filter.matches(record))
+    }
+
+    /// What the store has, with these rules applied: what is not here and not to be held is not wanted.
+    pub(super) fn applied(&self, record: &AssetRecord, holding: Holding) -> Holding {
+        let is_left_out = holding == Holding::Wanted && record.blake3.is_none() && !self.wants(record);
+        if is_left_out { Holding::Unwanted } else { holding }
+    }
+
+    /// Whether the content of what a peer offers is wanted, where the store has `ours` of it: the version that stays decides.
+    pub fn wants_offered(&self, offered: &AssetRecord, ours: Option<&StoredRecord>) -> bool {
+        let ours = ours.filter(|ours| !ours.record.deleted);
+        match ours {
+            Some(ours) if ours.record.blake3.is_some() => true,
+            Some(ours) if !offered.supersedes(&ours.record) => self.wants(&ours.record),
+            _ => self.wants(offered),
+        }
+    }
+
+    /// Whether it is not held here because of the rules alone.
+    pub fn leaves_out(&self, stored: &StoredRecord) -> bool {
+        stored.is_absent()
+            && stored.holding == Holding::Wanted
+            && self.applied(&stored.record, stored.holding) == Holding::Unwanted
+    }
+
+    /// Pins are added; how many of them are new.
+    pub(super) fn pin(&self, pins: &Pins) -> Result<usize, TooManyPins> {
+        let mut exceptions = self.change();
+        let hashes: BTreeSet<ContentHash> = pins.hashes.iter().copied().collect();
+        let new_hashes: Vec<ContentHash> =
+            hashes.into_iter().filter(|hash| !exceptions.pinned.contains(hash)).collect();
+        let mut new_filters: Vec<&Filter> = Vec::new();
+        for filter in &pins.filters {
+            if !exceptions.pinned_filters.contains(filter) && !new_filters.contains(&filter) {
+                new_filters.push(filter);
+            }
+        }
+        if exceptions.pinned.len() + new_hashes.len() > PINNED_HASHES_MAX
+            || exceptions.pinned_filters.len() + new_filters.len() > PINNED_FILTERS_MAX
+        {
+            return Err(TooManyPins);
+        }
+        let new = new_hashes.len() + new_filters.len();
+        exceptions.pinned.extend(new_hashes);
+        exceptions.pinned_filters.extend(new_filters.into_iter().cloned());
+        Ok(new)
+    }
+
+    /// Pins are taken out; how many of them there were.
+    pub(super) fn unpin(&self, pins: &Pins) -> usize {
+        let mut exceptions = self.change();
+        let HoldExceptions { pinned, pinned_filters, .. } = &mut *exceptions;
+        let before = pinned.len() + pinned_filters.len();
+        for hash in &pins.hashes {
+            pinned.remove(hash);
+        }
+        pinned_filters.retain(|filter| !pins.filters.contains(filter));
+        before - pinned.len() - pinned_filters.len()
+    }
+
+    /// All that is pinned.
+    pub fn pins(&self) -> Pins {
+        let exceptions = self.exceptions.read();
+        Pins {
+            hashes: exceptions.pinned.iter().copied().collect(),
+            filters: exceptions.pinned_filters.clone(),
+        }
+    }
+
+    /// How many assets are pinned by name, and by how many filters.
+    pub fn pinned(&self) -> (usize, usize) {
+        let exceptions = self.exceptions.read();
+        (exceptions.pinned.len(), exceptions.pinned_filters.len())
+    }
+
+    /// Whether it is pinned by name, or by a filter.
+    pub fn is_pinned(&self, record: &AssetRecord) -> bool {
+        let exceptions = self.exceptions.read();
+        exceptions.pinned.contains(&record.hash)
+            || exceptions.pinned_filters.iter().any(|filter| filter.matches(record))
+    }
+
+    /// Says by which filters libraries of this node go; whether that was otherwise.
+    pub(super) fn set_shared(&self, filters: Vec<Filter>) -> bool {
+        let mut exceptions = self.change();
+        let is_new = exceptions.shared != filters;
+        exceptions.shared = filters;
+        is_new
+    }
+
+    /// Somebody asked for this content; whether that is to be remembered, and is not yet.
+    fn wish(&self, hash: ContentHash) -> bool {
+        let mut exceptions = self.change();
+        self.rule != HoldRule::Everything
+            && exceptions.wished.len() < WISHED_MAX
+            && exceptions.wished.insert(hash)
+    }
+
+    /// A content is here, or its asset was deleted: what waited for it waits no more.
+    pub(super) fn settle(&self, hash: &ContentHash) {
+        let is_waited_for = {
+            let exceptions = self.exceptions.read();
+            exceptions.wished.contains(hash) || exceptions.needed.contains(hash)
+        };
+        if is_waited_for {
+            let mut exceptions = self.change();
+            exceptions.needed.remove(hash);
+            if exceptions.wished.remove(hash) {
+                exceptions.fulfilled.push(*hash);
+            }
+        }
+    }
+
+    /// Wishes that came true since the last call.
+    pub(super) fn take_fulfilled(&self) -> Vec<ContentHash> {
+        if self.exceptions.read().fulfilled.is_empty() {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.change().fulfilled)
+    }
+
+    /// Grows when more is wanted than before: peers are to be asked for it.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn grow(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Library {
+    /// The library of the passphrase, of a node that may not want all contents.
+    pub fn holding(keys: LibraryKeys, holds: HoldRules) -> Self {
+        let (kind, holds) = (LibraryKind::Mirror, Arc::new(holds));
+        Self { keys, kind, index: Mutex::default(), feed: Arc::default(), holds }
+    }
+
+    /// Of which assets contents are wanted here; it concerns the mirror alone.
+    pub fn hold_rules(&self) -> &HoldRules {
+        &self.holds
+    }
+
+    /// A change of the store as it is for the mirror: what is not to be held here is not wanted.
+    pub(super) fn with_rules(&self, entry: FeedEntry) -> FeedEntry {
+        if !self.is_mirror() {
+            return entry;
+        }
+        if entry.holding.is_held() || entry.record.deleted {
+            self.holds.settle(&entry.record.hash);
+        }
+        FeedEntry { holding: self.holds.applied(&entry.record, entry.holding), ..entry }
+    }
+
+    /// Contents that are not here.
+    pub fn all_absent(&self) -> Vec<ContentHash> {
+        self.index().absent.iter().copied().collect()
+    }
+
+    /// Wants those of these contents that are not here.
+    pub(super) fn want_named(&self, hashes: &[ContentHash]) {
+        let mut index = self.index();
+        let hashes: Vec<ContentHash> =
+            hashes.iter().filter(|hash| index.absent.contains(*hash)).copied().collect();
+        if !hashes.is_empty() {
+            index.wanted.extend(hashes);
+            self.holds.grow();
+        }
+    }
+
+    /// Looks by the rules of now whether what the store had a moment ago is wanted. What changed since was looked at by those rules.
+    pub(super) fn look_whether_wanted(&self, stored: &[StoredRecord]) {
+        let mut index = self.index();
+        for StoredRecord { record, holding } in stored.iter().filter(|stored| stored.is_absent()) {
+            let is_as_before = index.tree.get(&record.hash) == Some(self.item(record));
+            if is_as_before && index.absent.contains(&record.hash) {
+                index.note_holding(record, self.holds.applied(record, *holding));
+            }
+        }
+    }
+}
+
+impl Libraries {
+    /// Of which assets of the network contents are wanted here.
+    pub fn hold_rules(&self) -> &HoldRules {
+        self.mirror().hold_rules()
+    }
+
+    /// A user asked for a content that is known and not here: it is wanted until it comes, also after a restart. Blocks.
+    pub fn wish(&self, hash: ContentHash) {
+        if !self.hold_rules().wish(hash) {
+            return;
+        }
+        self.mirror().want_named(&[hash]);
+        // In this life of the process it is wanted all the same.
+        if let Some(Err(error)) = self.registry().map(|registry| registry.keep_wish(hash)) {
+            tracing::warn!(%hash, %error, "that a content is wanted is not written down");
+        }
+    }
+
+    /// A bound folder waits for these contents: they are wanted until they come, as long as the process lives.
+    pub fn need(&self, hashes: &[ContentHash]) {
+        let holds = self.hold_rules();
+        if holds.rule == HoldRule::Everything {
+            return;
+        }
+        {
+            let mut exceptions = holds.change();
+            let room = NEEDED_MAX.saturating_sub(exceptions.needed.len());
+            exceptions.needed.extend(hashes.iter().take(room));
+        }
+        self.mirror().want_named(hashes);
+    }
+
+    /// Brings the rules in line with the libraries that there are; whether they changed.
+    pub(super) fn note_filters(&self) -> bool {
+        let shared = self.shared();
+        let filters = shared.iter().filter_map(|library| library.shared()).map(SharedLibrary::filter);
+        let filters = filters.filter(|filter| filter.folder().is_none()).cloned().collect();
+        self.hold_rules().set_shared(filters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::filter::FilterSpec;
+    use super::*;
+    use crate::record::AssetMeta;
+
+    fn tagged(n: u8, tag: &str) -> AssetRecord {
+        let meta = AssetMeta { tags: vec![tag.to_owned()], ..AssetMeta::default() };
+        AssetRecord::new(ContentHash([n; 32]), 10, None, meta)
+    }
+
+    fn filter(tag: &str) -> Filter {
+        Filter::try_from(FilterSpec { tags: Some(vec![tag.to_owned()]), ..FilterSpec::default() }).unwrap()
+    }
+
+    fn pins(hashes: &[u8], tags: &[&str]) -> Pins {
+        Pins {
+            hashes: hashes.iter().map(|n| ContentHash([*n; 32])).collect(),
+            filters: tags.iter().map(|tag| filter(tag)).collect(),
+        }
+    }
+
+    #[test]
+    fn the_rule_decides_and_exceptions_add_to_it() {
+        let rules = HoldRules::new(HoldRule::Matching(filter("work")));
+        assert!(rules.wants(&tagged(1, "work")) && !rules.wants(&tagged(2, "play")));
+        assert_eq!(rules.pin(&pins(&[2, 2, 3], &["sea", "sea"])), Ok(3));
+        assert_eq!(rules.pin(&pins(&[2], &["sea"])), Ok(0), "it is pinned already");
+        assert!(rules.wants(&tagged(2, "play")) && rules.wants(&tagged(9, "sea")));
+        assert_eq!(rules.unpin(&pins(&[2, 7], &["sea", "lake"])), 2);
+        assert!(!rules.wants(&tagged(2, "play")) && !rules.wants(&tagged(9, "sea")));
+        assert_eq!(rules.pins(), pins(&[3], &[]));
+        assert!(rules.set_shared(vec![filter("shared")]) && !rules.set_shared(vec![filter("shared")]));
+        assert!(rules.wants(&tagged(4, "shared")));
+    }
+
+    #[test]
+    fn what_was_here_before_is_wanted_whatever_the_rule_says() {
+        let rules = HoldRules::new(HoldRule::Nothing);
+        let never = tagged(1, "work");
+        let lost = AssetRecord { blake3: Some([1; 32]), ..never.clone() };
+        assert_eq!(rules.applied(&never, Holding::Wanted), Holding::Unwanted);
+        assert_eq!(rules.applied(&lost, Holding::Wanted), Holding::Wanted);
+        assert_eq!(rules.applied(&lost, Holding::Unwanted), Holding::Unwanted, "a user let go of it");
+        assert_eq!(rules.applied(&never, Holding::Held), Holding::Held);
+        let stored = |record: &AssetRecord| StoredRecord { record: record.clone(), holding: Holding::Wanted };
+        assert!(!rules.wants_offered(&lost, None), "a peer says of it what it likes");
+        assert!(rules.wants_offered(&never, Some(&stored(&lost))));
+        assert!(rules.leaves_out(&stored(&never)) && !rules.leaves_out(&stored(&lost)));
+    }
+
+    #[test]
+    fn the_version_that_stays_decides() {
+        let rules = HoldRules::new(HoldRule::Matching(filter("work")));
+        let (older, mut newer) = (tagged(1, "play"), tagged(1, "work"));
+        newer.hlc = older.hlc.next(older.hlc.ms() + 1_000);
+        let stored = |record: &AssetRecord| StoredRecord { record: record.clone(), holding: Holding::Wanted };
+        assert!(rules.wants_offered(&newer, Some(&stored(&older))));
+        assert!(rules.wants_offered(&older, Some(&stored(&newer))));
+        let (older, mut newer) = (tagged(1, "work"), tagged(1, "play"));
+        newer.hlc = older.hlc.next(older.hlc.ms() + 1_000);
+        assert!(!rules.wants_offered(&newer, Some(&stored(&older))));
+        assert!(!rules.wants_offered(&older, Some(&stored(&newer))));
+    }
+
+    #[test]
+    fn wishes_end_when_they_come_true() {
+        let rules = HoldRules::new(HoldRule::Nothing);
+        let record = tagged(1, "work");
+        assert!(rules.wish(record.hash) && !rules.wish(record.hash));
+        assert!(rules.wants(&record));
+        rules.settle(&record.hash);
+        assert!(!rules.wants(&record));
+        assert_eq!(rules.take_fulfilled(), [record.hash]);
+        assert_eq!(rules.take_fulfilled(), []);
+    }
+
+    #[test]
+    fn there_is_a_limit_to_pins() {
+        let rules = HoldRules::new(HoldRule::Nothing);
+        let many: Vec<Filter> = (0..=PINNED_FILTERS_MAX).map(|n| filter(&format!("tag{n}"))).collect();
+        let pins = |filters: &[Filter]| Pins { hashes: Vec::new(), filters: filters.to_vec() };
+        assert_eq!(rules.pin(&pins(&many)), Err(TooManyPins));
+        assert_eq!(rules.pin(&pins(&many[1..])), Ok(PINNED_FILTERS_MAX));
+        assert_eq!(rules.pin(&pins(&many[..1])), Err(TooManyPins));
+    }
+}
