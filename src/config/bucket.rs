@@ -15,7 +15,7 @@ use super::setting::{Setting, unexpected};
 use super::value::HttpUrl;
 
 /// Fields of the table.
-const FIELDS: [&str; 6] = ["url", "endpoint", "region", "allow_http", "credentials_file", "shared"];
+const FIELDS: [&str; 7] = ["url", "endpoint", "region", "allow_http", "credentials_file", "shared", "alone"];
 
 /// A bucket, and what is in front of every key in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,12 +134,22 @@ pub struct ContentBucket {
     pub credentials_file: Option<PathBuf>,
     /// Other stores may have contents there: nothing is deleted.
     pub shared: bool,
+    /// This store is the only one left of those that took the place for their own: the code of that, from the status.
+    pub alone: Option<String>,
 }
 
 impl ContentBucket {
     /// One that needs nothing but its address.
     pub fn at(url: BucketUrl) -> Self {
-        Self { url, endpoint: None, region: None, allow_http: false, credentials_file: None, shared: false }
+        Self {
+            url,
+            endpoint: None,
+            region: None,
+            allow_http: false,
+            credentials_file: None,
+            shared: false,
+            alone: None,
+        }
     }
 
     /// What makes no sense together.
@@ -153,6 +163,8 @@ impl ContentBucket {
             Some("endpoint goes with s3:// and az:// alone: leave it out")
         } else if self.region.is_some() && !is_s3 {
             Some("region goes with s3:// alone: leave it out")
+        } else if self.shared && self.alone.is_some() {
+            Some("shared and alone: keep one of the two")
         } else if is_clear && !self.allow_http {
             Some(
                 "the endpoint is http://, so that contents and names of keys go over the wire in clear: set allow_http: true if that is \
@@ -175,6 +187,7 @@ impl Setting for ContentBucket {
         json!({
             "url": self.url.shown(), "endpoint": self.endpoint.shown(), "region": self.region.shown(),
             "allow_http": self.allow_http, "credentials_file": self.credentials_file.shown(), "shared": self.shared,
+            "alone": self.alone.shown(),
         })
     }
 
@@ -227,7 +240,7 @@ impl<'de> Visitor<'de> for BucketVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ContentBucket, A::Error> {
         let (mut url, mut endpoint, mut region) = (None, None, None);
-        let (mut allow_http, mut credentials_file, mut shared) = (None, None, None);
+        let (mut allow_http, mut credentials_file, mut shared, mut alone) = (None, None, None, None);
         while let Some(BucketField(field)) = map.next_key()? {
             let is_new = match field {
                 "url" => url.replace(map.next_value::<Scalar<BucketUrl>>()?.0).is_none(),
@@ -237,6 +250,7 @@ impl<'de> Visitor<'de> for BucketVisitor {
                 "credentials_file" => {
                     credentials_file.replace(map.next_value::<Scalar<PathBuf>>()?.0).is_none()
                 }
+                "alone" => alone.replace(map.next_value::<Scalar<String>>()?.0).is_none(),
                 _ => shared.replace(map.next_value::<Scalar<bool>>()?.0).is_none(),
             };
             if !is_new {
@@ -250,6 +264,7 @@ impl<'de> Visitor<'de> for BucketVisitor {
             allow_http: allow_http.unwrap_or_default(),
             credentials_file,
             shared: shared.unwrap_or_default(),
+            alone,
             ..ContentBucket::at(url)
         };
         bucket.problem().map_or(Ok(bucket), |problem| Err(A::Error::custom(problem)))

@@ -7,7 +7,7 @@
 //!
 //! # Whose it is
 //! [`marker`] says which place it is, and whether others use it. Until that is known nothing is written and nothing is believed.
-//! Of a place that others use, nothing is ever deleted.
+//! Of a place that others use, nothing is ever deleted; nor of one that a copy of its owner takes for its own ([`claim`]).
 //!
 //! # What may be known of an object
 //! It is there and right; it is not there ([`BucketError::Missing`]); its bytes are wrong ([`BucketError::Wrong`]); or the
@@ -27,12 +27,13 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use object_store::path::Path as Key;
-use object_store::{GetOptions, GetRange, ObjectStoreExt as _};
+use object_store::{GetOptions, GetRange, ObjectStoreExt as _, UpdateVersion};
 use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::backend::Backend;
+use self::claim::PlaceUse;
 pub(crate) use self::fault::BucketError;
 use self::health::BucketTrouble;
 use crate::config::ContentBucket;
@@ -42,6 +43,8 @@ use crate::store::groups::{GroupHasher, GroupSum};
 
 mod backend;
 pub(crate) mod cache;
+pub(crate) mod claim;
+pub(crate) mod deletion;
 mod fault;
 mod health;
 pub(crate) mod marker;
@@ -115,10 +118,15 @@ pub(crate) struct Bucket {
     /// How people know it.
     shown: String,
     is_shared: bool,
+    /// The code of the conflict that a user decided for this store.
+    alone: Option<String>,
+    opening: claim::OpeningId,
     patience: BucketPatience,
     slots: Semaphore,
     /// The service has no way to make an object so that none is replaced.
     only_replaces: AtomicBool,
+    /// It has none to replace one only if it is as it was read.
+    only_overwrites: AtomicBool,
     state: Mutex<BucketState>,
 }
 
@@ -126,6 +134,11 @@ pub(crate) struct Bucket {
 struct BucketState {
     /// Which place it is, once that is known.
     place: Option<marker::PlaceId>,
+    /// Who uses it, by the latest look.
+    used: Option<PlaceUse>,
+    looked: Option<Instant>,
+    /// When this opening was written there.
+    claimed: Option<Instant>,
     trouble: Option<BucketTrouble>,
     /// Contents that a deletion without an answer was asked for, and when: it may still be carried out.
     doubtful: HashMap<ContentHash, Instant>,
@@ -157,9 +170,12 @@ impl Bucket {
             backend,
             shown: config.place.url.to_string(),
             is_shared: config.place.shared,
+            alone: config.place.alone.clone(),
+            opening: rand::random(),
             patience: config.patience,
             slots: Semaphore::new(SLOTS as usize),
             only_replaces: AtomicBool::new(false),
+            only_overwrites: AtomicBool::new(false),
             state: Mutex::new(BucketState { trouble, ..BucketState::default() }),
         })
     }
@@ -247,9 +263,20 @@ impl Bucket {
 
     /// Reads a range of an object once.
     async fn get(&self, key: &Key, size: Option<u64>, range: Range<u64>) -> Result<Bytes, BucketError> {
+        self.get_version(key, size, range).await.map(|(bytes, _)| bytes)
+    }
+
+    /// The same, with which version of the object it is of.
+    async fn get_version(
+        &self,
+        key: &Key,
+        size: Option<u64>,
+        range: Range<u64>,
+    ) -> Result<(Bytes, UpdateVersion), BucketError> {
         let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
         let got = self.backend.objects.get_opts(key, options).await.map_err(|error| fault::of(&error))?;
         let found = got.meta.size;
+        let version = UpdateVersion { e_tag: got.meta.e_tag.clone(), version: got.meta.version.clone() };
         if let Some(size) = size
             && found != size
         {
@@ -266,7 +293,7 @@ impl Bucket {
             bytes.extend_from_slice(&chunk);
         }
         if bytes.len() == wanted {
-            Ok(bytes.freeze())
+            Ok((bytes.freeze(), version))
         } else {
             Err(BucketError::Away("its answer ended too early".into()))
         }
@@ -335,48 +362,6 @@ impl Bucket {
             Ok(size) => Ok(Some(size)),
             Err(BucketError::Missing) => Ok(None),
             Err(error) => Err(error),
-        }
-    }
-
-    /// Deletes the object of a content that nothing refers to, unless the bucket is shared; whether it did.
-    pub(crate) async fn delete(&self, hash: ContentHash) -> Result<bool, BucketError> {
-        let deleted = async {
-            // Another store may have joined since it was last looked at.
-            if self.check_marker().await? {
-                return Ok(false);
-            }
-            {
-                let mut state = self.state();
-                state.forget_old_doubts();
-                state.doubtful.insert(hash, Instant::now());
-            }
-            match self.backend.objects.delete(&self.key(hash)).await.map_err(|error| fault::of(&error)) {
-                Ok(()) | Err(BucketError::Missing) => Ok(true),
-                Err(error) => Err(error),
-            }
-        };
-        // A store that joins waits for longer than this before it counts on anything.
-        let done = match tokio::time::timeout(self.patience.settle / 2, deleted).await {
-            Ok(done) => done,
-            Err(_) => Err(BucketError::Away("it does not answer".into())),
-        };
-        if done.is_ok() {
-            self.state().doubtful.remove(&hash);
-        }
-        // Keys that may not delete are no reason to put nothing.
-        done
-    }
-
-    /// Whether a deletion of a content may still be carried out.
-    fn check_doubt(&self, hash: ContentHash) -> Result<(), BucketError> {
-        let mut state = self.state();
-        state.forget_old_doubts();
-        if state.doubtful.contains_key(&hash) {
-            Err(BucketError::Away(
-                "a deletion of this content may be under way: put it again in some minutes".into(),
-            ))
-        } else {
-            Ok(())
         }
     }
 

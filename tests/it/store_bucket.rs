@@ -10,13 +10,14 @@ use can_sync::testing::store::embedded::{EmbeddedStore, IngestFields};
 use can_sync::testing::store::{ContentStore, ItemOutcome, StoreError};
 use hyper::Method;
 
-use crate::support::bucket::{BucketFault, TestBucket, try_open_on};
+use crate::support::bucket::{BucketFault, BucketRequest, TestBucket, try_open_on};
 use crate::support::clock::{DAY_MS, SetClock};
 use crate::support::embedded::{content_files, temporary_files, try_upload, upload};
 use crate::support::nodes::eventually;
 use crate::support::store::{edited, hash_of, held, incoming, noise, read, record_of};
 
 mod contract;
+mod copies;
 mod faults;
 mod on_daemons;
 
@@ -64,7 +65,7 @@ async fn larger_contents_are_in_the_bucket_alone() {
     bucket.take_seen();
     let (hash, large) = (hash_of(&contents[3]), &contents[3]);
     assert_eq!(read(&store, hash, 10 << 20, Some(100)).await.unwrap(), large[10 << 20..][..100]);
-    let seen = bucket.take_seen();
+    let seen: Vec<_> = bucket.take_seen().into_iter().filter(BucketRequest::is_content).collect();
     assert_eq!(seen.len(), 1, "{seen:?}");
     // The group that it is in.
     assert_eq!(seen[0].range.as_deref(), Some("bytes=10485760-10551295"));

@@ -52,7 +52,9 @@ fn of_daemon(status: &Value) -> Result<String, Finding> {
         let number = |pointer| status.pointer(pointer).and_then(Value::as_u64);
         let assets = number("/store/assets").unwrap_or_default();
         let counts = counts(assets, number("/store/assets_held").unwrap_or(assets));
-        return Ok(format!("{} at {}, {counts}", text("/store/mode"), text("/store/url")));
+        let notice = status.pointer("/store/notice").and_then(Value::as_str);
+        let notice = notice.map(|notice| format!("; {notice}")).unwrap_or_default();
+        return Ok(format!("{} at {}, {counts}{notice}", text("/store/mode"), text("/store/url")));
     }
     let why = format!("the daemon's store at {} does not work: {}", text("/store/url"), text("/store/error"));
     Err(Finding::fail(why, "the daemon's log says more; for an external CAN Service, look whether it runs"))

@@ -2,13 +2,14 @@
 //!
 //! It names the place, by an id that no other has, and the store that made it. Another store that comes says that it shares the
 //! place, or is refused. A store that shares it says so in the object, and waits until the owner must have read that: from then
-//! on nothing is deleted there.
+//! on nothing is deleted there. Of two copies of the owner, see [`claim`](super::claim).
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use object_store::PutMode;
+use object_store::{PutMode, UpdateVersion};
 use serde::{Deserialize, Serialize};
 
+use super::claim::{Claim, PlaceUse};
 use super::fault;
 use super::{Bucket, BucketError};
 use crate::store::StoreId;
@@ -17,6 +18,8 @@ use crate::store::StoreId;
 const NAME: &str = "can-sync-bucket";
 /// It is short.
 const BYTES_MAX: u64 = 4096;
+/// Of a code that people copy.
+const CODE_BYTES: usize = 4;
 /// What is said in it, as of now.
 const VERSION: u32 = 1;
 
@@ -25,19 +28,37 @@ const VERSION: u32 = 1;
 pub(crate) struct PlaceId(pub(crate) [u8; 16]);
 
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
-struct Marker {
+pub(super) struct Marker {
     can_sync_bucket: u32,
     place: String,
-    owner: String,
+    pub(super) owner: String,
     /// Several stores use it.
     #[serde(default)]
-    shared: bool,
+    pub(super) shared: bool,
+    /// The latest opening of the owner.
+    #[serde(default)]
+    pub(super) opening: String,
+    /// The code by which a user decides, where several stores take the place for their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) halted: Option<String>,
 }
 
 impl Marker {
-    fn new(place: PlaceId, owner: StoreId, shared: bool) -> Self {
+    fn new(place: PlaceId, owner: StoreId, shared: bool, opening: String) -> Self {
         let place = HEXLOWER.encode(&place.0);
-        Self { can_sync_bucket: VERSION, place, owner: owner.to_string(), shared }
+        let owner = owner.to_string();
+        Self { can_sync_bucket: VERSION, place, owner, shared, opening, halted: None }
+    }
+
+    /// The same, with this opening.
+    pub(super) fn opened(self, opening: String) -> Self {
+        Self { opening, halted: None, ..self }
+    }
+
+    /// The same, with nothing deleted any more.
+    pub(super) fn halted_anew(self) -> Self {
+        let code: [u8; CODE_BYTES] = rand::random();
+        Self { halted: Some(HEXLOWER.encode(&code)), ..self }
     }
 
     fn place(&self) -> Option<PlaceId> {
@@ -69,13 +90,15 @@ impl From<BucketError> for Unsettled {
 }
 
 impl Bucket {
-    /// Finds out whether this store may use the place, and makes it one where it is none. `known` is where the store has
-    /// contents already.
-    pub(crate) async fn settle(&self, owner: StoreId, known: Option<PlaceId>) -> Result<PlaceId, Unsettled> {
-        let done = self.try_settle(owner, known).await;
+    /// Finds out whether this store may use the place, and makes it one where it is none.
+    pub(crate) async fn settle(&self, claim: &Claim) -> Result<(PlaceId, PlaceUse), Unsettled> {
+        let done = self.try_settle(claim).await;
+        if let Ok((_, used)) = &done {
+            self.note_place_use(used);
+        }
         let mut state = self.state();
         match &done {
-            Ok(place) => {
+            Ok((place, _)) => {
                 state.place = Some(*place);
                 if state.trouble.take().is_some() {
                     tracing::info!(bucket = self.shown, "contents go to the object storage");
@@ -92,13 +115,14 @@ impl Bucket {
         done
     }
 
-    async fn try_settle(&self, owner: StoreId, known: Option<PlaceId>) -> Result<PlaceId, Unsettled> {
-        let marker = match self.read_marker().await {
-            Ok(marker) => marker,
+    async fn try_settle(&self, claim: &Claim) -> Result<(PlaceId, PlaceUse), Unsettled> {
+        let (owner, known) = (claim.owner, claim.known);
+        let (marker, version) = match self.read_marker().await {
+            Ok(read) => read,
             Err(BucketError::Missing) => match known {
                 None => self.make_marker(owner).await?,
                 Some(known) => {
-                    let made = Marker::new(known, owner, self.is_shared).text();
+                    let made = Marker::new(known, owner, self.is_shared, String::new()).text();
                     return Err(Unsettled::Refused(format!(
                         "the place where this store has contents was made known by the object {NAME}, and that is not there: correct \
                          store.content.url, or restore the bucket; if its contents are lost for good, put an object {NAME} there \
@@ -129,30 +153,44 @@ impl Bucket {
                     .into(),
             ));
         }
-        if self.is_shared && !marker.shared {
-            let shared = Marker { shared: true, ..marker };
-            self.write(&shared, PutMode::Overwrite).await?;
-            if !is_owner {
-                tracing::info!(
-                    bucket = self.shown,
-                    "the place belongs to several stores from now on: it is used in a moment"
-                );
-                // Until nothing is deleted any more that was begun before.
-                tokio::time::sleep(self.patience.settle).await;
-                // Its owner may have written it at the same time.
-                if !self.read_marker().await?.shared {
-                    return Err(Unsettled::Away("it is not said yet that others use it".into()));
-                }
+        if self.is_shared {
+            if !marker.shared {
+                self.share(marker, version, claim).await?;
             }
+            return Ok((place, PlaceUse::Shared));
         }
-        Ok(place)
+        Ok((place, self.claim(claim).await?))
     }
 
-    /// Whether it is still the place that it was, and whether others use it.
-    pub(super) async fn check_marker(&self) -> Result<bool, BucketError> {
-        self.check_settled()?;
-        let marker = match self.read_marker().await {
-            Ok(marker) => marker,
+    /// Says that others use the place.
+    async fn share(&self, marker: Marker, version: UpdateVersion, claim: &Claim) -> Result<(), Unsettled> {
+        // Nobody else deletes there.
+        let is_alone = claim.is_of(&marker) && marker.halted.is_none();
+        let shared = Marker { shared: true, halted: None, ..marker };
+        match self.write(&shared, PutMode::Update(version)).await {
+            Ok(()) | Err(BucketError::Missing) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if !is_alone {
+            tracing::info!(
+                bucket = self.shown,
+                "the place belongs to several stores from now on: it is used in a moment"
+            );
+            // Until nothing is deleted any more that was begun before.
+            tokio::time::sleep(self.patience.settle).await;
+        }
+        // Its owner may have written it at the same time.
+        if self.read_marker().await?.0.shared {
+            Ok(())
+        } else {
+            Err(Unsettled::Away("it is not said yet that others use it".into()))
+        }
+    }
+
+    /// Reads the marker of the place that it was so far.
+    pub(super) async fn read_known_marker(&self) -> Result<(Marker, UpdateVersion), BucketError> {
+        let (marker, version) = match self.read_marker().await {
+            Ok(read) => read,
             Err(BucketError::Missing) => {
                 let why = format!(
                     "the object {NAME} is not there any more: it may be another bucket, or an emptied one"
@@ -165,20 +203,22 @@ impl Bucket {
         if found != known {
             return self.note(Err(BucketError::Away("it is another place by now".into())));
         }
-        Ok(self.is_shared || marker.shared)
+        Ok((marker, version))
     }
 
-    async fn read_marker(&self) -> Result<Marker, BucketError> {
+    /// The marker, and which version of it this is.
+    pub(super) async fn read_marker(&self) -> Result<(Marker, UpdateVersion), BucketError> {
         let key = self.below(NAME);
         let key = &key;
-        let read = self.patiently(2, || Box::pin(self.get(key, None, 0..BYTES_MAX))).await?;
+        let (read, version) =
+            self.patiently(2, || Box::pin(self.get_version(key, None, 0..BYTES_MAX))).await?;
         let garbled =
             |_| BucketError::Away(format!("the object {NAME} there is none of ours: choose another prefix"));
-        serde_json::from_slice(&read).map_err(garbled)
+        Ok((serde_json::from_slice(&read).map_err(garbled)?, version))
     }
 
-    async fn make_marker(&self, owner: StoreId) -> Result<Marker, BucketError> {
-        let made = Marker::new(PlaceId(rand::random()), owner, self.is_shared);
+    async fn make_marker(&self, owner: StoreId) -> Result<(Marker, UpdateVersion), BucketError> {
+        let made = Marker::new(PlaceId(rand::random()), owner, self.is_shared, self.opening_text());
         match self.write(&made, PutMode::Create).await {
             // Another store was quicker; or the client repeated a request that was carried out and not answered.
             Ok(()) | Err(BucketError::Missing) => self.read_marker().await,
@@ -186,12 +226,14 @@ impl Bucket {
         }
     }
 
-    /// Writes it; [`BucketError::Missing`] where it is to be made and is there already.
-    async fn write(&self, marker: &Marker, mode: PutMode) -> Result<(), BucketError> {
+    /// Writes it; [`BucketError::Missing`] where it is not as it is expected to be.
+    pub(super) async fn write(&self, marker: &Marker, mode: PutMode) -> Result<(), BucketError> {
         let key = self.below(NAME);
         match self.put_object(&key, Bytes::from(marker.text()), mode).await {
             Ok(()) => Ok(()),
-            Err(object_store::Error::AlreadyExists { .. }) => Err(BucketError::Missing),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                Err(BucketError::Missing)
+            }
             Err(error) => self.note_change(Err(fault::of(&error))),
         }
     }

@@ -107,16 +107,23 @@ impl Bucket {
         Ok(self.put_object(key, bytes, mode).await?)
     }
 
-    /// Puts an object. A service that cannot make one without replacing another replaces it.
+    /// Puts an object. A service that knows no condition replaces whatever is there.
     pub(super) async fn put_object(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<(), Error> {
         let put = |mode: PutMode| {
             let payload = PutPayload::from_bytes(bytes.clone());
             self.backend.objects.put_opts(key, payload, PutOptions { mode, ..PutOptions::default() })
         };
-        let makes = mode == PutMode::Create && !self.only_replaces.load(Ordering::Relaxed);
-        match put(if makes { PutMode::Create } else { PutMode::Overwrite }).await {
-            Err(error) if makes && fault::is_unsupported(&error) => {
-                self.only_replaces.store(true, Ordering::Relaxed);
+        let flag = match &mode {
+            PutMode::Create => &self.only_replaces,
+            PutMode::Update(_) => &self.only_overwrites,
+            PutMode::Overwrite => return put(mode).await.map(drop),
+        };
+        if flag.load(Ordering::Relaxed) {
+            return put(PutMode::Overwrite).await.map(drop);
+        }
+        match put(mode).await {
+            Err(error) if fault::is_unsupported(&error) => {
+                flag.store(true, Ordering::Relaxed);
                 put(PutMode::Overwrite).await.map(drop)
             }
             done => done.map(drop),

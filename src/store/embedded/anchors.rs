@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::layout::{Layout, leads_nowhere};
 
@@ -120,6 +120,39 @@ impl Anchors {
                 contents.display()
             )
         })
+    }
+}
+
+/// What tells a file from its copies, wherever they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct FileIdentity {
+    inode: u64,
+    /// In milliseconds since the Unix epoch, where the file system says.
+    born_ms: Option<u64>,
+}
+
+impl FileIdentity {
+    /// `None` where the file system does not tell.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let meta = fs::metadata(path).ok().filter(|_| !path.parent().is_none_or(is_renumbered))?;
+        let born = meta.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        Some(Self { inode: meta.ino(), born_ms: born.and_then(|born| u64::try_from(born.as_millis()).ok()) })
+    }
+
+    /// As it is kept in a database.
+    pub(super) fn from_columns(inode: Option<i64>, born_ms: Option<i64>) -> Option<Self> {
+        let born_ms = born_ms.map(i64::cast_unsigned);
+        Some(Self { inode: inode?.cast_unsigned(), born_ms })
+    }
+
+    pub(super) fn columns(self) -> (i64, Option<i64>) {
+        (self.inode.cast_signed(), self.born_ms.map(u64::cast_signed))
+    }
+
+    /// Whether they are two files.
+    pub(super) fn differs_from(self, other: Self) -> bool {
+        let are_born_apart = |(one, two)| one != two;
+        self.inode != other.inode || self.born_ms.zip(other.born_ms).is_some_and(are_born_apart)
     }
 }
 

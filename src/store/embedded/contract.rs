@@ -55,6 +55,7 @@ impl ContentStore for EmbeddedStore {
                 .or(unreadable)
                 .or_else(|| self.0.shared.opened_with.clone())
                 .or_else(|| self.0.shared.building.sentence());
+            let notices: Vec<String> = self.standstill().into_iter().chain(notice).collect();
             Ok(StoreStatus {
                 assets: totals.assets,
                 bytes: totals.bytes,
@@ -67,7 +68,7 @@ impl ContentStore for EmbeddedStore {
                 read_only: self.0.shared.read_only(),
                 short_of_space: self.0.shared.space.shortage(),
                 contents_away: self.contents_away(),
-                notice,
+                notice: (!notices.is_empty()).then(|| notices.join("; ")),
                 // Whatever is wrong with it, the rest can be told.
                 scrub: self.scrub_report().await.ok().map(Box::new),
             })

@@ -27,10 +27,11 @@ use super::{EmbeddedStore, INLINE_BYTES_MAX};
 use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::bucket::cache::ContentCache;
-use crate::store::bucket::marker::{PlaceId, Unsettled};
+use crate::store::bucket::marker::Unsettled;
 use crate::store::bucket::{self, Bucket, BucketConfig, BucketError};
 use crate::store::groups::GroupSum;
 
+mod claiming;
 mod cleaning;
 mod uploading;
 
@@ -131,11 +132,6 @@ fn pending(conn: &Connection, hash: ContentHash) -> Result<Option<PendingObject>
         .optional()
 }
 
-/// Where contents are already.
-fn known_place(conn: &Connection) -> Result<Option<PlaceId>, rusqlite::Error> {
-    Ok(conn.query_row("SELECT place FROM bucket", [], |row| row.get(0)).optional()?.map(PlaceId))
-}
-
 /// What people should know where contents are in a bucket, and none is configured. A store that never had one is not looked through.
 pub(super) fn unconfigured(conn: &Connection) -> Result<Option<String>, rusqlite::Error> {
     let shown: Option<Option<String>> =
@@ -162,6 +158,11 @@ impl EmbeddedStore {
         let shared = &self.0.shared;
         let trouble = shared.objects.as_ref().and_then(|objects| objects.bucket.trouble_sentence());
         trouble.or_else(|| shared.bucket_missing.clone())
+    }
+
+    /// Why nothing is deleted in the bucket.
+    pub(super) fn standstill(&self) -> Option<String> {
+        self.0.shared.objects.as_ref().and_then(|objects| objects.bucket.standstill())
     }
 
     /// Refuses early what the bucket would not take now.
@@ -198,32 +199,13 @@ impl EmbeddedStore {
         Ok(())
     }
 
-    async fn settle_bucket(&self) -> Result<(), Unsettled> {
-        let Some(objects) = &self.0.shared.objects else { return Ok(()) };
-        let failed = |error: StoreError| Unsettled::Away(error.to_string());
-        let known =
-            self.0.shared.readers.run("read where contents are", known_place).await.map_err(failed)?;
-        let place = objects.bucket.settle(self.id(), known).await?;
-        if known != Some(place) {
-            let shown = objects.bucket.shown().to_owned();
-            let kept = self.submit_deletion(move |tx| {
-                tx.conn.execute(
-                    "INSERT OR REPLACE INTO bucket (id, place, shown) VALUES (1, ?1, ?2)",
-                    (place.0, &shown),
-                )?;
-                Ok(Ok(()))
-            });
-            kept.await.map_err(failed)?;
-        }
-        Ok(())
-    }
-
     /// Looks again whether the bucket can be used, where it could not, and cleans up. Ends when the store is closed.
     async fn keep_objects(self) {
         let Some(objects) = &self.0.shared.objects else { return };
         let look = objects.bucket.patience().look;
         let mut is_settled = objects.bucket.trouble().is_none();
         let mut said = String::new();
+        let mut noted_halt = None;
         loop {
             if self.0.turns.is_closed() {
                 return;
@@ -233,9 +215,12 @@ impl EmbeddedStore {
             } else if objects.bucket.trouble().is_some() {
                 // What it says is taken note of.
                 let _ = objects.bucket.is_there().await;
+            } else {
+                self.look_for_others(objects, &mut noted_halt).await;
             }
             if is_settled
                 && objects.bucket.trouble().is_none()
+                && objects.bucket.may_delete()
                 && let Err(error) = self.clean_objects().await
             {
                 let why = error.to_string();

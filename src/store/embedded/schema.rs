@@ -321,6 +321,22 @@ CREATE TABLE pending_objects (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Who opened the bucket (see the module `claim` of `bucket`).
+///
+/// - `bucket_openings` has the openings of this store that may be the latest one, and which file the database was then, where the file
+///   system tells.
+/// - `bucket_halts` has the codes with which the place was halted, of which this store has taken note.
+const SCHEMA_OPENINGS: &str = "
+CREATE TABLE bucket_openings (
+    id BLOB PRIMARY KEY,
+    inode INTEGER,
+    born_ms INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE TABLE bucket_halts (
+    code TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+";
+
 /// Every version of the schema, oldest first. Released entries are never edited.
 /// The newest schema that is understood.
 pub(super) const KNOWN: usize = MIGRATIONS.len();
@@ -344,6 +360,7 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_ENTRIES),
     M::up(SCHEMA_FOREIGN),
     M::up(SCHEMA_BUCKET),
+    M::up(SCHEMA_OPENINGS),
 ];
 /// Schemas from here on touch nothing but what is made from the records and the contents, or add tables, so that no copy is kept: it
 /// would take long, and as much room as the database.

@@ -4,21 +4,23 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use can_sync::testing::clock::Clock;
 use can_sync::testing::record::ContentHash;
+use can_sync::testing::store::ContentStore as _;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use reqwest::multipart::{Form, Part};
 use tokio::task::JoinSet;
 
-use crate::support::bucket::TestBucket;
+use crate::support::bucket::{TestBucket, try_open_on};
 use crate::support::daemon::{Daemon, embedded_yaml};
 use crate::support::nodes::eventually;
 use crate::support::store::{hash_of, noise};
 
 /// For the moments at which the process is killed.
 const SEED: u64 = 0x6275_636b_6574;
-const KILLS: usize = 4;
+const KILLS: u64 = 4;
 
 async fn try_ingest(http: reqwest::Client, url: String, content: Vec<u8>) -> Result<ContentHash, String> {
     let hash = hash_of(&content);
@@ -80,40 +82,60 @@ async fn contents_go_between_a_node_with_a_bucket_and_one_without() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_in_the_middle_of_uploads_what_was_acknowledged_is_in_the_bucket() {
-    let bucket = TestBucket::start().await;
-    let mut random = StdRng::seed_from_u64(SEED);
-    println!("seed {SEED:#x}");
-    let mut daemon = Daemon::start(&embedded_yaml(&format!("name: a\n{}", bucket.yaml())));
+/// Uploads to a daemon, which is killed at some moment; what it acknowledged.
+async fn upload_until_killed(
+    daemon: &mut Daemon,
+    contents: Vec<Vec<u8>>,
+    random: &mut StdRng,
+) -> BTreeSet<(ContentHash, usize)> {
     let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
-    for round in 0..KILLS as u64 {
-        let sizes = [20_000, 300_000, 9 << 20, 5_000, 70_000, 2 << 20, 10 << 20, 40_000];
-        let contents: Vec<Vec<u8>> =
-            (0..).zip(sizes).map(|(n, size)| noise(size + n, round * 100 + n as u64)).collect();
-        let mut uploads = JoinSet::new();
-        for content in contents {
-            let (http, url, acknowledged) =
-                (daemon.http.clone(), daemon.store_url("/ingest"), Arc::clone(&acknowledged));
-            uploads.spawn(async move {
-                let size = content.len();
-                if let Ok(hash) = try_ingest(http, url, content).await {
-                    acknowledged.lock().insert((hash, size));
-                }
-            });
-        }
-        // The moment itself is what is random, not a condition to wait for.
-        std::thread::sleep(Duration::from_millis(random.random_range(20..1500)));
-        daemon.kill();
-        uploads.join_all().await;
-        daemon = daemon.restart();
+    let uploads = begin_uploads(daemon, contents, &acknowledged);
+    // The moment itself is what is random, not a condition to wait for.
+    std::thread::sleep(Duration::from_millis(random.random_range(20..1500)));
+    daemon.kill();
+    uploads.join_all().await;
+    acknowledged.lock().clone()
+}
+
+fn begin_uploads(
+    daemon: &Daemon,
+    contents: Vec<Vec<u8>>,
+    acknowledged: &Arc<Mutex<BTreeSet<(ContentHash, usize)>>>,
+) -> JoinSet<()> {
+    let mut uploads = JoinSet::new();
+    for content in contents {
+        let (http, url, acknowledged) =
+            (daemon.http.clone(), daemon.store_url("/ingest"), Arc::clone(acknowledged));
+        uploads.spawn(async move {
+            let size = content.len();
+            if let Ok(hash) = try_ingest(http, url, content).await {
+                acknowledged.lock().insert((hash, size));
+            }
+        });
     }
-    let acknowledged = acknowledged.lock().clone();
-    println!("{} contents were acknowledged", acknowledged.len());
-    for (hash, size) in &acknowledged {
-        let got = eventually("a content is read", async || content(&daemon, *hash).await).await;
+    uploads
+}
+
+fn contents_of_round(round: u64) -> Vec<Vec<u8>> {
+    let sizes = [20_000, 300_000, 9 << 20, 5_000, 70_000, 2 << 20, 10 << 20, 40_000];
+    (0..).zip(sizes).map(|(n, size)| noise(size + n, round * 100 + n as u64)).collect()
+}
+
+async fn all_are_read(daemon: &Daemon, acknowledged: &BTreeSet<(ContentHash, usize)>) {
+    for (hash, size) in acknowledged {
+        let got = eventually("a content is read", async || content(daemon, *hash).await).await;
         assert_eq!((hash_of(&got), got.len()), (*hash, *size));
     }
+}
+
+/// The contents that its records have in the bucket.
+fn in_bucket(daemon: &Daemon) -> BTreeSet<ContentHash> {
+    let database = rusqlite::Connection::open(daemon.data_dir().join("store/store.db")).unwrap();
+    let mut statement = database.prepare("SELECT hash FROM records WHERE content = -1").unwrap();
+    statement.query_map([], |row| row.get(0).map(ContentHash)).unwrap().map(Result::unwrap).collect()
+}
+
+async fn until_cleaned_up(daemon: &Daemon) {
     let database = rusqlite::Connection::open(daemon.data_dir().join("store/store.db")).unwrap();
     eventually("what nothing refers to is cleaned up", async || {
         let pending: i64 =
@@ -121,10 +143,29 @@ async fn killed_in_the_middle_of_uploads_what_was_acknowledged_is_in_the_bucket(
         if pending == 0 { Ok(()) } else { Err(format!("{pending} are left")) }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_the_middle_of_uploads_what_was_acknowledged_is_in_the_bucket() {
+    let bucket = TestBucket::start().await;
+    let mut random = StdRng::seed_from_u64(SEED);
+    println!("seed {SEED:#x}");
+    let mut daemon = Daemon::start(&embedded_yaml(&format!("name: a\n{}", bucket.yaml())));
+    let mut acknowledged = BTreeSet::new();
+    for round in 0..KILLS {
+        acknowledged.extend(upload_until_killed(&mut daemon, contents_of_round(round), &mut random).await);
+        daemon = daemon.restart();
+    }
+    println!("{} contents were acknowledged", acknowledged.len());
+    all_are_read(&daemon, &acknowledged).await;
+    // Without the patience of a daemon, which leaves others time to notice it before it deletes.
+    daemon.kill();
+    let dir = daemon.data_dir().join("store");
+    let store = try_open_on(&dir, bucket.config(), Clock::system()).await.unwrap();
+    until_cleaned_up(&daemon).await;
+    assert_eq!(store.status().await.unwrap().notice, None);
     // Nothing is left but what records have, some of which were never answered for.
-    let mut statement = database.prepare("SELECT hash FROM records WHERE content = -1").unwrap();
-    let held: BTreeSet<ContentHash> =
-        statement.query_map([], |row| row.get(0).map(ContentHash)).unwrap().map(Result::unwrap).collect();
+    let held = in_bucket(&daemon);
     assert_eq!(bucket.objects(), held);
     assert!(acknowledged.iter().all(|(hash, size)| *size <= 4096 || held.contains(hash)));
     assert!(!acknowledged.is_empty());

@@ -54,6 +54,8 @@ pub(crate) struct BucketRequest {
     pub(crate) range: Option<String>,
     /// It must not replace an object.
     pub(crate) creates: bool,
+    /// It must replace one only if that is as it was read.
+    pub(crate) updates: bool,
 }
 
 impl BucketRequest {
@@ -213,6 +215,7 @@ async fn answer(
             query: request.uri().query().unwrap_or_default().to_owned(),
             range: range.map(str::to_owned),
             creates: request.headers().contains_key("if-none-match"),
+            updates: request.headers().contains_key("if-match"),
         };
         let fault = (between.plan.lock())(&request);
         seen.push(request);

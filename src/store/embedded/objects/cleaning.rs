@@ -10,6 +10,7 @@ use super::{ObjectLock, Objects, PendingObject, is_referred_to, pending, settle}
 use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::bucket::BucketError;
+use crate::store::bucket::deletion::Deletion;
 
 /// Rows that are cleaned up at once.
 const PAGE: i64 = 100;
@@ -34,6 +35,9 @@ impl EmbeddedStore {
                 // The task that has it takes it off the list, or wakes this one.
                 let Ok(lock) = objects.turn_of(hash).try_lock_owned() else { continue };
                 self.clean_object(objects, hash, lock).await?;
+                if !objects.bucket.may_delete() {
+                    return Ok(());
+                }
             }
         }
     }
@@ -60,10 +64,14 @@ impl EmbeddedStore {
             tracing::debug!(%hash, ?error, "an upload is not aborted: it may be over already");
         }
         if !is_needed {
-            if bucket.delete(hash).await.map_err(away)? {
-                // In a shared directory another store may be writing it at this moment.
-                bucket.remove_staged(hash).await;
-                tracing::debug!(%hash, "deleted an object that nothing refers to");
+            match bucket.delete(hash).await.map_err(away)? {
+                Deletion::Done => {
+                    // In a shared directory another store may be writing it at this moment.
+                    bucket.remove_staged(hash).await;
+                    tracing::debug!(%hash, "deleted an object that nothing refers to");
+                }
+                Deletion::Never => {}
+                Deletion::NotNow => return Ok(()),
             }
             let cache = Arc::clone(&objects.cache);
             blocking("remove a content from the cache", move || {
