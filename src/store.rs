@@ -563,6 +563,19 @@ pub trait ContentStore: Send + Sync + 'static {
     /// was not held is `Stored`, whichever version wins. An `Err` means that nothing of the batch may be counted on.
     fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>>;
 
+    /// Whether a content of this size may be where this store keeps its own before it has it ([`take_over`](Self::take_over)).
+    fn may_take_over(&self, size: u64) -> bool {
+        let _ = size;
+        false
+    }
+
+    /// Takes an asset whose content another store put where this one keeps its own, as in a bucket that both use: all of it is
+    /// read and hashed first. Durable once it is answered; `None` where the content is not there, not right, or cannot be read now.
+    fn take_over(&self, record: AssetRecord) -> BoxFuture<'_, Result<Option<ItemOutcome>, StoreError>> {
+        drop(record);
+        Box::pin(async { Ok(None) })
+    }
+
     /// Takes records without content: edits and tombstones. Same order, same durability. A version of an asset whose
     /// content is not held is [`ItemOutcome::Absent`].
     fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>>;

@@ -216,6 +216,7 @@ impl Actor for PeerActor {
             PeerMsg::Frame { epoch, .. }
             | PeerMsg::Outcome { epoch, .. }
             | PeerMsg::SummaryReady { epoch, .. }
+            | PeerMsg::NotTakenOver { epoch, .. }
             | PeerMsg::Received { epoch, .. }
             | PeerMsg::PartReceived { epoch, .. }
             | PeerMsg::Looked { epoch, .. }
@@ -257,6 +258,9 @@ impl Actor for PeerActor {
                 state.on_summary_ready(lane, nonce, answer, behind);
             }
             PeerMsg::BulkLost { epoch, failure } => state.on_bulk_lost(epoch, &failure),
+            PeerMsg::NotTakenOver { records, .. } => {
+                state.tell(PeersMsg::Wanted { session: state.args.session, library: None, records });
+            }
             PeerMsg::Received { results, .. } => state.on_received(results),
             PeerMsg::PartReceived { request, key, result, .. } => {
                 state.on_part_received(request, key, result);

@@ -28,7 +28,7 @@ mod storing;
 
 pub(super) use self::entries::{load_entries, take_entries};
 pub(super) use self::judging::{FetchRequest, Rules, judge_all};
-pub(super) use self::storing::{apply, reassert, store_inline, take_absent};
+pub(super) use self::storing::{apply, reassert, store_inline, take_absent, take_over};
 
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How long our feed has to catch up with our store before a summary goes out as it is.

@@ -262,6 +262,8 @@ pub enum PeerMsg {
         found: Vec<AssetRecord>,
         lacks: Vec<ContentHash>,
     },
+    /// Own task: contents of the mirror that the peer offers are not where the store keeps its own: they are wanted.
+    NotTakenOver { epoch: u64, records: Vec<AssetRecord> },
     /// Own tasks: contents arrived, or did not.
     Received { epoch: u64, results: Results },
     /// Own tasks: a part of a large content arrived, or did not.

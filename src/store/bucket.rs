@@ -14,7 +14,7 @@
 //! service does not say ([`BucketError::Away`]). The last is never taken for one of the others.
 //!
 //! # Bounds
-//! [`SLOTS`] small uploads at once, or a quarter of that of large ones, each of which has two parts in memory. A read is of at most what was
+//! [`LOOKS`] questions for contents of others. [`SLOTS`] small uploads at once, or a quarter of that of large ones, each of which has two parts in memory. A read is of at most what was
 //! asked for, whatever the service sends.
 
 use std::collections::HashMap;
@@ -46,6 +46,7 @@ pub(crate) mod cache;
 pub(crate) mod claim;
 pub(crate) mod deletion;
 mod fault;
+mod finding;
 mod health;
 pub(crate) mod marker;
 pub(crate) mod upload;
@@ -56,6 +57,8 @@ pub(crate) const INLINE_BYTES_MAX: u64 = 4 * 1024;
 const PART_BYTES: u64 = 8 * 1024 * 1024;
 /// Small uploads at once.
 const SLOTS: u32 = 16;
+/// Questions at once whether a content of another store is there.
+const LOOKS: usize = 64;
 /// What is larger counts as four.
 const SMALL_BYTES: u64 = 1024 * 1024;
 /// Bytes that are read at once where all of an object is hashed, and how many such reads are ahead.
@@ -123,6 +126,7 @@ pub(crate) struct Bucket {
     opening: claim::OpeningId,
     patience: BucketPatience,
     slots: Semaphore,
+    looks: Semaphore,
     /// The service has no way to make an object so that none is replaced.
     only_replaces: AtomicBool,
     /// It has none to replace one only if it is as it was read.
@@ -140,6 +144,8 @@ struct BucketState {
     /// When this opening was written there.
     claimed: Option<Instant>,
     trouble: Option<BucketTrouble>,
+    /// When it did not say whether a content of another store is there.
+    passed_over: Option<Instant>,
     /// Contents that a deletion without an answer was asked for, and when: it may still be carried out.
     doubtful: HashMap<ContentHash, Instant>,
 }
@@ -174,6 +180,7 @@ impl Bucket {
             opening: rand::random(),
             patience: config.patience,
             slots: Semaphore::new(SLOTS as usize),
+            looks: Semaphore::new(LOOKS),
             only_replaces: AtomicBool::new(false),
             only_overwrites: AtomicBool::new(false),
             state: Mutex::new(BucketState { trouble, ..BucketState::default() }),

@@ -105,6 +105,15 @@ impl Taker {
         Ok(all.map(|outcome| outcome.unwrap_or(ItemOutcome::Unchanged)).collect())
     }
 
+    /// Takes an asset of the mirror whose content is where the store keeps its own already; `None` if it is not.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn take_over(&self, record: AssetRecord) -> Result<Option<ItemOutcome>, StoreError> {
+        self.keep_versions(std::iter::once(&record), |_| true).await?;
+        self.store.take_over(record).await
+    }
+
     /// Takes note of records whose contents the offering peer does not have, for the mirror.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ mod contract;
 mod copies;
 mod faults;
 mod on_daemons;
+mod taking_over;
 
 async fn open(dir: &tempfile::TempDir, bucket: BucketConfig) -> EmbeddedStore {
     try_open_on(dir.path(), bucket, Clock::system()).await.expect("the store opens")

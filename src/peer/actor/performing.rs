@@ -11,7 +11,7 @@ use crate::net::close;
 use crate::peer::effects;
 use crate::peer::messages::{PeerMsg, PeersMsg};
 use crate::peer::session::{EntryNews, SessionEffect, SessionInput};
-use crate::record::RecordId;
+use crate::record::{AssetRecord, LibraryId, RecordId};
 use crate::wire;
 use crate::wire::proto::{Frame, frame};
 
@@ -70,7 +70,7 @@ impl PeerState {
             SessionEffect::Resolve(rids) => self.resolve(myself, lane, rids),
             SessionEffect::Announce(records) => {
                 let library = shared.library.id();
-                self.tell(PeersMsg::Wanted { session: args.session, library, records });
+                self.want(report, library, records);
             }
             SessionEffect::Serve(want) => self.serve(want),
             SessionEffect::CancelServe(request) => {
@@ -97,6 +97,23 @@ impl PeerState {
                 running.tasks.spawn(effects::reconcile(report, connection, library, assets, entries));
             }
             SessionEffect::Close { code, reason } => self.close(code, &reason),
+        }
+    }
+
+    /// Has contents fetched that the peer offers, but for those that may be where the store keeps its own already.
+    fn want(&mut self, report: effects::Reporter, library: Option<LibraryId>, records: Vec<AssetRecord>) {
+        let Some(running) = &mut self.running else { return };
+        let args = &self.args;
+        // What a library wants does not depend on what is where.
+        let may_be_here =
+            |record: &AssetRecord| library.is_none() && args.replica.store.may_take_over(record.size);
+        let (looked_for, others): (Vec<_>, Vec<_>) = records.into_iter().partition(may_be_here);
+        if !looked_for.is_empty() {
+            let (taker, peers) = (args.taker(), args.peers.clone());
+            running.tasks.spawn(effects::take_over(report, taker, peers, looked_for));
+        }
+        if !others.is_empty() {
+            self.tell(PeersMsg::Wanted { session: args.session, library, records: others });
         }
     }
 

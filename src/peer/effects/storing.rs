@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use tokio::time::sleep;
 
 use super::{Reporter, STORE_RETRY, until_the_store_answers};
@@ -19,6 +20,10 @@ use crate::transfer::take::Taker;
 /// Longest wait before a store that failed is asked again.
 const STORE_RETRY_MAX: Duration = Duration::from_mins(1);
 const STORE_BATCH: usize = 1_000;
+/// Contents of one offer that are looked for at once where the store keeps its own.
+const TAKEN_OVER_AT_ONCE: usize = 64;
+/// Outcomes that are told together, if they are there.
+const OUTCOME_BATCH: usize = 256;
 
 pub(in crate::peer) async fn apply(
     report: Reporter,
@@ -86,6 +91,47 @@ pub(in crate::peer) async fn reassert(
                 let why = |other: &AssetRecord| (other.hash, error.to_string());
                 report.report(SessionInput::Failed(some.iter().map(why).collect()));
             }
+        }
+    }
+}
+
+/// Takes over contents of the mirror that are where the store keeps its own already; what is not there is fetched from peers.
+pub(in crate::peer) async fn take_over(
+    report: Reporter,
+    taker: Taker,
+    peers: ServiceRef<PeersMsg>,
+    records: Vec<AssetRecord>,
+) {
+    // As in `store_inline`.
+    let _ = peers.cast(PeersMsg::Arriving(records.iter().map(|record| record.hash).collect()));
+    let take = |record: AssetRecord| {
+        let taker = taker.clone();
+        async move { (taker.take_over(record.clone()).await, record) }
+    };
+    let mut tried =
+        stream::iter(records).map(take).buffer_unordered(TAKEN_OVER_AT_ONCE).ready_chunks(OUTCOME_BATCH);
+    while let Some(tried) = tried.next().await {
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
+        for (outcome, record) in tried {
+            match outcome {
+                Ok(Some(ItemOutcome::Stored | ItemOutcome::Unchanged)) => found.push(record),
+                // The usual way finds out what is wrong.
+                Ok(_) => missing.push(record),
+                Err(error) => {
+                    tracing::debug!(%error, "a content is not taken over; it is fetched");
+                    missing.push(record);
+                }
+            }
+        }
+        if !missing.is_empty() {
+            let _ =
+                report.actor.send_message(PeerMsg::NotTakenOver { epoch: report.epoch, records: missing });
+        }
+        if !found.is_empty() {
+            report.report(SessionInput::Settled(found.iter().map(|record| record.hash).collect()));
+            let results = found.iter().map(|record| (WantKey::new(None, record), Ok(()))).collect();
+            let _ = peers.cast(PeersMsg::Arrived { library: None, records: found });
+            let _ = report.actor.send_message(PeerMsg::Received { epoch: report.epoch, results });
         }
     }
 }

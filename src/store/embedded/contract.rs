@@ -162,6 +162,14 @@ impl ContentStore for EmbeddedStore {
         self.open_unchecked(hash).boxed()
     }
 
+    fn may_take_over(&self, size: u64) -> bool {
+        size > self.inline_bytes_max() && self.shares_bucket()
+    }
+
+    fn take_over(&self, record: AssetRecord) -> StoreFuture<'_, Option<ItemOutcome>> {
+        self.take_over_object(record).boxed()
+    }
+
     fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
         let shared = &self.0.shared;
         shared.check_writable()?;

@@ -33,6 +33,7 @@ use crate::store::groups::GroupSum;
 
 mod claiming;
 mod cleaning;
+mod taking_over;
 mod uploading;
 
 /// How long opening the store waits for the bucket. Without an answer the store opens, and says what is wrong.
@@ -206,6 +207,7 @@ impl EmbeddedStore {
         let mut is_settled = objects.bucket.trouble().is_none();
         let mut said = String::new();
         let mut noted_halt = None;
+        let mut search = taking_over::LostSearch::default();
         loop {
             if self.0.turns.is_closed() {
                 return;
@@ -232,6 +234,7 @@ impl EmbeddedStore {
                 }
                 said = why;
             }
+            self.look_for_lost(&mut search).await;
             let _ = tokio::time::timeout(look, objects.wake.notified()).await;
         }
     }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use reqwest::multipart::{Form, Part};
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::support::bucket::{TestBucket, try_open_on};
@@ -80,6 +81,43 @@ async fn contents_go_between_a_node_with_a_bucket_and_one_without() {
         "{}",
         shown.text()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_a_shared_bucket_does_not_cross_between_machines() {
+    let bucket = TestBucket::start().await;
+    let a = Daemon::start(&embedded_yaml(&format!("name: a\n{}", bucket.shared_yaml())));
+    let contents = [noise(500_000, 1), noise(64 << 20, 2), noise(300_000, 3)];
+    for content in &contents {
+        try_ingest(a.http.clone(), a.store_url("/ingest"), content.clone()).await.unwrap();
+    }
+    let b = Daemon::start(&embedded_yaml(&format!("name: b\n{}", bucket.shared_yaml())));
+    a.dial(&b).await;
+    for expected in &contents {
+        let got = eventually("a content is there", async || content(&b, hash_of(expected)).await);
+        assert_eq!(&got.await, expected);
+    }
+    // One that comes while they are connected, the other way.
+    let late = noise(400_000, 4);
+    try_ingest(b.http.clone(), b.store_url("/ingest"), late.clone()).await.unwrap();
+    let got = eventually("the late content is there", async || content(&a, hash_of(&late)).await);
+    assert_eq!(got.await, late);
+    for daemon in [&a, &b] {
+        let peers = daemon.get("/peers").await;
+        let crossed = |peer: &Value| (peer["bytes_sent"].as_u64(), peer["bytes_received"].as_u64());
+        let crossed: Vec<_> = peers["peers"].as_array().unwrap().iter().map(crossed).collect();
+        assert_eq!(crossed, [(Some(0), Some(0))], "{peers}");
+    }
+    // What is not there comes from whom has it.
+    let c = Daemon::start(&embedded_yaml("name: c\n"));
+    let elsewhere = noise(600_000, 5);
+    try_ingest(c.http.clone(), c.store_url("/ingest"), elsewhere.clone()).await.unwrap();
+    c.dial(&b).await;
+    for daemon in [&b, &a] {
+        let got = eventually("it is fetched", async || content(daemon, hash_of(&elsewhere)).await);
+        assert_eq!(got.await, elsewhere);
+    }
+    assert!(bucket.object(hash_of(&elsewhere)).is_file());
 }
 
 /// Uploads to a daemon, which is killed at some moment; what it acknowledged.

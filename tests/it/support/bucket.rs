@@ -138,6 +138,11 @@ impl TestBucket {
         )
     }
 
+    /// The same for one of several stores.
+    pub(crate) fn shared_yaml(&self) -> String {
+        format!("{}    shared: true\n", self.yaml())
+    }
+
     /// What goes wrong from now on.
     pub(crate) fn fail(&self, plan: impl Fn(&BucketRequest) -> Option<BucketFault> + Send + Sync + 'static) {
         *self.between.plan.lock() = Box::new(plan);
