@@ -7,6 +7,7 @@ use std::time::Duration;
 use can_sync::testing::clock::Clock;
 use can_sync::testing::record::ContentHash;
 use can_sync::testing::store::ContentStore as _;
+use hyper::Method;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -207,4 +208,37 @@ async fn killed_in_the_middle_of_uploads_what_was_acknowledged_is_in_the_bucket(
     assert_eq!(bucket.objects(), held);
     assert!(acknowledged.iter().all(|(hash, size)| *size <= 4096 || held.contains(hash)));
     assert!(!acknowledged.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_the_middle_of_uploads_to_a_shared_bucket_nothing_is_lost_and_nothing_deleted() {
+    let bucket = TestBucket::start().await;
+    let mut random = StdRng::seed_from_u64(SEED ^ 1);
+    println!("seed {:#x}", SEED ^ 1);
+    let yaml = |name: &str| embedded_yaml(&format!("name: {name}\n{}", bucket.shared_yaml()));
+    let (mut daemon, other) = (Daemon::start(&yaml("a")), Daemon::start(&yaml("b")));
+    let (mut of_daemon, of_other) = (BTreeSet::new(), Arc::new(Mutex::new(BTreeSet::new())));
+    bucket.take_seen();
+    let mut seen_objects = BTreeSet::new();
+    for round in 0..KILLS {
+        // Some of it is what the other one puts there at the same time.
+        let both = contents_of_round(round).split_off(3);
+        let uploads = begin_uploads(&other, both, &of_other);
+        of_daemon.extend(upload_until_killed(&mut daemon, contents_of_round(round), &mut random).await);
+        uploads.join_all().await;
+        seen_objects.extend(bucket.objects());
+        daemon = daemon.restart();
+    }
+    let of_other = of_other.lock().clone();
+    println!("{} and {} contents were acknowledged", of_daemon.len(), of_other.len());
+    assert_eq!(of_other.len(), usize::try_from(KILLS).unwrap() * 5);
+    until_cleaned_up(&daemon).await;
+    all_are_read(&daemon, &of_daemon).await;
+    all_are_read(&other, &of_other).await;
+    let objects = bucket.objects();
+    assert!(seen_objects.is_subset(&objects));
+    assert!(in_bucket(&daemon).is_subset(&objects) && in_bucket(&other).is_subset(&objects));
+    // Uploads that were given up are aborted, which is all.
+    let deletions = bucket.take_seen().into_iter().filter(|request| request.method == Method::DELETE);
+    assert!(deletions.into_iter().all(|request| request.query.contains("uploadId=")));
 }
