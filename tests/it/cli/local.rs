@@ -32,6 +32,8 @@ fn help_lists_what_works_and_nothing_else() {
         "put",
         "get",
         "fetch",
+        "pin",
+        "unpin",
         "export",
         "list",
         "search",
