@@ -18,6 +18,7 @@ pub mod fuzz;
 mod hold;
 mod load;
 mod setting;
+mod table;
 #[cfg(test)]
 mod tests;
 mod value;

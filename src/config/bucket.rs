@@ -9,9 +9,8 @@ use reqwest::Url;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Value, json};
 
-use super::folders::Scalar;
-use super::load::nearest;
 use super::setting::{Setting, unexpected};
+use super::table::{FieldName, Scalar};
 use super::value::HttpUrl;
 
 /// Fields of the table.
@@ -241,7 +240,7 @@ impl<'de> Visitor<'de> for BucketVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ContentBucket, A::Error> {
         let (mut url, mut endpoint, mut region) = (None, None, None);
         let (mut allow_http, mut credentials_file, mut shared, mut alone) = (None, None, None, None);
-        while let Some(BucketField(field)) = map.next_key()? {
+        while let Some(field) = map.next_key_seed(FieldName { known: &FIELDS, of: "a bucket" })? {
             let is_new = match field {
                 "url" => url.replace(map.next_value::<Scalar<BucketUrl>>()?.0).is_none(),
                 "endpoint" => endpoint.replace(map.next_value::<Scalar<HttpUrl>>()?.0).is_none(),
@@ -268,22 +267,6 @@ impl<'de> Visitor<'de> for BucketVisitor {
             ..ContentBucket::at(url)
         };
         bucket.problem().map_or(Ok(bucket), |problem| Err(A::Error::custom(problem)))
-    }
-}
-
-/// The name of a field.
-struct BucketField(&'static str);
-
-impl<'de> Deserialize<'de> for BucketField {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        let known = FIELDS.into_iter().find(|known| *known == name);
-        known.map(Self).ok_or_else(|| {
-            let fields = FIELDS.map(str::to_owned);
-            let near = nearest(&name, &fields).map(|near| format!("; did you mean '{near}'?"));
-            let hint = near.unwrap_or_else(|| format!("; a bucket has {}", FIELDS.join(", ")));
-            D::Error::custom(format!("unknown key '{}'{hint}", name.chars().take(60).collect::<String>()))
-        })
     }
 }
 

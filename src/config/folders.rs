@@ -5,11 +5,11 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
-use super::load::nearest;
 use super::setting::{Setting, unexpected};
+use super::table::{FieldName, Scalar};
 
 /// Fields of an item.
 const FIELDS: [&str; 7] = ["path", "name", "mode", "send_only", "read_only", "removals", "scan_only"];
@@ -159,7 +159,7 @@ impl<'de> Visitor<'de> for NextItem<'_> {
         let (mut path, mut name, mut mode) = (None, None, None);
         let (mut sends, mut reads) = (None, None);
         let (mut removals, mut scans) = (None, None);
-        while let Some(FieldName(field)) = map.next_key()? {
+        while let Some(field) = map.next_key_seed(FieldName { known: &FIELDS, of: "a folder" })? {
             let is_new = match field {
                 "path" => path.replace(map.next_value::<Scalar<PathBuf>>()?.0).is_none(),
                 "name" => name.replace(map.next_value::<Scalar<String>>()?.0).is_none(),
@@ -196,46 +196,6 @@ impl<'de> Visitor<'de> for NextItem<'_> {
             is_scan_only: scans.unwrap_or_default(),
         };
         self.0.push(folder).map_err(A::Error::custom)
-    }
-}
-
-/// The name of a field.
-struct FieldName(&'static str);
-
-impl<'de> Deserialize<'de> for FieldName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        let known = FIELDS.into_iter().find(|known| *known == name);
-        known.map(Self).ok_or_else(|| {
-            let fields = FIELDS.map(str::to_owned);
-            let near = nearest(&name, &fields).map(|near| format!("; did you mean '{near}'?"));
-            let hint = near.unwrap_or_else(|| format!("; a folder has {}", FIELDS.join(", ")));
-            D::Error::custom(format!("unknown key '{}'{hint}", name.chars().take(60).collect::<String>()))
-        })
-    }
-}
-
-/// A value, refused where it stands.
-pub(super) struct Scalar<T>(pub(super) T);
-
-impl<'de, T: Setting> Deserialize<'de> for Scalar<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = deserializer.deserialize_str(TextVisitor(T::EXPECTED))?;
-        T::from_text(&text).map(Self).map_err(D::Error::custom)
-    }
-}
-
-struct TextVisitor(&'static str);
-
-impl Visitor<'_> for TextVisitor {
-    type Value = String;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<String, E> {
-        Ok(text.to_owned())
     }
 }
 
