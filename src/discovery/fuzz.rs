@@ -11,6 +11,7 @@ use prost::Message as _;
 use super::announcement::{ADDRS_MAX, ANNOUNCEMENT_BYTES_MAX, Unverified, verify};
 use super::list;
 use super::list_peers::client::read_page;
+use super::network::relays;
 use super::slot::{SLOTS, Slot, SlotKeys, packet};
 use crate::wire::proto::SignedAnnouncement;
 
@@ -61,7 +62,7 @@ fn signed(secret: &[u8; 32], date: [u8; 8], dns: &[u8]) -> Option<SignedPacket> 
     signable.extend_from_slice(dns);
     let signature = SigningKey::from_bytes(secret).sign(&signable).to_bytes();
     let payload = [&signature[..], &date, dns].concat();
-    SignedPacket::from_relay_payload(&keypair.public_key(), &payload.into()).ok()
+    relays::parse(&keypair.public_key(), &payload.into()).ok()
 }
 
 /// What a member sealed into a slot, or into the record under its own key.

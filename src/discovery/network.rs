@@ -5,7 +5,7 @@
 //! from the future is turned away here, before anything else is done with it. The first packet that will do is the answer;
 //! waiting for every node's takes seconds and is worth nothing for what is only a hint.
 
-mod relays;
+pub(super) mod relays;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};

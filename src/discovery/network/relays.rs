@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, join_all};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
@@ -27,6 +27,11 @@ const BURST: u32 = 2;
 const WIDTH: usize = 2;
 /// Longest body of an answer; a packet has at most 1,104 bytes, key included.
 const BODY_BYTES_MAX: usize = 1104;
+/// A signature and a date come before the DNS packet.
+const DNS_AT: usize = 64 + 8;
+const DNS_HEADER_BYTES: usize = 12;
+/// A question without a name: its end, its type and its class. Records are longer.
+const RECORD_BYTES_MIN: usize = 5;
 
 /// All configured relays, asked side by side.
 #[derive(Debug)]
@@ -101,8 +106,7 @@ impl Relays {
             }
             status if status.is_success() => {
                 let body = body(response).await?;
-                let packet = SignedPacket::from_relay_payload(key, &body.freeze());
-                packet.map(checked).map_err(|e| Self::failed("read", e.to_string()))
+                parse(key, &body.freeze()).map(checked).map_err(|reason| Self::failed("read", reason))
             }
             status => Err(Self::failed("read", format!("the relay answers {status}"))),
         }
@@ -126,6 +130,25 @@ impl Relays {
         }
         Err(Self::failed("write", format!("the relay answers {status}")))
     }
+}
+
+/// A packet as relays give it, with its signature checked.
+///
+/// # Errors
+/// Why it is none.
+pub(in crate::discovery) fn parse(key: &PublicKey, payload: &Bytes) -> Result<SignedPacket, String> {
+    // The DNS library reserves room for as many records as the header tells, before it reads any.
+    if !payload.get(DNS_AT..).is_some_and(has_room_for_its_records) {
+        return Err("a packet without room for the records that it counts".to_owned());
+    }
+    SignedPacket::from_relay_payload(key, payload).map_err(|e| e.to_string())
+}
+
+/// Whether a DNS packet is long enough for the questions and records that its header counts.
+fn has_room_for_its_records(dns: &[u8]) -> bool {
+    let Some((header, records)) = dns.split_at_checked(DNS_HEADER_BYTES) else { return false };
+    let counts = header[4..].chunks_exact(2).map(|count| usize::from(count[0]) << 8 | usize::from(count[1]));
+    counts.sum::<usize>() * RECORD_BYTES_MIN <= records.len()
 }
 
 /// Where a relay keeps the packet of a key.
@@ -177,6 +200,24 @@ mod tests {
         ] {
             let url = address(&Url::parse(relay).unwrap(), &key);
             assert_eq!(url.as_str(), format!("{expected}{key}"));
+        }
+    }
+
+    #[test]
+    fn records_that_a_packet_has_no_room_for_are_counted_in_vain() {
+        let keypair = pkarr::Keypair::from_secret_key(&[7; 32]);
+        let packet = SignedPacket::builder().sign(&keypair).unwrap();
+        let mut payload = packet.to_relay_payload().to_vec();
+        assert!(parse(&keypair.public_key(), &payload.clone().into()).is_ok());
+        for section in 0..4 {
+            let at = DNS_AT + 4 + 2 * section;
+            payload[at..at + 2].copy_from_slice(&u16::MAX.to_be_bytes());
+            let refused = parse(&keypair.public_key(), &payload.clone().into()).unwrap_err();
+            assert!(refused.contains("without room"), "{refused}");
+            payload[at..at + 2].copy_from_slice(&[0, 0]);
+        }
+        for length in 0..payload.len() {
+            assert!(parse(&keypair.public_key(), &payload[..length].to_vec().into()).is_err(), "{length}");
         }
     }
 }
