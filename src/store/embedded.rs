@@ -49,7 +49,7 @@ use self::layout::Layout;
 use self::readers::Readers;
 use self::space::Space;
 use self::tx::{Totals, Tx};
-use self::writer::{Deletion, Msg, Task};
+use self::writer::{Msg, RoomMaking, Task};
 use crate::clock::Clock;
 use crate::record::{ContentHash, META_BYTES_MAX};
 use crate::store::at_rest::{open_at_rest, problem_at_rest};
@@ -515,7 +515,7 @@ impl EmbeddedStore {
         self.0.shared.check_writable()?;
         let turn = self.turn().await?;
         let (reply, answer) = oneshot::channel();
-        self.send(Msg::Work(Box::new(Deletion { run, answer: None, reply, _turn: turn })))?;
+        self.send(Msg::Work(Box::new(RoomMaking { run, answer: None, reply, _turn: turn })))?;
         in_time(answer).await
     }
 

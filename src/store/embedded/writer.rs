@@ -154,7 +154,7 @@ where
 }
 
 /// A [`WriteJob`] that makes room, or sets aside what is damaged.
-pub(super) struct Deletion<F, T> {
+pub(super) struct RoomMaking<F, T> {
     pub(super) run: F,
     pub(super) answer: Option<Result<T, StoreError>>,
     pub(super) reply: oneshot::Sender<Result<T, StoreError>>,
@@ -162,7 +162,7 @@ pub(super) struct Deletion<F, T> {
     pub(super) _turn: OwnedSemaphorePermit,
 }
 
-impl<F, T> WriteJob for Deletion<F, T>
+impl<F, T> WriteJob for RoomMaking<F, T>
 where
     F: FnMut(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send,
     T: Send,
