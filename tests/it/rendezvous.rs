@@ -484,7 +484,10 @@ impl Poisoner {
 
     async fn write(&self, slot: Slot, content: &[u8], at_us: u64) {
         let packet = sign(&slot_keys(self.format).keypair(slot), content, 300, at_us).expect("it fits");
-        self.client.publish(&packet).await.unwrap_or_else(|e| panic!("poison at {at_us}: {e}"));
+        eventually("the poison is taken", async || {
+            self.client.publish(&packet).await.map(drop).map_err(|e| format!("{at_us}: {e}"))
+        })
+        .await;
     }
 
     /// Agents that do not exist, some with our victim among them, as fresh as can be.
@@ -506,12 +509,12 @@ async fn poisoned(format: SlotFormat, channel: Channel, network: &Infrastructure
     poisoner.write(slots[0], b"garbage", i64::MAX as u64).await;
     poisoner.write(slots[1], &[0xff; 800], now_us() + year_us).await;
     poisoner.write(slots[2], b"\x00\x01=garbage=", now_us()).await;
-    let held = poisoner.client.resolve(&slot_keys(format).keypair(slots[0]).public_key(), None).await;
-    assert_eq!(
-        held.first().map(|packet| packet.timestamp().as_u64()),
-        Some(i64::MAX as u64),
-        "the poison is there"
-    );
+    eventually("the poison is there", async || {
+        let held = poisoner.client.resolve(&slot_keys(format).keypair(slots[0]).public_key(), None).await;
+        let at_us = held.first().map(|packet| packet.timestamp().as_u64());
+        if at_us == Some(i64::MAX as u64) { Ok(()) } else { Err(format!("{at_us:?}")) }
+    })
+    .await;
 
     let start = Instant::now();
     let mut agents =
@@ -525,20 +528,31 @@ async fn poisoned(format: SlotFormat, channel: Channel, network: &Infrastructure
         }
     };
     let meet = async {
-        found(&agents[0], honest).await;
-        found(&agents[1], 1).await;
+        match format {
+            SlotFormat::Sealed => drop(tokio::join!(found(&agents[0], honest), found(&agents[1], 1))),
+            // Whoever finds the other dials it. That both find each other takes two slots, which two that know nothing of each
+            // other get by chance alone where hardly any is left.
+            SlotFormat::Compatible => {
+                let (first, second) = (found(&agents[0], honest), found(&agents[1], 1));
+                tokio::select! { () = first => {}, () = second => {} }
+            }
+        }
         start.elapsed()
     };
     let (took, ()) = tokio::join!(meet, poison);
-    println!("{format:?} through {}: found each other after {took:?} among 1,000 fakes", channel.name());
+    println!("{format:?} through {}: found after {took:?} among 1,000 fakes", channel.name());
     for agent in &mut agents {
         let candidates = agent.candidates();
         assert!(!candidates.contains_key(&agent.id), "itself");
         let most = if format == SlotFormat::Sealed { 1 } else { 1000 };
         assert!(candidates.len() <= most, "{} candidates", candidates.len());
-        let detail = agent.detail().await;
-        println!("{} candidates; {detail}", candidates.len());
-        assert_eq!(agent.report(channel).state, ChannelState::Up, "{detail}");
+        println!("{} candidates; {}", candidates.len(), agent.detail().await);
+        // A read that took too long on a busy machine is made good by the next one.
+        eventually("the channel is up", async || {
+            let report = agent.report(channel);
+            if report.state == ChannelState::Up { Ok(()) } else { Err(format!("{report:?}")) }
+        })
+        .await;
         agent.stop().await;
     }
 }
