@@ -191,9 +191,9 @@ pub(crate) static ROWS: &[Row] = &[
         what: "poisoned slots: garbage, own id, invented ids, timestamps far ahead",
         promise: "0 panics; a real peer is found within 60 s",
         runs: &[
-            it("rendezvous::poison_in_sealed_slots_does_not_keep_two_apart_in_the_dht"),
-            it("rendezvous::poison_in_sealed_slots_does_not_keep_two_apart_on_relays"),
-            it("rendezvous::poison_in_compatible_slots_does_not_keep_two_apart"),
+            it("rendezvous::real::poison_in_sealed_slots_does_not_keep_two_apart_in_the_dht"),
+            it("rendezvous::real::poison_in_sealed_slots_does_not_keep_two_apart_on_relays"),
+            it("rendezvous::real::poison_in_compatible_slots_does_not_keep_two_apart"),
         ],
         lacks: None,
         within: minutes(10),

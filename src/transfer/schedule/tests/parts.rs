@@ -1,0 +1,172 @@
+//! Large assets: in parts, from all who have them.
+
+use super::*;
+
+#[test]
+fn a_large_asset_comes_in_parts_from_all_who_have_it() {
+    let mut s = scheduler();
+    let r = record(1, 10 * PART_BYTES + 5);
+    let of_a = parts(&s.announce(A, None, vec![r.clone()]));
+    assert_eq!(of_a.iter().map(|part| part.2.start / PART_BYTES).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    let of_b = parts(&s.announce(B, None, vec![r.clone()]));
+    assert_eq!(of_b.iter().map(|part| part.2.start / PART_BYTES).collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
+    assert_eq!(s.missing(), (1, r.size));
+    let (session, request, _) = of_b[0].clone();
+    let last = parts(&s.part_finished(session, request, Ok(())));
+    assert_eq!((last[0].0, last[0].2.clone()), (B, 10 * PART_BYTES..r.size));
+    assert_eq!(s.missing(), (1, r.size - PART_BYTES));
+    // What one cannot give, the other is asked for.
+    let moved = s.part_finished(A, of_a[0].1, Err(FetchFailure::Source("gone".into())));
+    assert_eq!(revoked(&moved).len(), 4, "it is not asked for the others either: {moved:?}");
+    let mut open = [&of_b[1..], &last[..], &parts(&moved)[..]].concat();
+    let mut commit = Vec::new();
+    while let Some((session, request, _)) = open.pop() {
+        assert_eq!(session, B);
+        assert!(commit.is_empty(), "{commit:?}");
+        let decisions = s.part_finished(B, request, Ok(()));
+        open.extend(parts(&decisions));
+        commit = decisions.into_iter().filter(|d| matches!(d, ScheduleDecision::Commit(..))).collect();
+    }
+    assert_eq!(commit, [ScheduleDecision::Commit(key(&r), r.clone())]);
+    assert_eq!(s.missing(), (1, 0));
+    assert!(s.standing(&r.hash).unwrap().is_complete);
+    assert_eq!(
+        s.committed(key(&r), Committed::Stored),
+        [ScheduleDecision::Settled { session: B, keys: vec![key(&r)] }]
+    );
+    assert_eq!((s.missing(), s.in_flight, s.flights.len()), ((0, 0), 0, 0));
+}
+
+#[test]
+fn who_has_nothing_left_to_do_helps_a_slow_one() {
+    let mut s = scheduler();
+    let r = record(1, 6 * PART_BYTES);
+    let slow = parts(&s.announce(A, None, vec![r.clone()]));
+    let mut fast = parts(&s.announce(B, None, vec![r.clone()]));
+    assert_eq!((slow.len(), fast.len()), (5, 1));
+    // Nobody knows yet who is fast.
+    assert_eq!(run(&mut s, 1, &[(A, 1_000_000), (B, 100_000_000)]), []);
+    let out = run(&mut s, 2, &[(A, 1_000_000), (B, 100_000_000)]);
+    fast.extend(parts(&out));
+    assert_eq!(fast.len(), 5, "as many as it may have: {out:?}");
+    // One part at a time has the two of them; the first has done it for both.
+    let (_, request, range) = fast[1].clone();
+    let done = s.part_finished(B, request, Ok(()));
+    let loser = slow.iter().find(|part| part.2 == range).unwrap();
+    assert_eq!(revoked(&done), [(A, loser.1)]);
+    assert_eq!(s.part_finished(A, loser.1, Ok(())), [], "too late");
+}
+
+#[test]
+fn who_comes_late_and_finds_nothing_free_shows_how_fast_it_is() {
+    let mut s = scheduler();
+    let r = record(1, 5 * PART_BYTES);
+    s.announce(A, None, vec![r.clone()]);
+    assert_eq!(s.announce(B, None, vec![r.clone()]), []);
+    let out = run(&mut s, 3, &[(A, 1_000_000), (B, 0)]);
+    assert_eq!(parts(&out).iter().map(|part| part.0).collect::<Vec<_>>(), [B], "{out:?}");
+}
+
+#[test]
+fn equals_do_not_do_the_same_work_twice() {
+    let mut s = scheduler();
+    let r = record(1, 6 * PART_BYTES);
+    s.announce(A, None, vec![r.clone()]);
+    s.announce(B, None, vec![r.clone()]);
+    assert_eq!(run(&mut s, 3, &[(A, 10_000_000), (B, 15_000_000)]), []);
+}
+
+#[test]
+fn who_sends_nothing_loses_what_others_have_and_keeps_the_rest_for_a_while() {
+    let mut s = scheduler();
+    let (shared, alone) = (record(1, 1_000_000), record(2, 1_000_000));
+    s.announce(A, None, vec![shared.clone(), alone.clone()]);
+    s.announce(B, None, vec![shared.clone()]);
+    assert_eq!(fetched(&run(&mut s, 4, &[(A, 0), (B, 0)])), []);
+    let out = run(&mut s, 3, &[(A, 0), (B, 0)]);
+    assert_eq!((revoked(&out).len(), fetched(&out)), (1, vec![(B, key(&shared))]));
+    let out = run(&mut s, 30, &[(A, 0), (B, 1_000_000)]);
+    assert!(
+        out.iter()
+            .any(|d| matches!(d, ScheduleDecision::Failed { session: A, key: failed, .. } if *failed == key(&alone))),
+        "{out:?}"
+    );
+    assert_eq!(s.missing(), (1, 1_000_000));
+}
+
+#[test]
+fn who_only_pretends_to_send_is_no_source() {
+    let mut s = scheduler();
+    let (small, large) = (record(1, 1_000), record(2, 5 * PART_BYTES));
+    s.announce(A, None, vec![small.clone(), large.clone()]);
+    let out = run(&mut s, 7, &[(A, 1)]);
+    let failed = out.iter().filter(|d| matches!(d, ScheduleDecision::Failed { session: A, .. })).count();
+    assert_eq!((failed, s.missing(), s.in_flight), (2, (0, 0), 0), "{out:?}");
+    // It is not asked again for a moment, then it is.
+    assert_eq!(s.announce(A, None, vec![small.clone()]), []);
+    assert_eq!(fetched(&run(&mut s, 15, &[(A, 0)])), [(A, key(&small))]);
+}
+
+#[test]
+fn nobody_is_blamed_for_what_waits_here() {
+    let mut s = scheduler();
+    s.announce(A, None, vec![record(1, 1_000)]);
+    let start = s.now;
+    for second in 0..60 {
+        let held = SourceProgress { received: 0, held_here: true };
+        assert_eq!(s.tick(start + Duration::from_secs(second), [(A, held)]), []);
+    }
+}
+
+/// Asks for everything, and has it arrive.
+
+#[test]
+fn who_is_slow_does_not_stay_the_only_source() {
+    let mut s = scheduler();
+    let r = record(1, 60 * PART_BYTES);
+    let mut open = Vec::new();
+    for session in [A, B, C] {
+        open.extend(s.announce(session, None, vec![r.clone()]));
+    }
+    // A is known to be slow; the others have been too fast to be measured.
+    run(&mut s, 2, &[(A, 1_000_000)]);
+    for source in s.sources.values_mut().skip(1) {
+        source.rate = 0.0;
+    }
+    complete(&mut s, open);
+    let restrict =
+        s.committed(key(&r), Committed::WrongFromSeveral(vec![(A, PART_BYTES), (B, 9 * PART_BYTES)]));
+    assert_eq!(
+        restrict,
+        [ScheduleDecision::Restrict { key: key(&r), session: B }],
+        "the best is hoped of the others"
+    );
+    s.restricted(key(&r), Ok(()));
+    // B turns out to be slow as well: C has its chance. It is slower still, and the fastest of those known is asked.
+    let restricts = |out: &[ScheduleDecision]| {
+        let to = |d: &ScheduleDecision| match d {
+            ScheduleDecision::Restrict { session, .. } => Some(*session),
+            _ => None,
+        };
+        out.iter().filter_map(to).collect::<Vec<_>>()
+    };
+    assert_eq!(restricts(&run(&mut s, 3, &[(B, 5_000_000)])), [C]);
+    s.restricted(key(&r), Ok(()));
+    assert_eq!(restricts(&run(&mut s, 3, &[(C, 200_000)])), [B], "known to be faster by far");
+    s.restricted(key(&r), Ok(()));
+    // A peer that comes now has not been tried, but most of it is here: nothing is thrown away for it.
+    let only = parts(&s.tick(s.now, []));
+    let mut open: Vec<_> = only;
+    for _ in 0..20 {
+        let flying = s.flights.iter().map(|(request, flight)| (flight.session, *request)).collect::<Vec<_>>();
+        for (session, request) in flying {
+            open.extend(parts(&s.part_finished(session, request, Ok(()))));
+        }
+        if s.missing().1 < r.size / 2 {
+            break;
+        }
+    }
+    let late = SessionId(9);
+    s.announce(late, None, vec![r.clone()]);
+    assert_eq!(restricts(&run(&mut s, 3, &[(B, 5_000_000)])), []);
+}
