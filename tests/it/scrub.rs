@@ -149,7 +149,7 @@ async fn contents_of_old_get_their_sums() {
     store.close().await;
     let sums = || {
         let sums = database(dir.path()).query_row(
-            "SELECT group_concat(hex(sums), ' ') FROM content_sums",
+            "SELECT group_concat(hex(sums), ' ') FROM (SELECT sums FROM content_sums ORDER BY hash, part)",
             [],
             |row| row.get::<_, Option<String>>(0),
         );

@@ -337,9 +337,24 @@ CREATE TABLE bucket_halts (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Every version of the schema, oldest first. Released entries are never edited.
+/// Rows of sums are found by an index of their own. As the key of a table without row ids, they were read whole, 32 KiB each, for every
+/// comparison of a search.
+const SCHEMA_SUMS_BY_PART: &str = "
+ALTER TABLE content_sums RENAME TO content_sums_as_keys;
+CREATE TABLE content_sums (
+    id INTEGER PRIMARY KEY,
+    hash BLOB NOT NULL,
+    part INTEGER NOT NULL,
+    sums BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX content_sums_by_part ON content_sums (hash, part);
+INSERT INTO content_sums (hash, part, sums) SELECT hash, part, sums FROM content_sums_as_keys ORDER BY hash, part;
+DROP TABLE content_sums_as_keys;
+";
+
 /// The newest schema that is understood.
 pub(super) const KNOWN: usize = MIGRATIONS.len();
+/// Every version of the schema, oldest first. Released entries are never edited.
 const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_1),
     M::up(SCHEMA_2),
@@ -361,6 +376,7 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_FOREIGN),
     M::up(SCHEMA_BUCKET),
     M::up(SCHEMA_OPENINGS),
+    M::up(SCHEMA_SUMS_BY_PART),
 ];
 /// Schemas from here on touch nothing but what is made from the records and the contents, or add tables, so that no copy is kept: it
 /// would take long, and as much room as the database.
