@@ -392,7 +392,7 @@ fn a_mistake_in_a_folder_is_told_where_it_stands() {
         ),
         (
             "folders:\n  - path: /x\n  - path: /y\n    mode: sideways\n",
-            "test.yaml:3:5: folders[1]: expected 'both', 'send-only' or 'read-only', not 'sideways'",
+            "test.yaml:4:11: folders[1].mode: expected 'both', 'send-only' or 'read-only', not 'sideways'",
         ),
         (
             "folders:\n  - path: /x\n    send_only: true\n    read_only: true\n",
