@@ -5,15 +5,16 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Value, json};
 
-use super::folders::Scalar;
-use super::load::nearest;
 use super::setting::{GivenSetting, Setting, unexpected};
+use super::table::{FieldName, Scalar};
 
 /// Fields of the table.
-const FIELDS: [&str; 5] = ["application", "tags", "user", "mime_prefix", "hashes"];
+const FIELDS: [&str; 6] = ["application", "tags", "user", "mime_prefix", "hashes", FOLDER];
+/// Filters of libraries have this one, which is refused here.
+const FOLDER: &str = "folder";
 
 /// Of which assets contents are held here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,8 +88,12 @@ impl<'de> Visitor<'de> for HoldVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<HoldSetting, A::Error> {
         let mut filter = HoldFilter::default();
-        while let Some(HoldField(field)) = map.next_key()? {
+        while let Some(field) = map.next_key_seed(FieldName { known: &FIELDS, of: "a filter" })? {
             let is_new = match field {
+                FOLDER => {
+                    let why = "unknown key 'folder'; what a bound folder needs is held whatever hold says";
+                    return Err(A::Error::custom(why));
+                }
                 "application" => filter.application.replace(text(&mut map)?).is_none(),
                 "tags" => filter.tags.replace(list(&mut map)?).is_none(),
                 "user" => filter.user.replace(text(&mut map)?).is_none(),
@@ -112,27 +117,6 @@ fn text<'de, A: MapAccess<'de>>(map: &mut A) -> Result<String, A::Error> {
 
 fn list<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Vec<String>, A::Error> {
     map.next_value::<GivenSetting<Vec<String>>>()?.0.map_err(A::Error::custom)
-}
-
-/// The name of a field.
-struct HoldField(&'static str);
-
-impl<'de> Deserialize<'de> for HoldField {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        if name == "folder" {
-            return Err(D::Error::custom(
-                "unknown key 'folder'; what a bound folder needs is held whatever hold says",
-            ));
-        }
-        let known = FIELDS.into_iter().find(|known| *known == name);
-        known.map(Self).ok_or_else(|| {
-            let fields = FIELDS.map(str::to_owned);
-            let near = nearest(&name, &fields).map(|near| format!("; did you mean '{near}'?"));
-            let hint = near.unwrap_or_else(|| format!("; a filter has {}", FIELDS.join(", ")));
-            D::Error::custom(format!("unknown key '{}'{hint}", name.chars().take(60).collect::<String>()))
-        })
-    }
 }
 
 #[cfg(test)]
@@ -169,7 +153,7 @@ mod tests {
             ("{ tag: [work] }", "did you mean 'tags'?"),
             ("{ folder: photos }", "bound folder"),
             ("{ user: a, user: b }", "given twice"),
-            ("{ sideways: 1 }", "a filter has application"),
+            ("{ sideways: 1 }", "a filter has application, tags, user, mime_prefix, hashes"),
         ] {
             let problem = read(yaml).unwrap_err();
             assert!(problem.contains(said), "{yaml}: {problem}");
