@@ -1,26 +1,22 @@
-//! How much a slow source and a liar slow down an asset that a good source has as well.
+//! How much a slow source and one whose disk rots slow down an asset that a good source has as well.
 //!
 //! `cargo bench --bench sources [-- --mib N] [-- --runs N] [-- --bins DIR]`. One agent fetches one asset: from a good
 //! source alone; then from three, of which one is the good one, one sends at most 1 MB/s, and one has wrong bytes: a
-//! byte of every megabyte of its stored file is flipped beneath the running store, which sends what is there. The two
-//! take turns, each run with agents of its own. The sources have the same asset from the start and do not know each
+//! byte of every megabyte of its stored file is flipped beneath the running store, which finds that out when it reads them (sources
+//! that lie are in the tests: no agent does that). The two take turns, each run with agents of its own. The sources have the same asset from the start and do not know each
 //! other, so nothing moves between them. The clock runs from the dial until the asset is durable; before it starts,
 //! everything that was written to prepare the run is on the disk.
 //!
-//! Under the table: what came from each source, and whether the liar is named.
+//! Under the table: what came from each source.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use eventsource_stream::Eventsource as _;
-use futures::StreamExt as _;
-use serde_json::Value;
 use support::agent::{Agent, Bins, Home};
 use support::figures::{Runs, Table, mb, mb_per_sec, ratio};
-use support::http::HTTP;
-use support::{MIB, Noise, Result, eventually, patience, stores};
+use support::{MIB, Noise, Result, patience, stores};
 
 mod support;
 
@@ -28,8 +24,6 @@ const SLOW_BYTES_PER_SEC: u64 = 1_000_000;
 /// A run from three sources that takes so many times as long as the one before it, and a while more, is given up. It
 /// counts as long as that.
 const GIVE_UP: (u32, Duration) = (20, Duration::from_secs(30));
-/// For what is published just after the asset is durable.
-const NAMED_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(clap::Parser)]
 struct Args {
@@ -54,10 +48,8 @@ struct Asset {
 struct Mixed {
     took: Duration,
     given_up: bool,
-    /// From the good one, the slow one and the liar.
+    /// From the good one, the slow one and the rotten one.
     received: [u64; 3],
-    in_why: bool,
-    in_events: bool,
 }
 
 #[tokio::main]
@@ -75,20 +67,18 @@ async fn main() -> Result<()> {
     let table = Table::of_runs();
     let target = 0.8 * mb_per_sec(asset.bytes, alone.median());
     table.runs(&format!("{} MiB from a good source", args.mib), &alone, Some(asset.bytes), "");
-    let what = "from it, a slow one and a liar";
+    let what = "from it, a slow and a rotten one";
     table.runs(what, &together, Some(asset.bytes), &format!(">= {target:.1} MB/s"));
 
     let columns =
-        [("from three", 12), ("good, MB", 9), ("slow, MB", 9), ("liar, MB", 9), ("of the size", 11)];
-    let table = Table::new(&[&columns[..], &[("liar in /why", 12), ("liar in /events", 15)]].concat());
+        [("from three", 12), ("good, MB", 9), ("slow, MB", 9), ("rotten, MB", 10), ("of the size", 11)];
+    let table = Table::new(&columns);
     for run in mixed {
         let took =
             if run.given_up { "given up".to_owned() } else { format!("{:.3} s", run.took.as_secs_f64()) };
-        let [good, slow, liar] = run.received.map(|bytes| format!("{:.1}", mb(bytes)));
+        let [good, slow, rotten] = run.received.map(|bytes| format!("{:.1}", mb(bytes)));
         let share = format!("{:.3}", ratio(run.received.iter().sum(), asset.bytes));
-        let [why, events] =
-            [run.in_why, run.in_events].map(|is| if is { "named" } else { "not named" }.to_owned());
-        table.row(&[took, good, slow, liar, share, why, events]);
+        table.row(&[took, good, slow, rotten, share]);
     }
     Ok(())
 }
@@ -118,25 +108,15 @@ impl Asset {
         let good = self.source(Home::new(bins, "good")?).await?;
         let slow = Home::new(bins, "slow")?.set("limits.upload_bytes_per_sec", &SLOW_BYTES_PER_SEC);
         let slow = self.source(slow).await?;
-        let liar = self.source(Home::new(bins, "liar")?).await?;
-        self.spoil(&liar.home.store_dir())?;
+        let rotten = self.source(Home::new(bins, "rotten")?).await?;
+        self.spoil(&rotten.home.store_dir())?;
         let to = Agent::start(bins, "to").await?;
-        let took = self.fetch(&to, &[&slow, &liar, &good], limit).await?;
+        let took = self.fetch(&to, &[&slow, &rotten, &good], limit).await?;
         let mut received = [0; 3];
-        for (source, received) in [&good, &slow, &liar].into_iter().zip(&mut received) {
+        for (source, received) in [&good, &slow, &rotten].into_iter().zip(&mut received) {
             *received = to.peer(source).await?["bytes_received"].as_u64().ok_or("no count of a source")?;
         }
-        // It is named when its bytes are looked at, which may be a moment after the asset is there.
-        let named = eventually("the liar's name", NAMED_WITHIN, async || {
-            let named = (self.in_why(&to, &liar).await?, self.in_events(&to, &liar).await?);
-            Ok((named == (true, true)).then_some(named))
-        })
-        .await;
-        let (in_why, in_events) = match named {
-            Ok(named) => named,
-            Err(_) => (self.in_why(&to, &liar).await?, self.in_events(&to, &liar).await?),
-        };
-        Ok(Mixed { took: took.unwrap_or(limit), given_up: took.is_none(), received, in_why, in_events })
+        Ok(Mixed { took: took.unwrap_or(limit), given_up: took.is_none(), received })
     }
 
     /// From the dial until the asset is durable; `None` if that is not within the limit.
@@ -169,38 +149,4 @@ impl Asset {
         }
         Ok(std::fs::rename(wrong, place)?)
     }
-
-    async fn in_why(&self, to: &Agent, liar: &Agent) -> Result<bool> {
-        let why = to.get(&format!("/why/{}", self.hash)).await?;
-        let mut sources = why["sources"].as_array().into_iter().flatten();
-        Ok(sources.any(|source| source["state"] == "lied" && source["endpoint_id"] == liar.id.as_str()))
-    }
-
-    async fn in_events(&self, to: &Agent, liar: &Agent) -> Result<bool> {
-        let wrong = |event: &Value| {
-            event["type"] == "asset_failed"
-                && event["hash"] == self.hash.as_str()
-                && event["reason"].as_str().is_some_and(|reason| reason.contains("wrong bytes"))
-        };
-        Ok(events(to).await?.iter().any(|event| wrong(event) && event["from"] == liar.id.as_str()))
-    }
-}
-
-/// All that has happened at an agent so far.
-async fn events(agent: &Agent) -> Result<Vec<Value>> {
-    let read = async {
-        let answer = HTTP.get(format!("{}/events?since=0", agent.api)).send().await?.error_for_status()?;
-        let mut stream = answer.bytes_stream().eventsource();
-        let hello = stream.next().await.ok_or("no event stream")??;
-        let last = serde_json::from_str::<Value>(&hello.data)?["last_id"].as_u64().unwrap_or(0);
-        let (mut events, mut seen) = (Vec::new(), 0);
-        while seen < last {
-            let event = stream.next().await.ok_or("the event stream ended")??;
-            let event: Value = serde_json::from_str(&event.data)?;
-            seen = event["id"].as_u64().unwrap_or(seen);
-            events.push(event);
-        }
-        Result::Ok(events)
-    };
-    tokio::time::timeout(NAMED_WITHIN, read).await?
 }

@@ -179,10 +179,10 @@ impl Agent {
         .await
     }
 
-    /// Waits until its store has so many assets.
+    /// Waits until its store has the contents of so many assets.
     pub(crate) async fn wait_for_assets(&self, assets: u64, limit: Duration) -> Result<()> {
         eventually("all assets", limit, async || {
-            Ok((self.get("/status").await?["store"]["assets"] == assets).then_some(()))
+            Ok((self.get("/status").await?["store"]["assets_held"] == assets).then_some(()))
         })
         .await
     }
