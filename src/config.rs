@@ -130,6 +130,8 @@ settings! {
         content: ContentPlaceSetting = ContentPlaceSetting::default();
         /// Contents of object storage that are kept on this disk, too; 0 for none.
         cache_bytes: u64 = 10 * GIB;
+        /// Content that may be in the store in all, that in the trash included; `None` for no limit.
+        quota_bytes: Option<u64> = None;
     }
 }
 

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use self::entries::{
     EntryOutcome, EntryPage, EntryPut, EntryQuery, FolderClaim, FolderPlaces, HistoryPlace, StoredEntry,
@@ -184,6 +186,8 @@ pub struct StoreStatus {
     pub short_of_space: Option<String>,
     /// Why larger contents are neither taken nor given, where they are in object storage that cannot be used.
     pub contents_away: Option<String>,
+    /// How much content may be here, and is, where that is limited.
+    pub quota: Option<QuotaStatus>,
     /// What people should know of the store, and cannot be helped.
     pub notice: Option<String>,
     /// How scrubbing stands, where the store is scrubbed.
@@ -202,6 +206,18 @@ impl StoreStatus {
     }
 }
 
+/// How much content may be here, and is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "units last, as everywhere")]
+pub struct QuotaStatus {
+    /// The limit.
+    pub max_bytes: u64,
+    /// What counts: contents that are held, and those in the trash.
+    pub used_bytes: u64,
+    /// Of that, what lies in the trash.
+    pub trashed_bytes: u64,
+}
+
 /// Content that arrived, with what it hashes to.
 #[derive(Debug)]
 pub enum IncomingContent {
@@ -209,6 +225,16 @@ pub enum IncomingContent {
     Bytes(Bytes),
     /// In a file that the receiver hashed while it wrote it.
     File(ReceivedFile),
+}
+
+impl IncomingContent {
+    /// Its length in bytes.
+    fn size(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File(file) => file.size,
+        }
+    }
 }
 
 /// A received file, complete and hashed, that is ready to be moved into a store. Deleted when dropped.
@@ -317,6 +343,9 @@ pub enum StoreError {
     /// No room, or less than the reserve.
     #[error("{0}")]
     Full(String),
+    /// More content than may be here.
+    #[error("{0}")]
+    OverQuota(String),
     /// The store takes no writes, until it is started again or its contents are back; or what is asked for is away with these.
     #[error("the store is read-only: {0}")]
     ReadOnly(String),
@@ -550,6 +579,11 @@ pub trait ContentStore: Send + Sync + 'static {
     fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
         let _ = bytes;
         Ok(())
+    }
+
+    /// How many bytes of content would still be taken; `None` where that is not limited, or not known.
+    fn quota_left(&self) -> Option<u64> {
+        None
     }
 
     /// Contents that are damaged here, are set aside, and did not come again yet, the latest first. At most 1,000.

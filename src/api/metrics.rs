@@ -103,12 +103,13 @@ fn node(out: &mut Exposition, view: &AgentView) {
             out.sample("can_sync_limit", &[("name", name)], value);
         }
     }
-    let HoldingView { left_out, pinned, pinned_filters, .. } = HoldingView::new(view);
+    let HoldingView { left_out, no_room, pinned, pinned_filters, .. } = HoldingView::new(view);
     out.gauge(
         "can_sync_left_out_assets",
         "Assets that are known and whose contents are neither here nor asked for: not to be held, or let go of.",
         left_out,
     );
+    out.gauge("can_sync_no_room_assets", "Assets that the store's quota leaves no room for.", no_room);
     out.gauge("can_sync_pins", "Assets and filters that are pinned.", pinned + pinned_filters);
     out.family("can_sync_channel_found", "gauge", "Peers that each way of finding peers has led to.");
     for channel in view.discovery.reports() {
@@ -134,6 +135,14 @@ fn store_figures(out: &mut Exposition, status: &StoreStatus) {
         "Contents that were found damaged and did not come again yet.",
         damaged,
     );
+    if let Some(quota) = &status.quota {
+        out.gauge("can_sync_store_quota_bytes", "Most content in the store.", quota.max_bytes);
+        out.gauge(
+            "can_sync_store_quota_used_bytes",
+            "What counts of it, the trash included.",
+            quota.used_bytes,
+        );
+    }
     if let Some(scrub) = &status.scrub {
         scrub_figures(out, scrub);
     }

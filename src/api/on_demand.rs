@@ -63,6 +63,7 @@ pub(super) async fn bring(view: &AgentView, hash: ContentHash) -> ApiResult<bool
             Availability::Missing
             | Availability::LetGo
             | Availability::LeftOut
+            | Availability::NoRoom
             | Availability::Failed
             | Availability::Later => {
                 return Err(in_vain(hash, stands.explanation));

@@ -16,7 +16,7 @@ use crate::library::filter::{Filter, FilterSpec};
 use crate::library::hold::HoldRule;
 use crate::library::manage::PINNED_AT_ONCE_MAX;
 use crate::record::ContentHash;
-use crate::text::amounts::counted;
+use crate::text::amounts::{bytes, counted};
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(list, pin)).routes(routes!(unpin))
@@ -35,8 +35,13 @@ pub struct HoldingView {
     pub pinned_filters: usize,
     /// The same in words; absent where everything is held.
     pub summary: Option<String>,
-    /// Live assets whose contents are not here and not asked for: those that are not to be held, and those that were let go of.
+    /// Live assets whose contents are not here and not asked for: those that are not to be held, those without room, and those that were
+    /// let go of.
     pub left_out: u64,
+    /// Those of them that there is no room for under the store's quota.
+    pub no_room: u64,
+    /// Sum of their sizes in bytes.
+    pub no_room_bytes: u64,
 }
 
 impl HoldingView {
@@ -50,14 +55,17 @@ impl HoldingView {
         let (pinned, pinned_filters) = rules.pinned();
         let (absent, wanted) = view.libraries.mirror().absent();
         let left_out = absent.saturating_sub(wanted);
-        let hold = Self { rule, filter, pinned, pinned_filters, summary: None, left_out };
+        let (no_room, no_room_bytes) = rules.without_room();
+        let hold =
+            Self { rule, filter, pinned, pinned_filters, summary: None, left_out, no_room, no_room_bytes };
         Self { summary: hold.sentence(), ..hold }
     }
 
     /// The rule and what is added to it, in a clause; `None` where everything is held.
     fn sentence(&self) -> Option<String> {
         let rule = match self.rule {
-            "everything" => return None,
+            "everything" if self.no_room == 0 => return None,
+            "everything" => "everything",
             "nothing" => "nothing of the network by itself",
             _ => "what a filter matches",
         };
@@ -72,7 +80,15 @@ impl HoldingView {
                 counted(filters, "filter")
             ),
         };
-        Some(format!("{rule}{pinned}"))
+        let no_room = match self.no_room {
+            0 => String::new(),
+            n => format!(
+                "; the quota of the store leaves no room for {} ({})",
+                counted(n, "asset"),
+                bytes(self.no_room_bytes)
+            ),
+        };
+        Some(format!("{rule}{pinned}{no_room}"))
     }
 }
 

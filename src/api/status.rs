@@ -16,8 +16,8 @@ use crate::discovery::channel::{ChannelReport, ChannelState};
 use crate::folder::report::{FolderProgress, FolderReport, FolderState};
 use crate::library::{self, report::LibraryReport};
 use crate::peer::report::{PeersReport, SyncReport, SyncState};
-use crate::store::StoreStatus;
 use crate::store::scrub::ScrubReport;
+use crate::store::{QuotaStatus, StoreStatus};
 
 /// Refusals that `/status` tells of.
 const REFUSALS_SHOWN: usize = 8;
@@ -129,6 +129,8 @@ pub struct StoreView {
     pub assets_held: Option<u64>,
     /// Sum of the sizes of those in bytes: what can be read here.
     pub bytes_held: Option<u64>,
+    /// How much content may be in the store, and is, where that is limited.
+    pub quota: Option<QuotaStatus>,
     /// Contents that were found damaged, are set aside, and did not come again yet.
     pub damaged: Option<u64>,
     /// The latest of them.
@@ -161,6 +163,7 @@ impl StoreView {
             bytes: number(|status| status.bytes),
             assets_held: number(|status| status.assets_held),
             bytes_held: number(|status| status.bytes_held),
+            quota: status.as_ref().and_then(|status| status.quota),
             damaged: number(|status| status.damaged),
             damaged_contents,
             seq: number(|status| status.seq),

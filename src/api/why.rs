@@ -38,6 +38,8 @@ pub(super) enum Availability {
     LetGo,
     /// The asset is known, its content is not held here and not wanted: the configuration's `hold` leaves it out.
     LeftOut,
+    /// The asset is known, its content is not held here: there is no room for it under the store's quota. It comes when there is some.
+    NoRoom,
     /// Nothing is fetched at the moment.
     Paused,
     /// All of it came; it is being checked and stored.
@@ -188,7 +190,7 @@ pub(super) async fn stands(view: &AgentView, hash: ContentHash) -> ApiResult<Why
     // In this order: what arrives in between is in the store, and not nowhere.
     let report = ask(&view.peers, |reply| PeersMsg::GetWhy { hash, reply }).await?;
     let known = stored(view, hash).await?;
-    let left_out = known.as_ref().is_some_and(|known| view.libraries.hold_rules().leaves_out(known));
+    let left_out = known.as_ref().and_then(|known| left_out(view, known));
     let whereabouts = whereabouts(known.as_ref(), left_out, &report).ok_or_else(|| unknown(&report))?;
     let size = known.map(|known| known.record.size).or(report.size);
     Ok(WhyView {
@@ -203,6 +205,17 @@ pub(super) async fn stands(view: &AgentView, hash: ContentHash) -> ApiResult<Why
         waiting: report.waiting,
         folders: Vec::new(),
     })
+}
+
+/// Why the content of an asset is not asked for, although nobody let go of it.
+fn left_out(view: &AgentView, known: &StoredRecord) -> Option<Availability> {
+    let rules = view.libraries.hold_rules();
+    let lacks_room = known.is_absent() && rules.lacks_room(&known.record.hash);
+    if lacks_room {
+        Some(Availability::NoRoom)
+    } else {
+        rules.leaves_out(known).then_some(Availability::LeftOut)
+    }
 }
 
 /// Where folders have it; nowhere, where nobody can say.
@@ -239,7 +252,11 @@ fn unknown(report: &WhyReport) -> ApiError {
 }
 
 /// Where it stands; `None` if nobody knows of it.
-fn whereabouts(known: Option<&StoredRecord>, left_out: bool, report: &WhyReport) -> Option<Availability> {
+fn whereabouts(
+    known: Option<&StoredRecord>,
+    left_out: Option<Availability>,
+    report: &WhyReport,
+) -> Option<Availability> {
     Some(match known {
         Some(known) if known.holding.is_held() => Availability::Here,
         _ if report.wanted && report.complete && report.paused.is_none() => Availability::Checking,
@@ -251,7 +268,7 @@ fn whereabouts(known: Option<&StoredRecord>, left_out: bool, report: &WhyReport)
         _ if report.search.is_some_and(|search| search.open) => Availability::Searching,
         Some(known) if known.record.deleted => Availability::Deleted,
         Some(known) if known.holding == Holding::Unwanted => Availability::LetGo,
-        Some(_) if left_out => Availability::LeftOut,
+        Some(_) if left_out.is_some() => return left_out,
         Some(_) => Availability::Missing,
         None if report.waiting.iter().any(|waiting| waiting.here) => Availability::Later,
         None if !report.sources.is_empty() => Availability::Failed,
@@ -282,6 +299,9 @@ fn explain(whereabouts: Availability, size: Option<u64>, report: &WhyReport) -> 
             .to_owned(),
         Availability::LeftOut => "The asset is known, its content is not held here: `hold` in the configuration leaves it out. It is \
                                  fetched when it is read, or by `can-sync fetch`; `can-sync pin` has it held."
+            .to_owned(),
+        Availability::NoRoom => "The asset is known, its content is not held here: the store's quota leaves no room for it \
+                                (`can-sync status` says how much is used). It comes once there is room: raise store.quota_bytes."
             .to_owned(),
         Availability::Searching => match report.search.map_or(0, |search| search.asked) {
             0 => "Nobody is connected who could be asked for it; peers are looked for.".to_owned(),

@@ -170,6 +170,7 @@ async fn run(options: Options) -> Result<(), ServiceStartError> {
     let bucket = config.store.content.0.clone();
     let bucket = bucket.map(|place| BucketConfig::new(place, config.store.cache_bytes));
     let store = EmbeddedStore::open_on(store_config, bucket).await?;
+    store.set_quota(config.store.quota_bytes);
     let (key, key_place) = sync_api_key(&config, &dir)?;
     announce(addr, &key_place, token.is_some());
     let settings = ServiceSettings {

@@ -65,7 +65,7 @@ pub(super) async fn fetch(agent: &ApiClient, hash: ContentHash, within: Duration
         match stands.state.as_str() {
             "here" => return Ok(stands.size.unwrap_or(0)),
             // It was searched for, and is neither searched for any more nor here.
-            "deleted" | "missing" | "let_go" | "left_out" => {
+            "deleted" | "missing" | "let_go" | "left_out" | "no_room" => {
                 return Err(CliError::new(Exit::NotFound, stands.explanation));
             }
             "failed" | "later" => return Err(CliError::failure(stands.explanation)),

@@ -15,6 +15,7 @@ use super::peers::{self, PeerBody};
 use super::text;
 use crate::clock::rfc3339;
 use crate::folder::report::{FolderProgress, FolderState};
+use crate::store::QuotaStatus;
 use crate::store::scrub::ScrubReport;
 
 /// Between two looks with `--watch`.
@@ -126,6 +127,7 @@ pub(super) struct StoreBody {
     assets_held: Option<u64>,
     bytes_held: Option<u64>,
     damaged: Option<u64>,
+    quota: Option<QuotaStatus>,
     #[serde(default)]
     damaged_contents: Vec<DamagedBody>,
     scrub: Option<ScrubReport>,
@@ -222,6 +224,16 @@ impl DamagedBody {
     }
 }
 
+/// How much of the quota is used.
+pub(super) fn quota_sentence(quota: &QuotaStatus) -> String {
+    let QuotaStatus { max_bytes, used_bytes, trashed_bytes } = quota;
+    let trashed = match trashed_bytes {
+        0 => String::new(),
+        trashed => format!(", {} of that in the trash", text::bytes(*trashed)),
+    };
+    format!("{} of {} used{trashed}", text::bytes(*used_bytes), text::bytes(*max_bytes))
+}
+
 /// When everything was checked last, and how far the scrub is that is under way.
 fn scrub_sentence(scrub: &ScrubReport) -> String {
     let ago = |ms| rfc3339(ms).map(|time| text::ago(&time)).unwrap_or_default();
@@ -281,6 +293,7 @@ impl StatusBody {
             ("sync", self.sync.sentence()),
             ("peers", format!("{} connected, {} known", self.peers.connected, self.peers.known)),
         ];
+        fields.extend(self.store.quota.as_ref().map(|quota| ("quota", quota_sentence(quota))));
         fields.extend(self.hold.summary.clone().map(|summary| ("holds", summary)));
         let said = self.sync.sentence();
         let told = |refusal: &&String| !said.contains(refusal.as_str());

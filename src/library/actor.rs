@@ -322,6 +322,9 @@ impl LibraryState {
         }
         let manager = self.manager.clone();
         self.tasks.spawn(async move {
+            if let Err(error) = manager.look_for_room().await {
+                tracing::warn!(%error, "what there is room for now is not asked for yet");
+            }
             if let Err(error) = manager.forget_wishes().await {
                 tracing::warn!(%error, "what came is remembered as asked for");
             }

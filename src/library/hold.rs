@@ -4,9 +4,10 @@
 //! damaged or lost is wanted in any case: the store made a BLAKE3 of it then, which no record has whose content never was here.
 //! The store knows nothing of these rules: agents that share a service may have different ones.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
@@ -25,6 +26,11 @@ pub const PINNED_FILTERS_MAX: usize = 100;
 const WISHED_MAX: usize = 10_000;
 /// Most contents that bound folders wait for. Beyond it they are asked for again when the folder is looked at.
 const NEEDED_MAX: usize = 1_000_000;
+
+/// Most contents without room that are remembered of. Others are asked for now and then in vain.
+const NO_ROOM_MAX: usize = 1_000_000;
+/// How long room is kept for a content until somebody is asked for it.
+const RESERVED_AT_LEAST: Duration = Duration::from_secs(30);
 
 /// What the configuration says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +65,27 @@ struct HoldExceptions {
     needed: HashSet<ContentHash>,
     /// Wishes that are no longer: they came, or were deleted.
     fulfilled: Vec<ContentHash>,
+    /// Contents that the store has no room for under its quota, with their sizes. They are not asked for until there is some.
+    no_room: HashMap<ContentHash, u64>,
+    /// What is kept of the quota for contents that are on their way, and since when.
+    reserved: HashMap<ContentHash, Reservation>,
+    /// Sum of that.
+    reserved_bytes: u64,
+}
+
+impl HoldExceptions {
+    /// Keeps nothing for it any more.
+    fn give_back(&mut self, hash: &ContentHash) {
+        if let Some(Reservation { bytes, .. }) = self.reserved.remove(hash) {
+            self.reserved_bytes = self.reserved_bytes.saturating_sub(bytes);
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reservation {
+    bytes: u64,
+    since: Instant,
 }
 
 /// What is pinned, by name and by filter.
@@ -115,7 +142,7 @@ impl HoldRules {
             return true;
         }
         let exceptions = self.exceptions.read();
-        let HoldExceptions { pinned, pinned_filters, shared, wished, needed, fulfilled: _ } = &*exceptions;
+        let HoldExceptions { pinned, pinned_filters, shared, wished, needed, .. } = &*exceptions;
         let hash = &record.hash;
         self.rule.matches(record)
             || pinned.contains(hash)
@@ -126,8 +153,80 @@ impl HoldRules {
 
     /// What the store has, with these rules applied: what is not here and not to be held is not wanted.
     pub(super) fn applied(&self, record: &AssetRecord, holding: Holding) -> Holding {
-        let is_left_out = holding == Holding::Wanted && record.blake3.is_none() && !self.wants(record);
-        if is_left_out { Holding::Unwanted } else { holding }
+        let is_left_out = || record.blake3.is_none() && !self.wants(record);
+        if holding == Holding::Wanted && (is_left_out() || self.lacks_room(&record.hash)) {
+            Holding::Unwanted
+        } else {
+            holding
+        }
+    }
+
+    /// Whether the store had no room for it under its quota when it was last offered.
+    pub fn lacks_room(&self, hash: &ContentHash) -> bool {
+        self.exceptions.read().no_room.contains_key(hash)
+    }
+
+    /// Keeps room for a content that is about to be asked for, where `left` is what is left of the store's quota; whether there is some.
+    /// If not, it is not asked for until there is.
+    pub fn reserve(&self, hash: ContentHash, bytes: u64, left: Option<u64>) -> bool {
+        let Some(left) = left else { return true };
+        let mut exceptions = self.change();
+        let since = Instant::now();
+        exceptions.give_back(&hash);
+        if bytes.saturating_add(exceptions.reserved_bytes) > left {
+            if exceptions.no_room.len() < NO_ROOM_MAX {
+                exceptions.no_room.insert(hash, bytes);
+            }
+            return false;
+        }
+        exceptions.no_room.remove(&hash);
+        exceptions.reserved.insert(hash, Reservation { bytes, since });
+        exceptions.reserved_bytes += bytes;
+        true
+    }
+
+    /// Gives back what was kept for contents that nobody is asked for any more.
+    pub fn give_back(&self, is_asked_for: impl Fn(&ContentHash) -> bool) {
+        if self.exceptions.read().reserved.is_empty() {
+            return;
+        }
+        let is_young = |reserved: &Reservation| reserved.since.elapsed() < RESERVED_AT_LEAST;
+        let mut exceptions = self.change();
+        exceptions.reserved.retain(|hash, reserved| is_young(reserved) || is_asked_for(hash));
+        exceptions.reserved_bytes = exceptions.reserved.values().map(|reserved| reserved.bytes).sum();
+    }
+
+    /// Those of the contents without room that fit into what is left of the quota now, the smallest first: they are wanted again.
+    pub(super) fn take_fitting(&self, left: Option<u64>) -> Vec<ContentHash> {
+        let mut left = {
+            let exceptions = self.exceptions.read();
+            let left = left.map(|left| left.saturating_sub(exceptions.reserved_bytes));
+            let smallest = exceptions.no_room.values().min();
+            if smallest.is_none_or(|smallest| left.is_some_and(|left| *smallest > left)) {
+                return Vec::new();
+            }
+            left
+        };
+        let mut exceptions = self.change();
+        let mut waiting: Vec<(u64, ContentHash)> =
+            exceptions.no_room.iter().map(|(hash, bytes)| (*bytes, *hash)).collect();
+        waiting.sort_unstable();
+        let fits = |(bytes, _): &(u64, ContentHash)| match &mut left {
+            None => true,
+            Some(left) => left.checked_sub(*bytes).inspect(|rest| *left = *rest).is_some(),
+        };
+        let fitting: Vec<ContentHash> = waiting.into_iter().take_while(fits).map(|(_, hash)| hash).collect();
+        for hash in &fitting {
+            exceptions.no_room.remove(hash);
+        }
+        fitting
+    }
+
+    /// How many contents have no room, and their sizes altogether.
+    pub fn without_room(&self) -> (u64, u64) {
+        let exceptions = self.exceptions.read();
+        let bytes = exceptions.no_room.values().copied().fold(0, u64::saturating_add);
+        (exceptions.no_room.len() as u64, bytes)
     }
 
     /// Whether the content of what a peer offers is wanted, where the store has `ours` of it: the version that stays decides.
@@ -224,11 +323,16 @@ impl HoldRules {
     pub(super) fn settle(&self, hash: &ContentHash) {
         let is_waited_for = {
             let exceptions = self.exceptions.read();
-            exceptions.wished.contains(hash) || exceptions.needed.contains(hash)
+            exceptions.wished.contains(hash)
+                || exceptions.needed.contains(hash)
+                || exceptions.no_room.contains_key(hash)
+                || exceptions.reserved.contains_key(hash)
         };
         if is_waited_for {
             let mut exceptions = self.change();
             exceptions.needed.remove(hash);
+            exceptions.no_room.remove(hash);
+            exceptions.give_back(hash);
             if exceptions.wished.remove(hash) {
                 exceptions.fulfilled.push(*hash);
             }
@@ -290,6 +394,11 @@ impl Library {
             index.wanted.extend(hashes);
             self.holds.grow();
         }
+    }
+
+    /// Does not ask for a content that there is no room for.
+    pub fn leave_out(&self, hash: &ContentHash) {
+        self.index().wanted.remove(hash);
     }
 
     /// Looks by the rules of now whether what the store had a moment ago is wanted. What changed since was looked at by those rules.
@@ -420,6 +529,29 @@ mod tests {
         assert!(!rules.wants(&record));
         assert_eq!(rules.take_fulfilled(), [record.hash]);
         assert_eq!(rules.take_fulfilled(), []);
+    }
+
+    #[test]
+    fn room_is_kept_for_what_is_on_its_way_and_given_back() {
+        let rules = HoldRules::default();
+        let hash = |n: u8| ContentHash([n; 32]);
+        assert!(rules.reserve(hash(9), u64::MAX, None), "there is no quota");
+        assert!(rules.reserve(hash(1), 60, Some(100)));
+        assert!(rules.reserve(hash(1), 60, Some(100)), "the same once more");
+        assert!(!rules.reserve(hash(2), 50, Some(100)) && rules.reserve(hash(3), 40, Some(100)));
+        assert!(!rules.reserve(hash(4), 1, Some(100)));
+        assert_eq!(rules.without_room(), (2, 51));
+        assert_eq!(rules.applied(&tagged(2, "any"), Holding::Wanted), Holding::Unwanted);
+        assert_eq!(rules.take_fitting(Some(100)), [], "all of it is kept for others");
+        // One came: what it took is in the store's count.
+        rules.settle(&hash(1));
+        assert_eq!(rules.take_fitting(Some(40)), []);
+        assert_eq!(rules.take_fitting(Some(41)), [hash(4)], "the smallest first");
+        assert_eq!(rules.applied(&tagged(4, "any"), Holding::Wanted), Holding::Wanted);
+        assert_eq!(rules.take_fitting(None), [hash(2)]);
+        assert_eq!(rules.without_room(), (0, 0));
+        rules.give_back(|_| false);
+        assert!(!rules.reserve(hash(5), 61, Some(100)), "it is young");
     }
 
     #[test]

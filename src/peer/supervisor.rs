@@ -479,6 +479,8 @@ impl PeersState {
         if let Some(id) = self.roster.rotate(now, rand::random()) {
             self.give_up(&id);
         }
+        let scheduler = self.fetching.scheduler();
+        self.args.replica.libraries.hold_rules().give_back(|hash| scheduler.wants(hash));
         self.tick_searches(myself);
         self.tick_dates(myself, now);
         self.tell_sizes(now);

@@ -177,6 +177,7 @@ impl CanHttpStore {
             read_only: data.read_only,
             short_of_space: data.short_of_space,
             contents_away: data.contents_away,
+            quota: data.quota,
             notice: data.notice,
             scrub: data.scrub.map(Box::new),
         })

@@ -46,6 +46,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use self::anchors::Anchors;
 use self::layout::Layout;
+use self::quota::Quota;
 use self::readers::Readers;
 use self::space::Space;
 use self::tx::{Totals, Tx};
@@ -79,6 +80,7 @@ mod own_names;
 mod proofs;
 mod purge;
 mod query;
+mod quota;
 mod readers;
 mod reading;
 mod rows;
@@ -143,6 +145,7 @@ struct StoreShared {
     /// That contents are in a bucket, and none is configured.
     bucket_missing: Option<String>,
     space: Space,
+    quota: Quota,
     readers: Readers,
     /// Transactions committed for changes since the store was opened.
     commits: AtomicU64,
@@ -478,6 +481,11 @@ impl EmbeddedStore {
                 Ok(done)
             }
         }
+    }
+
+    /// Sets how much content may be here in all, or that there is no limit. What is here already stays in any case.
+    pub fn set_quota(&self, max_bytes: Option<u64>) {
+        self.0.shared.quota.set_max(max_bytes);
     }
 
     async fn submit_with<T: Send + 'static>(

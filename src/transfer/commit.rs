@@ -85,7 +85,7 @@ pub async fn apply(taker: Taker, key: WantKey, record: AssetRecord) -> Result<()
 }
 
 fn failure(error: StoreError) -> FetchFailure {
-    if let StoreError::Invalid(reason) = error {
+    if let StoreError::Invalid(reason) | StoreError::OverQuota(reason) = error {
         // The same would be refused again.
         FetchFailure::Asset(reason)
     } else {

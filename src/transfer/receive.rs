@@ -398,7 +398,8 @@ impl Intake {
             match taker.ingest(library, batch).await {
                 Ok(outcomes) => keys.into_iter().zip(outcomes.into_iter().map(result)).collect(),
                 Err(error) => {
-                    let failure = if let StoreError::Invalid(reason) = &error {
+                    let failure = if let StoreError::Invalid(reason) | StoreError::OverQuota(reason) = &error
+                    {
                         // The same would be refused again.
                         FetchFailure::Asset(reason.clone())
                     } else {

@@ -59,6 +59,7 @@ mod paths;
 mod peer_actor;
 mod peer_crash;
 mod peers_actor;
+mod quota;
 mod relay_path;
 mod rendezvous;
 mod restarts;

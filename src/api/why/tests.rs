@@ -6,9 +6,10 @@ fn what_is_left_out_says_by_what() {
     let record = AssetRecord::new(ContentHash([1; 32]), 5 << 20, None, AssetMeta::default());
     let record = StoredRecord { record, holding: Holding::Wanted };
     let report = WhyReport::default();
-    let left_out = whereabouts(Some(&record), true, &report).unwrap();
+    let left_out = whereabouts(Some(&record), Some(Availability::LeftOut), &report).unwrap();
     assert_eq!(left_out, Availability::LeftOut);
     assert!(explain(left_out, None, &report).contains("`hold` in the configuration"));
+    assert!(explain(Availability::NoRoom, None, &report).contains("store.quota_bytes"));
 }
 
 #[test]
@@ -18,7 +19,7 @@ fn every_case_has_its_sentence() {
     let mut report = WhyReport::default();
     let say = |known: Option<&StoredRecord>, report: &WhyReport| {
         let size = known.map(|known| known.record.size).or(report.size);
-        whereabouts(known, false, report).map(|state| (state, explain(state, size, report)))
+        whereabouts(known, None, report).map(|state| (state, explain(state, size, report)))
     };
     assert_eq!(say(None, &report), None);
     assert_eq!(say(Some(&record), &report).unwrap().0, Availability::Here);

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::task::spawn_blocking;
 
 use super::Finding;
+use crate::cli::status::quota_sentence;
 use crate::cli::text;
 use crate::config::Config;
 use crate::identity::Mend;
@@ -52,6 +53,17 @@ fn of_daemon(status: &Value) -> Result<String, Finding> {
         let number = |pointer| status.pointer(pointer).and_then(Value::as_u64);
         let assets = number("/store/assets").unwrap_or_default();
         let counts = counts(assets, number("/store/assets_held").unwrap_or(assets));
+        if let no_room @ 1.. = number("/hold/no_room").unwrap_or_default() {
+            let quota =
+                status.pointer("/store/quota").cloned().and_then(|quota| serde_json::from_value(quota).ok());
+            let used = quota.map(|quota| format!(", {}", quota_sentence(&quota))).unwrap_or_default();
+            let why =
+                format!("the store's quota leaves no room for {}{used}", text::counted(no_room, "asset"));
+            return Err(Finding::warn(
+                why,
+                "raise store.quota_bytes and start again; what is deleted counts for 30 days",
+            ));
+        }
         let notice = status.pointer("/store/notice").and_then(Value::as_str);
         let notice = notice.map(|notice| format!("; {notice}")).unwrap_or_default();
         return Ok(format!("{} at {}, {counts}{notice}", text("/store/mode"), text("/store/url")));

@@ -107,6 +107,15 @@ impl Manager {
         }
     }
 
+    /// Wants what there was no room for and is some now.
+    ///
+    /// # Errors
+    /// What the store says; then it is not asked for before the next start.
+    pub async fn look_for_room(&self) -> Result<(), StoreError> {
+        let fitting = self.libraries.hold_rules().take_fitting(self.store.quota_left());
+        if fitting.is_empty() { Ok(()) } else { self.look_whether_wanted(&fitting).await }
+    }
+
     /// Forgets wishes that came true.
     ///
     /// # Errors

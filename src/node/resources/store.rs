@@ -73,6 +73,7 @@ impl OpenedStore {
         let bucket = bucket.map(|place| BucketConfig::new(place, config.store.cache_bytes));
         let store =
             EmbeddedStore::open_on(store_config, bucket).await.map_err(|e| StartError::new(e.to_string()))?;
+        store.set_quota(config.store.quota_bytes);
         let addr = listener.local_addr().map_err(|e| StartError::new(e.to_string()))?;
         let url = store_url(&listener)?;
         let proxy = proxy_to(&url, &key)?;

@@ -178,10 +178,17 @@ fn judge_mirrored(
     ours: Option<&StoredRecord>,
     sought: &FetchRequest,
     (now_ms, limits): (u64, (u64, bool)),
+    store: &StoreRef,
 ) -> OfferVerdict {
     // What a user asked for is wanted, whatever the rules say.
-    if sought.hashes.contains(&offered.hash) || mirror.hold_rules().wants_offered(offered, ours) {
-        return judge_holding(offered, held_there, ours, now_ms, limits);
+    let rules = mirror.hold_rules();
+    if sought.hashes.contains(&offered.hash) || rules.wants_offered(offered, ours) {
+        let verdict = judge_holding(offered, held_there, ours, now_ms, limits);
+        // Before it is asked for, so that many at once do not come in vain.
+        if verdict != OfferVerdict::Fetch || rules.reserve(offered.hash, offered.size, store.quota_left()) {
+            return verdict;
+        }
+        mirror.leave_out(&offered.hash);
     }
     let ours = ours.map(|ours| match ours.holding {
         Holding::Wanted => StoredRecord { holding: Holding::Unwanted, ..ours.clone() },
@@ -224,7 +231,7 @@ pub(in crate::peer) async fn judge_all(
                 );
                 return (record, verdict);
             }
-            let verdict = judge_mirrored(&library, &record, held_there, ours, &sought, (now, limits));
+            let verdict = judge_mirrored(&library, &record, held_there, ours, &sought, (now, limits), &store);
             match (verdict, sought.revived(&record, ours.map(|ours| &ours.record), now)) {
                 (OfferVerdict::Settled, Some(revived)) if held_there => (revived, OfferVerdict::Revive),
                 (verdict, _) => (record, verdict),

@@ -68,6 +68,7 @@ pub(super) async fn check(
         (codes::NOT_FOUND | codes::DELETED, Some(hash)) => StoreError::NotFound(hash),
         (codes::NOT_HELD, Some(hash)) => StoreError::NotHeld(hash),
         (codes::CORRUPT, Some(hash)) => StoreError::Corrupt(hash),
+        (codes::OVER_QUOTA, _) => StoreError::OverQuota(format!("the CAN Service at {url}: {error}")),
         (codes::DISK_FULL, _) => StoreError::Full(format!("the CAN Service at {url}: {error}")),
         (codes::READ_ONLY, _) => StoreError::ReadOnly(format!("the CAN Service at {url}: {error}")),
         _ if status == StatusCode::BAD_REQUEST || status == StatusCode::PAYLOAD_TOO_LARGE => {

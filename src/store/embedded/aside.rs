@@ -237,6 +237,7 @@ fn settle(
         // The trash keeps what has no record, until somebody says what it is.
         if aside.is_right && !tx.refers_to_file(hash)? && !place.exists() && put_back(tx) {
             tx::trash_file(tx.conn, hash, size, tx.now_ms)?;
+            tx.trash_changed.set(true);
             tx.conn.prepare_cached("DELETE FROM damaged WHERE hash = ?1")?.execute([hash.0])?;
         }
         return Ok(());

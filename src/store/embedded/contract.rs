@@ -69,6 +69,7 @@ impl ContentStore for EmbeddedStore {
                 short_of_space: self.0.shared.space.shortage(),
                 contents_away: self.contents_away(),
                 notice: (!notices.is_empty()).then(|| notices.join("; ")),
+                quota: self.0.shared.quota.status(),
                 // Whatever is wrong with it, the rest can be told.
                 scrub: self.scrub_report().await.ok().map(Box::new),
             })
@@ -174,7 +175,12 @@ impl ContentStore for EmbeddedStore {
         let shared = &self.0.shared;
         shared.check_writable()?;
         self.check_bucket(bytes)?;
+        shared.quota.check(bytes)?;
         shared.space.claim(bytes)
+    }
+
+    fn quota_left(&self) -> Option<u64> {
+        self.0.shared.quota.left()
     }
 
     fn records(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<StoredRecord>> {

@@ -1,5 +1,6 @@
 //! What peers send, checked and hashed on a blocking thread before the writer sees it.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 
@@ -7,6 +8,7 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use super::merge::{Absence, WholeInTrash};
+use super::quota::QuotaClaim;
 use super::rows::ContentPlace;
 use super::tx::{self, Tx, Verified, VerifiedBytes};
 use super::{EmbeddedStore, HASHES_MAX, StoredAsset, failure, merge, rows, writer};
@@ -62,6 +64,7 @@ impl EmbeddedStore {
         let texts = batch.iter().map(|asset| asset.record.meta.text_bytes());
         let bytes = batch.iter().map(in_memory).sum::<u64>() + writer::change_bytes(texts);
         self.0.shared.space.claim(bytes)?;
+        let _claim = self.claim_new(&batch).await?;
         let store = self.clone();
         let (checked, files) = blocking("check content", move || store.check_batch(batch)).await?;
         let bytes = checked.iter().map(Checked::bytes).sum();
@@ -75,6 +78,35 @@ impl EmbeddedStore {
             merged.collect::<Result<Vec<_>, _>>().map(Ok)
         });
         outcomes.await
+    }
+
+    /// Takes of the quota what contents need that are neither held nor in the trash.
+    async fn claim_new(&self, batch: &[IncomingAsset]) -> Result<Option<QuotaClaim>, StoreError> {
+        let live = batch.iter().filter(|asset| !asset.record.deleted);
+        self.claim_sizes(live.map(|asset| (asset.record.hash, asset.content.size())).collect()).await
+    }
+
+    /// The same of contents of these sizes.
+    pub(super) async fn claim_sizes(
+        &self,
+        sizes: HashMap<ContentHash, u64>,
+    ) -> Result<Option<QuotaClaim>, StoreError> {
+        let quota = &self.0.shared.quota;
+        if !quota.is_set() {
+            return Ok(None);
+        }
+        let find = move |conn: &rusqlite::Connection| {
+            let mut bytes = 0_u64;
+            for (hash, size) in sizes {
+                let is_held = rows::find(conn, hash)?.is_some_and(|stored| stored.place.is_some());
+                if !is_held && tx::trashed(conn, hash)?.is_none() {
+                    bytes = bytes.saturating_add(size);
+                }
+            }
+            Ok(bytes)
+        };
+        let bytes = self.0.shared.readers.run("look what contents are new", find).await?;
+        quota.claim(bytes).map(Some)
     }
 
     /// Replaces versions by others, where they are still the ones that are held.

@@ -25,6 +25,7 @@ use super::layout::Layout;
 use super::loss::SeqMark;
 use super::objects::{self, Objects};
 use super::purge::Purging;
+use super::quota::Quota;
 use super::readers::Readers;
 use super::runs::ClockWatch;
 use super::space::Space;
@@ -72,8 +73,7 @@ fn try_open(
         schema::open_for_writing(&layout.database()).map_err(|abort| explained(abort, &layout.database()))?;
     super::layout::sync_dir(&layout.dir).map_err(io("fsync"))?;
     disk::dir_sync_problem(&layout.dir).inspect(|weakness| tracing::warn!("{weakness}"));
-    let mut totals = Totals::read(&conn)?;
-    let mut mark = SeqMark::open(&layout.mark());
+    let (mut totals, mut mark) = (Totals::read(&conn)?, SeqMark::open(&layout.mark()));
     super::loss::notice(&mut conn, layout, &mut totals, &mark, clock.now_ms())?;
     begin_run(&mut conn, &mut totals, &mut mark, clock.own_ms())?;
     let half = found.half(&mut conn, layout, clock.now_ms())?;
@@ -92,6 +92,7 @@ fn try_open(
         id: StoreId(store_id),
         anchors: Arc::clone(&anchors),
         space: Space::new(layout.dir.clone(), reserve_bytes),
+        quota: Quota::open(&conn, &totals)?,
         readers: Readers::new(layout.dir.clone(), layout.database(), anchors, Arc::clone(&read_only)),
         layout: layout.clone(),
         files_missing: half.files_missing,

@@ -1,6 +1,8 @@
 //! A transaction of the writer, and the few ways in which it changes rows. What to change is decided in
 //! [`merge`](super::merge) and [`edit`](super::edit).
 
+use std::cell::Cell;
+
 use rusqlite::{Connection, OptionalExtension};
 
 use super::damage::{self, AfterCommit, DamageEvent};
@@ -136,6 +138,8 @@ pub(super) struct Tx<'a> {
     pub(super) index: IndexChanges,
     /// An entry of a folder names what was deleted.
     pub(super) targets_deleted: bool,
+    /// The trash is not what it was.
+    pub(super) trash_changed: Cell<bool>,
     /// Files were named in `pending_files` to which nothing refers any more.
     pub(super) files_left: bool,
 }
@@ -313,6 +317,7 @@ impl Tx<'_> {
     /// Puts the content of an asset that is being deleted or let go into the trash, if it is here.
     pub(super) fn bury(&self, stored: &StoredRow) -> Result<(), rusqlite::Error> {
         let Some(place) = stored.place else { return Ok(()) };
+        self.trash_changed.set(true);
         let record = &stored.asset.record;
         self.conn
             .prepare_cached(
@@ -329,6 +334,7 @@ impl Tx<'_> {
 
     /// Takes an entry out of the trash; the content stays where it is.
     pub(super) fn unbury(&self, hash: ContentHash) -> Result<(), rusqlite::Error> {
+        self.trash_changed.set(true);
         self.conn.prepare_cached("DELETE FROM trash WHERE hash = ?1")?.execute([hash.0]).map(drop)
     }
 

@@ -5,7 +5,8 @@ use bytes::{Bytes, BytesMut};
 use super::edit;
 use super::incoming::{blocking, hash_bytes};
 use super::media_type;
-use super::tx::{Verified, VerifiedBytes};
+use super::quota::QuotaClaim;
+use super::tx::{Tx, Verified, VerifiedBytes};
 use super::types::{IngestFields, Ingested};
 use super::{EmbeddedStore, writer};
 use crate::record::{AssetMeta, ContentHash, META_BYTES_MAX};
@@ -24,12 +25,14 @@ pub struct Upload {
     head: BytesMut,
     file: Option<HashingFile>,
     written: u64,
+    /// What it takes of the quota; nothing while there is none.
+    claim: Option<QuotaClaim>,
     suggested: Option<String>,
 }
 
 impl Upload {
     pub(super) fn new(store: EmbeddedStore) -> Self {
-        Self { store, head: BytesMut::new(), file: None, written: 0, suggested: None }
+        Self { store, head: BytesMut::new(), file: None, written: 0, claim: None, suggested: None }
     }
 
     /// Bytes taken so far.
@@ -54,6 +57,11 @@ impl Upload {
         shared.scrub.note_use();
         shared.check_writable()?;
         shared.space.claim(chunk.len() as u64)?;
+        match &mut self.claim {
+            Some(claim) => claim.grow(chunk.len() as u64)?,
+            None if shared.quota.is_set() => self.claim = Some(shared.quota.claim(chunk.len() as u64)?),
+            None => {}
+        }
         self.written += chunk.len() as u64;
         if self.file.is_none() && self.written <= self.store.inline_bytes_max() {
             self.head.extend_from_slice(&chunk);
@@ -90,7 +98,10 @@ impl Upload {
             None => (inline(self.head.freeze()).await?, Vec::new()),
         };
         let bytes = if files.is_empty() { usize::try_from(content.size).unwrap_or(usize::MAX) } else { 0 };
-        self.store.submit_contents(files, bytes, move |tx| edit::ingest(tx, &content, fields, &guessed)).await
+        let ingest = move |tx: &mut Tx<'_>| edit::ingest(tx, &content, fields, &guessed);
+        let ingested = self.store.submit_contents(files, bytes, ingest).await;
+        drop(self.claim);
+        ingested
     }
 
     /// Goes on in a file.
@@ -134,13 +145,14 @@ impl EmbeddedStore {
 pub struct Receive {
     store: EmbeddedStore,
     file: HashingFile,
+    received: u64,
 }
 
 impl Receive {
     pub(super) async fn begin(store: EmbeddedStore) -> Result<Self, StoreError> {
         store.0.shared.check_writable()?;
         let file = temporary_file(&store).await?;
-        Ok(Self { store, file })
+        Ok(Self { store, file, received: 0 })
     }
 
     /// Takes more bytes; waits while the disk or the processor is behind.
@@ -152,6 +164,8 @@ impl Receive {
         shared.scrub.note_use();
         shared.check_writable()?;
         shared.space.claim(chunk.len() as u64)?;
+        self.received += chunk.len() as u64;
+        shared.quota.check(self.received)?;
         let pushed = self.file.push(chunk).await;
         pushed.map_err(|error| note(&self.store, self.file.explain(&error), &error))
     }

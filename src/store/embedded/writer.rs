@@ -18,6 +18,7 @@
 //! *before* it forgets the entry. Only this thread renames and removes files in `content`, so that what it sees there
 //! stays so for as long as it looks.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -40,6 +41,7 @@ use super::layout::{self, Layout};
 use super::loss::SeqMark;
 use super::objects::{self, UploadedContents};
 use super::purge::{Purged, Purging};
+use super::quota;
 use super::runs::{self, ClockWatch};
 use super::sums;
 use super::tx::{self, Totals, Tx};
@@ -329,6 +331,7 @@ impl StoreWriter {
             stage: IndexStage::read(&transaction)?,
             index: IndexChanges { facets: FacetChanges::default(), words: WordChanges::new(self.words) },
             targets_deleted: false,
+            trash_changed: Cell::new(false),
             files_left: false,
         };
         for task in group {
@@ -349,15 +352,21 @@ impl StoreWriter {
             left |= !objects::take_uploaded(&mut tx, *hash, groups)?;
         }
         unused |= tx.files_left;
-        let Tx { mut totals, after_commit, index, .. } = tx;
+        let Tx { mut totals, after_commit, index, trash_changed, .. } = tx;
         let IndexChanges { mut facets, words } = index;
         facets.write(&transaction)?;
         let words = words.write(&transaction, &mut totals)?;
         if totals != self.totals {
             totals.write(&transaction)?;
         }
+        // Before the commit: what fails here, fails all of it.
+        let trashed = trash_changed.get().then(|| quota::trashed_bytes(&transaction)).transpose()?;
         transaction.commit()?;
         (self.totals, self.words) = (totals, words);
+        match trashed {
+            Some(trashed) => self.shared.quota.set_used(totals.bytes_held, trashed),
+            None => self.shared.quota.set_held(totals.bytes_held),
+        }
         if clock_set {
             self.clock_watch.note();
         }
@@ -453,6 +462,9 @@ impl StoreWriter {
                 .map_err(|abort| self.on_abort(abort)),
         };
         self.shared.purge_floor.store(self.totals.purge_floor, Ordering::Release);
+        if let Ok(trashed) = quota::trashed_bytes(&self.conn) {
+            self.shared.quota.set_used(self.totals.bytes_held, trashed);
+        }
         self.clean_objects();
         let _ = reply.send(result);
     }

@@ -199,6 +199,7 @@ pub(super) async fn status(State(service): ServiceState) -> ApiResult<Success<St
         read_only: status.read_only,
         short_of_space: status.short_of_space,
         contents_away: status.contents_away,
+        quota: status.quota,
         notice: status.notice,
         scrub: status.scrub.map(|scrub| *scrub),
         version: env!("CARGO_PKG_VERSION").to_owned(),

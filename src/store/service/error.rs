@@ -15,6 +15,7 @@ pub(crate) mod codes {
     pub(crate) const NOT_IN_TRASH: &str = "not_in_trash";
     pub(crate) const CORRUPT: &str = "corrupt";
     pub(crate) const DISK_FULL: &str = "disk_full";
+    pub(crate) const OVER_QUOTA: &str = "over_quota";
     pub(crate) const READ_ONLY: &str = "read_only";
     pub(crate) const TOO_BUSY: &str = "too_busy";
     pub(crate) const IN_FOLDER: &str = "in_folder";
@@ -49,6 +50,7 @@ impl From<StoreError> for ApiError {
                 codes::DISK_FULL,
                 "make room on the store's disk, then try again",
             ),
+            StoreError::OverQuota(_) => return over_quota(message),
             StoreError::ReadOnly(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 codes::READ_ONLY,
@@ -81,6 +83,12 @@ fn too_busy(message: String) -> ApiError {
     let mut error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, codes::TOO_BUSY, message, hint);
     error.headers.insert(RETRY_AFTER, HeaderValue::from_static("3"));
     error
+}
+
+/// Said in the log by nobody: it is no failure, and comes with every attempt.
+fn over_quota(message: String) -> ApiError {
+    let hint = "GET /status says how much is used; raise store.quota_bytes and start again, then repeat it";
+    ApiError::new(StatusCode::INSUFFICIENT_STORAGE, codes::OVER_QUOTA, message, hint)
 }
 
 /// Said in the log once, by the store.
@@ -147,6 +155,7 @@ mod tests {
             (StoreError::NoFolders, 502, "store_unavailable"),
             (StoreError::Corrupt(hash), 500, "corrupt"),
             (StoreError::Full(text()), 507, "disk_full"),
+            (StoreError::OverQuota(text()), 507, "over_quota"),
             (StoreError::ReadOnly(text()), 503, "read_only"),
             (StoreError::Busy(text()), 503, "too_busy"),
             (StoreError::BucketAway { url: text(), reason: text() }, 503, "bucket_unavailable"),

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use crate::clock;
 use crate::http::envelope::ApiResult;
 use crate::record::NameOutcome;
+use crate::store::QuotaStatus;
 use crate::store::embedded::{IngestFields, Ingested, ListPage, MetaPatch, StoredAsset};
 use crate::store::scrub::ScrubReport;
 
@@ -139,6 +140,9 @@ pub struct StatusJson {
     /// Why larger contents are neither taken nor given, where they are in object storage that cannot be used.
     #[serde(default)]
     pub contents_away: Option<String>,
+    /// How much content may be here, and is, where that is limited.
+    #[serde(default)]
+    pub quota: Option<QuotaStatus>,
     /// What people should know of it, and cannot be helped.
     #[serde(default)]
     pub notice: Option<String>,

@@ -147,7 +147,9 @@ pub fn check_room_for_parts(
 /// As [`check_room_for_parts`].
 pub fn check_room(store: &StoreRef, bytes: u64) -> Result<(), FetchFailure> {
     store.check_room(bytes).map_err(|error| match error {
-        StoreError::Full(_) | StoreError::BucketAway { .. } => FetchFailure::Asset(error.to_string()),
+        StoreError::Full(_) | StoreError::OverQuota(_) | StoreError::BucketAway { .. } => {
+            FetchFailure::Asset(error.to_string())
+        }
         StoreError::NotFound(_)
         | StoreError::NotHeld(_)
         | StoreError::Changed(_)

@@ -9,6 +9,7 @@
 //! ([`look_for_lost`](EmbeddedStore::look_for_lost)). What never was here is for agents to ask for: the store does not know who is to
 //! hold what.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -68,6 +69,7 @@ impl EmbeddedStore {
         let Some(found) = objects.bucket.find(hash, size).await else { return Ok(None) };
         let text = record.meta.text_bytes();
         self.0.shared.space.claim(writer::change_bytes([text].into_iter()))?;
+        let _claim = self.claim_sizes(HashMap::from([(hash, size)])).await?;
         let content = Verified { hash, size, blake3: found.blake3, bytes: VerifiedBytes::Object };
         let uploaded = UploadedContents { contents: vec![(hash, found.groups)], _locks: vec![lock] };
         let taken = self.submit_with(Vec::new(), Some(uploaded), text, move |tx| {
