@@ -359,8 +359,9 @@ impl StoreWriter {
         if totals != self.totals {
             totals.write(&transaction)?;
         }
-        // Before the commit: what fails here, fails all of it.
-        let trashed = trash_changed.get().then(|| quota::trashed_bytes(&transaction)).transpose()?;
+        // Before the commit: what fails here, fails all of it. All of the trash is counted, so not without need.
+        let is_due = trash_changed.get() && self.shared.quota.is_set();
+        let trashed = is_due.then(|| quota::trashed_bytes(&transaction)).transpose()?;
         transaction.commit()?;
         (self.totals, self.words) = (totals, words);
         match trashed {
