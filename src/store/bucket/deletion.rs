@@ -11,7 +11,7 @@ use crate::record::ContentHash;
 
 /// What became of an object to which nothing refers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Deletion {
+pub(crate) enum DeletionOutcome {
     Done,
     /// It stays for good.
     Never,
@@ -21,13 +21,13 @@ pub(crate) enum Deletion {
 
 impl Bucket {
     /// Deletes the object of a content that nothing refers to, if it is for this store to do.
-    pub(crate) async fn delete(&self, hash: ContentHash) -> Result<Deletion, BucketError> {
+    pub(crate) async fn delete(&self, hash: ContentHash) -> Result<DeletionOutcome, BucketError> {
         let deleted = async {
             // Another store may have come since it was last looked at.
             match self.check_marker().await? {
-                PlaceUse::Shared => return Ok(Deletion::Never),
+                PlaceUse::Shared => return Ok(DeletionOutcome::Never),
                 PlaceUse::Own if self.may_delete() => {}
-                PlaceUse::Own | PlaceUse::Halted(_) => return Ok(Deletion::NotNow),
+                PlaceUse::Own | PlaceUse::Halted(_) => return Ok(DeletionOutcome::NotNow),
             }
             {
                 let mut state = self.state();
@@ -35,7 +35,7 @@ impl Bucket {
                 state.doubtful.insert(hash, Instant::now());
             }
             match self.backend.objects.delete(&self.key(hash)).await.map_err(|error| fault::of(&error)) {
-                Ok(()) | Err(BucketError::Missing) => Ok(Deletion::Done),
+                Ok(()) | Err(BucketError::Missing) => Ok(DeletionOutcome::Done),
                 Err(error) => Err(error),
             }
         };
@@ -44,7 +44,7 @@ impl Bucket {
             Ok(done) => done,
             Err(_) => Err(BucketError::Away("it does not answer".into())),
         };
-        if done == Ok(Deletion::Done) {
+        if done == Ok(DeletionOutcome::Done) {
             self.state().doubtful.remove(&hash);
         }
         // Keys that may not delete are no reason to put nothing.

@@ -123,15 +123,15 @@ impl Anchors {
     }
 }
 
-/// What tells a file from its copies, wherever they are.
+/// What tells a database from its copies, wherever they are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct FileIdentity {
+pub(super) struct DatabaseFile {
     inode: u64,
     /// In milliseconds since the Unix epoch, where the file system says.
     born_ms: Option<u64>,
 }
 
-impl FileIdentity {
+impl DatabaseFile {
     /// `None` where the file system does not tell.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let meta = fs::metadata(path).ok().filter(|_| !path.parent().is_none_or(is_renumbered))?;

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::super::EmbeddedStore;
-use super::super::anchors::FileIdentity;
+use super::super::anchors::DatabaseFile;
 use super::Objects;
 use crate::store::StoreError;
 use crate::store::bucket::claim::{Claim, KnownOpening, PlaceUse};
@@ -15,7 +15,7 @@ impl EmbeddedStore {
         let Some(objects) = &self.0.shared.objects else { return Ok(()) };
         let failed = |error: StoreError| Unsettled::Away(error.to_string());
         let (owner, own) = (self.id(), objects.bucket.opening());
-        let file = FileIdentity::of(&self.0.shared.layout.database());
+        let file = DatabaseFile::of(&self.0.shared.layout.database());
         let read = move |conn: &Connection| {
             Ok(Claim {
                 owner,
@@ -25,7 +25,7 @@ impl EmbeddedStore {
             })
         };
         let claim = self.0.shared.readers.run("read where contents are", read).await.map_err(failed)?;
-        let (inode, born_ms) = file.map(FileIdentity::columns).unzip();
+        let (inode, born_ms) = file.map(DatabaseFile::columns).unzip();
         // Before it may stand in the bucket.
         let named = self.submit_deletion(move |tx| {
             tx.conn.execute(
@@ -93,10 +93,10 @@ fn known_place(conn: &Connection) -> Result<Option<PlaceId>, rusqlite::Error> {
 }
 
 /// Openings of which one may be the latest; the database is this file now.
-fn openings(conn: &Connection, file: Option<FileIdentity>) -> Result<Vec<KnownOpening>, rusqlite::Error> {
+fn openings(conn: &Connection, file: Option<DatabaseFile>) -> Result<Vec<KnownOpening>, rusqlite::Error> {
     conn.prepare("SELECT id, inode, born_ms FROM bucket_openings")?
         .query_map([], |row| {
-            let then = FileIdentity::from_columns(row.get(1)?, row.get(2)?);
+            let then = DatabaseFile::from_columns(row.get(1)?, row.get(2)?);
             let is_copied = then.zip(file).is_some_and(|(then, now)| then.differs_from(now));
             Ok(KnownOpening { id: row.get(0)?, is_copied })
         })?

@@ -10,7 +10,7 @@ use super::{ObjectLock, Objects, PendingObject, is_referred_to, pending, settle}
 use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::bucket::BucketError;
-use crate::store::bucket::deletion::Deletion;
+use crate::store::bucket::deletion::DeletionOutcome;
 
 /// Rows that are cleaned up at once.
 const PAGE: i64 = 100;
@@ -65,13 +65,13 @@ impl EmbeddedStore {
         }
         if !is_needed {
             match bucket.delete(hash).await.map_err(away)? {
-                Deletion::Done => {
+                DeletionOutcome::Done => {
                     // In a shared directory another store may be writing it at this moment.
                     bucket.remove_staged(hash).await;
                     tracing::debug!(%hash, "deleted an object that nothing refers to");
                 }
-                Deletion::Never => {}
-                Deletion::NotNow => return Ok(()),
+                DeletionOutcome::Never => {}
+                DeletionOutcome::NotNow => return Ok(()),
             }
             let cache = Arc::clone(&objects.cache);
             blocking("remove a content from the cache", move || {
