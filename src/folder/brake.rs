@@ -101,7 +101,8 @@ impl FolderBrake {
         fresh > 0 && (is_over(AT_ONCE_MS, AT_ONCE_PART) || is_over(SUMMED_MS, SUMMED_PART))
     }
 
-    /// After a look at the whole folder: what would not be lost any more is held no more.
+    /// After a look at the whole folder: what would not be lost any more is held no more. `losses` are those paths that would lose
+    /// something, and those of which that is not known: of a few that were let go of, the brake would let each pass later.
     pub(crate) fn keep_only(&mut self, losses: &BTreeSet<EntryHash>) {
         self.held.retain(|held| losses.contains(held));
         self.confirmed.retain(|confirmed| losses.contains(confirmed));

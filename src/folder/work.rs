@@ -79,6 +79,8 @@ pub(crate) struct FolderWork {
     reads: HashMap<EntryHash, (FileStat, ReadFile)>,
     brake: FolderBrake,
     losses: BTreeSet<EntryHash>,
+    /// Paths of the look that wait for their turn: nobody knows yet whether they are about to lose anything.
+    undecided: BTreeSet<EntryHash>,
     is_loaded: bool,
     /// Paths with a turn of their own.
     later: BTreeMap<EntryHash, LaterTurn>,
@@ -126,6 +128,7 @@ impl FolderWork {
             reads: HashMap::new(),
             brake: FolderBrake::default(),
             losses: BTreeSet::new(),
+            undecided: BTreeSet::new(),
             is_loaded: false,
             later: BTreeMap::new(),
             unrested: BTreeSet::new(),
@@ -177,9 +180,11 @@ impl FolderWork {
             self.observe_some(scope)?
         };
         self.losses.clear();
+        self.undecided.clear();
         self.settle(&mut todo)?;
         if scope.is_full && todo.is_empty() {
             let before = self.brake.clone();
+            self.losses.append(&mut self.undecided);
             self.brake.keep_only(&self.losses);
             if self.brake != before {
                 self.context.rows.save_brake(self.binding.marker, &self.brake)?;

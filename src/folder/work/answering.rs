@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{FolderWork, LookScope, WorkError};
 use crate::entry::{EntryHash, EntryPath, EntryRecord};
-use crate::folder::{FolderAction, FolderMode, PathSight, keep, revert, trash};
+use crate::folder::{FolderAction, FolderMode, PathSight, keep, plan, revert, trash};
 
 /// What a user asks of a folder.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,20 +123,20 @@ impl FolderWork {
         for hash in &todo {
             self.observe_again(*hash)?;
         }
-        let unread: Vec<EntryHash> = self
-            .planned(&todo)?
-            .into_iter()
-            .filter(|(_, action)| *action == FolderAction::Read)
-            .map(|(hash, _)| hash)
-            .collect();
+        // Whoever answers does not wait for the turns of paths.
+        let answers = self.ask_store(&todo)?;
+        let is_unread = |hash: &EntryHash| self.with_sight(*hash, &answers, plan) == Some(FolderAction::Read);
+        let unread: Vec<EntryHash> = todo.iter().copied().filter(is_unread).collect();
         for hash in self.read_all(unread)? {
             self.observe_again(hash)?;
         }
         let answers = self.ask_store(&todo)?;
         let mut actions = Vec::new();
         for hash in &todo {
-            if let Some(Some(action)) = self.with_sight(*hash, &answers, &answer) {
-                actions.push((*hash, action));
+            match self.with_sight(*hash, &answers, &answer).flatten() {
+                // It could not be read: what was asked of it stays so.
+                None | Some(FolderAction::Read) => {}
+                Some(action) => actions.push((*hash, action)),
             }
         }
         actions.sort_by_key(|(_, action)| action.phase());

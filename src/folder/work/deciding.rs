@@ -62,8 +62,7 @@ impl FolderWork {
                 let asked = self.observed.get(hash).filter(|_| action == FolderAction::Ask);
                 self.asked.extend(asked.map(|observed| (*hash, observed.path.clone())));
             } else if self.comes_later(*hash, &action) {
-                let is_loss = action.loses(self.agreed.get(hash)).is_some();
-                self.losses.extend(is_loss.then_some(*hash));
+                self.undecided.insert(*hash);
             } else {
                 actions.push((*hash, action));
             }

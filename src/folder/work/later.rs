@@ -31,6 +31,7 @@ pub(super) struct LaterTurn {
 impl FolderWork {
     /// Gives a path a later turn.
     pub(super) fn put_off(&mut self, hash: EntryHash, why: Option<String>) {
+        self.undecided.insert(hash);
         if let Some(why) = &why
             && self.later.get(&hash).is_none_or(|later| later.why.as_ref() != Some(why))
         {

@@ -20,6 +20,7 @@ use crate::record::Hlc;
 use crate::store::ContentStore as _;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields};
 
+mod braking;
 mod sharing;
 
 const MARKER: FolderMarker = FolderMarker { folder: FolderId([7; 32]), binding: [8; 16] };
@@ -74,6 +75,21 @@ impl Desk {
 
     fn look(&mut self) -> Result<(), WorkError> {
         self.work.look(&LookScope { is_full: true, ..LookScope::default() })
+    }
+
+    /// Another machine removes these.
+    fn remove_elsewhere(&self, names: &[String]) {
+        let mut removals = Vec::new();
+        for name in names {
+            let path = EntryPath::parse(name).unwrap();
+            let found = self.store.entries_named(vec![EntryHash::of(MARKER.folder, &path)]);
+            let found = self.runtime.block_on(found).unwrap();
+            let [FolderRecord::Entry(before)] = found.as_slice() else { panic!("{found:?}") };
+            let author = EntryAuthor { writer: WriterId([9; 32]), by: "other".into(), now_ms: 2_000 };
+            let removal = EntryRecord::after(Some(before), (MARKER.folder, &path), None, &author, before.hlc);
+            removals.push(FolderRecord::Entry(removal));
+        }
+        self.runtime.block_on(self.store.take_entries(removals)).unwrap();
     }
 
     /// What another machine put.

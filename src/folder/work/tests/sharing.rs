@@ -70,21 +70,6 @@ impl Desk {
         rows.bind(&self.work.binding, false).unwrap();
         self.restart(rows);
     }
-
-    /// Another machine removes these.
-    fn remove_elsewhere(&self, names: &[String]) {
-        let mut removals = Vec::new();
-        for name in names {
-            let path = EntryPath::parse(name).unwrap();
-            let found = self.store.entries_named(vec![EntryHash::of(FOLDER, &path)]);
-            let found = self.runtime.block_on(found).unwrap();
-            let [FolderRecord::Entry(before)] = found.as_slice() else { panic!("{found:?}") };
-            let author = EntryAuthor { writer: WriterId([9; 32]), by: "other".into(), now_ms: 2_000 };
-            let removal = EntryRecord::after(Some(before), (FOLDER, &path), None, &author, before.hlc);
-            removals.push(FolderRecord::Entry(removal));
-        }
-        self.runtime.block_on(self.store.take_entries(removals)).unwrap();
-    }
 }
 
 fn only<const N: usize>(contents: [&[u8]; N]) -> BTreeSet<ContentHash> {

@@ -1,0 +1,29 @@
+//! What many removals wait for.
+
+use super::*;
+use crate::folder::work::answering::FolderCommand;
+
+#[test]
+fn what_is_being_written_stays_held_with_the_others_and_is_put_back_with_them() {
+    let mut desk = Desk::new();
+    let names: Vec<String> = (0..30).map(|number| format!("{number}.txt")).collect();
+    for name in &names {
+        desk.receive(name, name.as_bytes());
+    }
+    desk.look().unwrap();
+    desk.remove_elsewhere(&names);
+    desk.look().unwrap();
+    assert_eq!(desk.work.brake.held.len(), 30);
+    // Somebody touches one of them, and may go on.
+    fs::write(desk.file("7.txt"), "7.txt").unwrap();
+    let unrested = BTreeSet::from(["7.txt".to_owned()]);
+    desk.work.look(&LookScope { is_full: true, unrested, ..LookScope::default() }).unwrap();
+    assert_eq!(desk.work.brake.held.len(), 30, "one alone would pass the brake later");
+    desk.look().unwrap();
+    assert_eq!(desk.work.brake.held.len(), 30);
+    let said = desk.work.obey(&FolderCommand::Revert).unwrap().unwrap();
+    assert!(said.starts_with("30 "), "{said}");
+    desk.look().unwrap();
+    assert_eq!((desk.work.brake.held.len(), desk.work.live_entries()), (0, 30));
+    assert!(names.iter().all(|name| desk.file(name).exists()));
+}
