@@ -1,8 +1,9 @@
 //! Making files under a temporary name: content, owner, mode, times.
 
 use std::fs::File;
-use std::io::{self, Seek as _};
+use std::io::{self, Read};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 
@@ -16,6 +17,20 @@ use super::writing::SYNC_EACH_MAX;
 use super::writing::{NewContent, WriteError, WriteOrder};
 use super::{FolderDir, HookPoint};
 use crate::entry::EntryFile;
+
+/// Reads a file from its start, whoever else reads from the same handle: several files of a batch may have one content.
+struct FromStart<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for FromStart<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
 
 /// A file that is made but not in its place.
 pub(super) struct MadeFile<'a> {
@@ -179,11 +194,7 @@ impl FolderDir {
             return Ok(None);
         }
         let poured = match content {
-            NewContent::File(source) => {
-                let mut source = source.try_clone()?;
-                source.rewind()?;
-                self.pour(&mut source, file)?
-            }
+            NewContent::File(source) => self.pour(&mut FromStart { file: source, at: 0 }, file)?,
             NewContent::Bytes(mut bytes) => self.pour(&mut bytes, file)?,
         };
         Ok(Some(poured))
