@@ -273,7 +273,8 @@ fn without_index(dir: &Path) {
     let database = Connection::open(dir.join("store.db")).unwrap();
     database
         .execute_batch(
-            "DROP TABLE bucket_openings; DROP TABLE bucket_halts; DROP TABLE bucket; DROP TABLE pending_objects;
+            "DROP INDEX content_sums_by_part;
+             DROP TABLE bucket_openings; DROP TABLE bucket_halts; DROP TABLE bucket; DROP TABLE pending_objects;
              DROP TABLE foreign_folders; DROP TABLE entries;
              DROP TABLE entry_history;
              DROP TABLE entry_counts;
