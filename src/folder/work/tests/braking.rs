@@ -16,11 +16,11 @@ fn what_is_being_written_stays_held_with_the_others_and_is_put_back_with_them() 
     assert_eq!(desk.work.brake.held.len(), 30);
     // Somebody touches one of them, and may go on.
     fs::write(desk.file("7.txt"), "7.txt").unwrap();
-    let unrested = BTreeSet::from(["7.txt".to_owned()]);
-    desk.work.look(&LookScope { is_full: true, unrested, ..LookScope::default() }).unwrap();
-    assert_eq!(desk.work.brake.held.len(), 30, "one alone would pass the brake later");
+    let touched = BTreeSet::from(["7.txt".to_owned()]);
+    let scope = LookScope { names: touched.clone(), unrested: touched, ..LookScope::default() };
+    desk.work.look(&scope).unwrap();
     desk.look().unwrap();
-    assert_eq!(desk.work.brake.held.len(), 30);
+    assert_eq!(desk.work.brake.held.len(), 30, "one alone would pass the brake later");
     let said = desk.work.obey(&FolderCommand::Revert).unwrap().unwrap();
     assert!(said.starts_with("30 "), "{said}");
     desk.look().unwrap();
