@@ -96,6 +96,13 @@ pub struct Pins {
     pub filters: Vec<Filter>,
 }
 
+impl Pins {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.hashes.len() + self.filters.len()
+    }
+}
+
 /// There are as many pins as may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -246,8 +253,8 @@ impl HoldRules {
             && self.applied(&stored.record, stored.holding) == Holding::Unwanted
     }
 
-    /// Pins are added; how many of them are new.
-    pub(super) fn pin(&self, pins: &Pins) -> Result<usize, TooManyPins> {
+    /// Pins are added; those of them that are new.
+    pub(super) fn pin(&self, pins: &Pins) -> Result<Pins, TooManyPins> {
         let mut exceptions = self.change();
         let hashes: BTreeSet<ContentHash> = pins.hashes.iter().copied().collect();
         let new_hashes: Vec<ContentHash> =
@@ -263,9 +270,9 @@ impl HoldRules {
         {
             return Err(TooManyPins);
         }
-        let new = new_hashes.len() + new_filters.len();
-        exceptions.pinned.extend(new_hashes);
-        exceptions.pinned_filters.extend(new_filters.into_iter().cloned());
+        let new = Pins { hashes: new_hashes, filters: new_filters.into_iter().cloned().collect() };
+        exceptions.pinned.extend(&new.hashes);
+        exceptions.pinned_filters.extend(new.filters.iter().cloned());
         Ok(new)
     }
 
@@ -480,8 +487,13 @@ mod tests {
     fn the_rule_decides_and_exceptions_add_to_it() {
         let rules = HoldRules::new(HoldRule::Matching(filter("work")));
         assert!(rules.wants(&tagged(1, "work")) && !rules.wants(&tagged(2, "play")));
-        assert_eq!(rules.pin(&pins(&[2, 2, 3], &["sea", "sea"])), Ok(3));
-        assert_eq!(rules.pin(&pins(&[2], &["sea"])), Ok(0), "it is pinned already");
+        let added = |pins: &Pins| rules.pin(pins).map(|new| new.count());
+        assert_eq!(added(&pins(&[2, 2, 3], &["sea", "sea"])), Ok(3));
+        assert_eq!(added(&pins(&[2], &["sea"])), Ok(0), "it is pinned already");
+        // What could not be written down takes back no more than it added.
+        let new = rules.pin(&pins(&[2, 9], &["sea"])).unwrap();
+        assert_eq!(new, pins(&[9], &[]));
+        rules.unpin(&new);
         assert!(rules.wants(&tagged(2, "play")) && rules.wants(&tagged(9, "sea")));
         assert_eq!(rules.unpin(&pins(&[2, 7], &["sea", "lake"])), 2);
         assert!(!rules.wants(&tagged(2, "play")) && !rules.wants(&tagged(9, "sea")));
@@ -560,7 +572,7 @@ mod tests {
         let many: Vec<Filter> = (0..=PINNED_FILTERS_MAX).map(|n| filter(&format!("tag{n}"))).collect();
         let pins = |filters: &[Filter]| Pins { hashes: Vec::new(), filters: filters.to_vec() };
         assert_eq!(rules.pin(&pins(&many)), Err(TooManyPins));
-        assert_eq!(rules.pin(&pins(&many[1..])), Ok(PINNED_FILTERS_MAX));
+        assert_eq!(rules.pin(&pins(&many[1..])).map(|new| new.count()), Ok(PINNED_FILTERS_MAX));
         assert_eq!(rules.pin(&pins(&many[..1])), Err(TooManyPins));
     }
 }

@@ -26,8 +26,8 @@ impl Manager {
         let new = self.libraries.hold_rules().pin(&pins)?;
         let kept = pins.clone();
         if let Err(error) = self.registry(move |registry| registry.keep_pins(&kept)).await {
-            // What is not written down would be forgotten with the process.
-            self.libraries.hold_rules().unpin(&pins);
+            // What is not written down would be forgotten with the process. What was pinned before stays.
+            self.libraries.hold_rules().unpin(&new);
             return Err(error);
         }
         for some in pins.hashes.chunks(WANTED_AT_ONCE) {
@@ -37,7 +37,7 @@ impl Manager {
             self.want_let_go(filter).await?;
         }
         self.follow_pins(&pins).await?;
-        Ok(new)
+        Ok(new.count())
     }
 
     /// Takes pins back: exactly these. Nothing is let go of by that. Says how many there were.
