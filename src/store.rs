@@ -34,10 +34,12 @@ pub mod server;
 pub mod service;
 pub mod sync_wire;
 mod through;
+mod uploads;
 
 pub use hashing_file::HashingFile;
 pub use id::StoreId;
 pub(crate) use through::admits;
+pub use uploads::{UploadWait, WaitingUploads};
 
 /// How long a tombstone is kept, in milliseconds: an agent that was away for longer has to read everything again.
 pub const TOMBSTONES_KEPT_MS: u64 = 180 * 24 * 3600 * 1000;
@@ -188,6 +190,8 @@ pub struct StoreStatus {
     pub contents_away: Option<String>,
     /// How much content may be here, and is, where that is limited.
     pub quota: Option<QuotaStatus>,
+    /// Contents that are acknowledged, and not in object storage yet, where they go there afterwards.
+    pub waiting_uploads: Option<WaitingUploads>,
     /// What people should know of the store, and cannot be helped.
     pub notice: Option<String>,
     /// How scrubbing stands, where the store is scrubbed.
@@ -516,6 +520,12 @@ pub trait ContentStore: Send + Sync + 'static {
     /// The record of an asset; that its content is here was seen on the disk just now, as far as that is quick.
     fn look(&self, hash: ContentHash) -> BoxFuture<'_, Result<Option<StoredRecord>, StoreError>> {
         Box::pin(async move { Ok(self.records(vec![hash]).await?.pop()) })
+    }
+
+    /// Whether a content that is held waits to be uploaded to object storage, where contents go there once they are acknowledged.
+    fn upload_wait(&self, hash: ContentHash) -> BoxFuture<'_, Result<Option<UploadWait>, StoreError>> {
+        let _ = hash;
+        Box::pin(async { Ok(None) })
     }
 
     /// Reads a content that is held and checks it. One that is damaged is set aside: it is not held any more, and

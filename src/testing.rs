@@ -251,7 +251,7 @@ pub mod store {
     pub use crate::store::{
         ContentReader, ContentStore, FeedEntry, FeedPage, HashingFile, Holding, IncomingAsset,
         IncomingContent, ItemOutcome, ReceivedFile, Redating, StoreError, StoreEvent, StoreId, StoreRef,
-        StoreStatus, StoredRecord,
+        StoreStatus, StoredRecord, WaitingUploads,
     };
     pub mod bucket {
         pub use crate::store::bucket::{BucketConfig, BucketPatience};

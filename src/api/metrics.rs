@@ -19,8 +19,8 @@ use super::view::{AgentView, ApiState};
 use crate::actor::status::ActorStatus;
 use crate::peer::report::{PeerReport, PeersReport, SyncState};
 use crate::stderr::{self, Lost};
-use crate::store::StoreStatus;
 use crate::store::scrub::ScrubReport;
+use crate::store::{StoreStatus, WaitingUploads};
 
 mod folders;
 mod format;
@@ -143,6 +143,9 @@ fn store_figures(out: &mut Exposition, status: &StoreStatus) {
             quota.used_bytes,
         );
     }
+    if let Some(waiting) = &status.waiting_uploads {
+        upload_figures(out, waiting);
+    }
     if let Some(scrub) = &status.scrub {
         scrub_figures(out, scrub);
     }
@@ -151,6 +154,25 @@ fn store_figures(out: &mut Exposition, status: &StoreStatus) {
         "can_sync_store_writable",
         "Whether the store takes writes.",
         u8::from(status.problem().is_none()),
+    );
+}
+
+fn upload_figures(out: &mut Exposition, waiting: &WaitingUploads) {
+    out.gauge(
+        "can_sync_waiting_uploads",
+        "Contents that wait on this disk to be uploaded to object storage.",
+        waiting.contents,
+    );
+    out.gauge("can_sync_waiting_upload_bytes", "Sum of the sizes of those.", waiting.bytes);
+    out.gauge(
+        "can_sync_waiting_upload_oldest_seconds",
+        "How long the oldest of them waits.",
+        waiting.oldest_secs.unwrap_or_default(),
+    );
+    out.gauge(
+        "can_sync_waiting_uploads_failing",
+        "Whether the latest upload failed, or none is tried.",
+        u8::from(waiting.last_error.is_some()),
     );
 }
 

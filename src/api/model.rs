@@ -11,8 +11,8 @@ use crate::actor::status::ActorStatus;
 use crate::discovery::channel::ChannelState;
 use crate::library::{self, report::LibraryReport};
 use crate::peer::report::{ConnectionState, PeersReport};
-use crate::store::StoreStatus;
 use crate::store::scrub::ScrubReport;
+use crate::store::{StoreStatus, WaitingUploads};
 use crate::text::short_id;
 
 mod activity;
@@ -127,6 +127,8 @@ pub(super) struct NodeModel {
     pub(super) bytes: Option<String>,
     /// Assets that are known beside those.
     pub(super) absent: Option<String>,
+    /// What waits to be uploaded to object storage.
+    pub(super) waiting_uploads: Option<String>,
     /// What is held, where that is not everything.
     pub(super) holds: Option<String>,
     /// How far the scrub is, or when everything was checked last.
@@ -171,6 +173,10 @@ impl NodeModel {
                 .map(|status| status.assets.saturating_sub(status.assets_held))
                 .filter(|absent| *absent > 0)
                 .map(|absent| count(absent, "asset", "assets")),
+            waiting_uploads: status
+                .and_then(|status| status.waiting_uploads.as_ref())
+                .and_then(WaitingUploads::sentence)
+                .map(|sentence| shown(&sentence)),
             holds: HoldingView::new(view).summary,
             scrub: status
                 .and_then(|status| status.scrub.as_ref())

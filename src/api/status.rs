@@ -17,7 +17,7 @@ use crate::folder::report::{FolderProgress, FolderReport, FolderState};
 use crate::library::{self, report::LibraryReport};
 use crate::peer::report::{PeersReport, SyncReport, SyncState};
 use crate::store::scrub::ScrubReport;
-use crate::store::{QuotaStatus, StoreStatus};
+use crate::store::{QuotaStatus, StoreStatus, WaitingUploads};
 
 /// Refusals that `/status` tells of.
 const REFUSALS_SHOWN: usize = 8;
@@ -131,6 +131,8 @@ pub struct StoreView {
     pub bytes_held: Option<u64>,
     /// How much content may be in the store, and is, where that is limited.
     pub quota: Option<QuotaStatus>,
+    /// Contents that are acknowledged, and not in object storage yet, where they go there afterwards.
+    pub waiting_uploads: Option<WaitingUploads>,
     /// Contents that were found damaged, are set aside, and did not come again yet.
     pub damaged: Option<u64>,
     /// The latest of them.
@@ -164,6 +166,7 @@ impl StoreView {
             assets_held: number(|status| status.assets_held),
             bytes_held: number(|status| status.bytes_held),
             quota: status.as_ref().and_then(|status| status.quota),
+            waiting_uploads: status.as_ref().and_then(|status| status.waiting_uploads.clone()),
             damaged: number(|status| status.damaged),
             damaged_contents,
             seq: number(|status| status.seq),

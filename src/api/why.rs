@@ -19,7 +19,7 @@ use crate::http::{ApiError, ApiResult};
 use crate::peer::messages::PeersMsg;
 use crate::peer::report::{SourceReport, SourceState, WaitingReport, WhyReport};
 use crate::record::ContentHash;
-use crate::store::{Holding, ItemOutcome, StoreError, StoredRecord};
+use crate::store::{Holding, ItemOutcome, StoreError, StoredRecord, UploadWait};
 use crate::text::amounts::bytes;
 use crate::text::short_id;
 use crate::transfer::search::SearchReport;
@@ -79,6 +79,8 @@ pub(super) struct WhyView {
     /// Versions of it that one machine does not take from another yet, because they are dated ahead of its clock, or its list of a
     /// library's revoked tickets is too old.
     waiting: Vec<WaitingReport>,
+    /// That it is on this disk alone, and waits to be uploaded to object storage.
+    upload: Option<UploadWait>,
     /// The paths at which folders have it; at most 10000.
     folders: Vec<FolderPlace>,
 }
@@ -193,18 +195,26 @@ pub(super) async fn stands(view: &AgentView, hash: ContentHash) -> ApiResult<Why
     let left_out = known.as_ref().and_then(|known| left_out(view, known));
     let whereabouts = whereabouts(known.as_ref(), left_out, &report).ok_or_else(|| unknown(&report))?;
     let size = known.map(|known| known.record.size).or(report.size);
+    let upload = if whereabouts == Availability::Here { upload_wait(view, hash).await } else { None };
+    let waits = upload.as_ref().map(|wait| format!(" {}", wait.sentence())).unwrap_or_default();
     Ok(WhyView {
         hash: hash.to_string(),
         state: whereabouts,
-        explanation: explain(whereabouts, size, &report),
+        explanation: explain(whereabouts, size, &report) + &waits,
         connected: report.connected,
         size,
         done: report.done,
         only: report.only,
         sources: report.sources,
         waiting: report.waiting,
+        upload,
         folders: Vec::new(),
     })
+}
+
+/// Whether a content that is here waits to be uploaded; where nobody can say, it does not.
+async fn upload_wait(view: &AgentView, hash: ContentHash) -> Option<UploadWait> {
+    timeout(ASK_TIMEOUT, view.store.upload_wait(hash)).await.ok()?.ok()?
 }
 
 /// Why the content of an asset is not asked for, although nobody let go of it.

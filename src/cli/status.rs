@@ -15,8 +15,8 @@ use super::peers::{self, PeerBody};
 use super::text;
 use crate::clock::rfc3339;
 use crate::folder::report::{FolderProgress, FolderState};
-use crate::store::QuotaStatus;
 use crate::store::scrub::ScrubReport;
+use crate::store::{QuotaStatus, WaitingUploads};
 
 /// Between two looks with `--watch`.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -128,6 +128,7 @@ pub(super) struct StoreBody {
     bytes_held: Option<u64>,
     damaged: Option<u64>,
     quota: Option<QuotaStatus>,
+    waiting_uploads: Option<WaitingUploads>,
     #[serde(default)]
     damaged_contents: Vec<DamagedBody>,
     scrub: Option<ScrubReport>,
@@ -294,6 +295,8 @@ impl StatusBody {
             ("peers", format!("{} connected, {} known", self.peers.connected, self.peers.known)),
         ];
         fields.extend(self.store.quota.as_ref().map(|quota| ("quota", quota_sentence(quota))));
+        let waiting = self.store.waiting_uploads.as_ref().and_then(WaitingUploads::sentence);
+        fields.extend(waiting.map(|sentence| ("to upload", sentence)));
         fields.extend(self.hold.summary.clone().map(|summary| ("holds", summary)));
         let said = self.sync.sentence();
         let told = |refusal: &&String| !said.contains(refusal.as_str());

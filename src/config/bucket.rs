@@ -14,7 +14,8 @@ use super::table::{FieldName, Scalar};
 use super::value::HttpUrl;
 
 /// Fields of the table.
-const FIELDS: [&str; 7] = ["url", "endpoint", "region", "allow_http", "credentials_file", "shared", "alone"];
+const FIELDS: [&str; 8] =
+    ["url", "endpoint", "region", "allow_http", "credentials_file", "shared", "write_back", "alone"];
 
 /// A bucket, and what is in front of every key in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +134,8 @@ pub struct ContentBucket {
     pub credentials_file: Option<PathBuf>,
     /// Other stores may have contents there: nothing is deleted.
     pub shared: bool,
+    /// Contents are acknowledged once they are on this disk, and uploaded afterwards.
+    pub write_back: bool,
     /// This store is the only one left of those that took the place for their own: the code of that, from the status.
     pub alone: Option<String>,
 }
@@ -147,6 +150,7 @@ impl ContentBucket {
             allow_http: false,
             credentials_file: None,
             shared: false,
+            write_back: false,
             alone: None,
         }
     }
@@ -164,6 +168,11 @@ impl ContentBucket {
             Some("region goes with s3:// alone: leave it out")
         } else if self.shared && self.alone.is_some() {
             Some("shared and alone: keep one of the two")
+        } else if self.shared && self.write_back {
+            Some(
+                "shared and write_back: keep one of the two, for what waits on the disk of one machine is not in the bucket where the \
+                 others look for it",
+            )
         } else if is_clear && !self.allow_http {
             Some(
                 "the endpoint is http://, so that contents and names of keys go over the wire in clear: set allow_http: true if that is \
@@ -186,7 +195,7 @@ impl Setting for ContentBucket {
         json!({
             "url": self.url.shown(), "endpoint": self.endpoint.shown(), "region": self.region.shown(),
             "allow_http": self.allow_http, "credentials_file": self.credentials_file.shown(), "shared": self.shared,
-            "alone": self.alone.shown(),
+            "write_back": self.write_back, "alone": self.alone.shown(),
         })
     }
 
@@ -239,7 +248,8 @@ impl<'de> Visitor<'de> for BucketVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ContentBucket, A::Error> {
         let (mut url, mut endpoint, mut region) = (None, None, None);
-        let (mut allow_http, mut credentials_file, mut shared, mut alone) = (None, None, None, None);
+        let (mut allow_http, mut credentials_file, mut shared) = (None, None, None);
+        let (mut write_back, mut alone) = (None, None);
         while let Some(field) = map.next_key_seed(FieldName { known: &FIELDS, of: "a bucket" })? {
             let is_new = match field {
                 "url" => url.replace(map.next_value::<Scalar<BucketUrl>>()?.0).is_none(),
@@ -249,6 +259,7 @@ impl<'de> Visitor<'de> for BucketVisitor {
                 "credentials_file" => {
                     credentials_file.replace(map.next_value::<Scalar<PathBuf>>()?.0).is_none()
                 }
+                "write_back" => write_back.replace(map.next_value::<Scalar<bool>>()?.0).is_none(),
                 "alone" => alone.replace(map.next_value::<Scalar<String>>()?.0).is_none(),
                 _ => shared.replace(map.next_value::<Scalar<bool>>()?.0).is_none(),
             };
@@ -263,6 +274,7 @@ impl<'de> Visitor<'de> for BucketVisitor {
             allow_http: allow_http.unwrap_or_default(),
             credentials_file,
             shared: shared.unwrap_or_default(),
+            write_back: write_back.unwrap_or_default(),
             alone,
             ..ContentBucket::at(url)
         };
@@ -287,6 +299,19 @@ mod tests {
         ] {
             assert_eq!(BucketUrl::from_text(text), Ok(read), "{text}");
         }
+    }
+
+    #[test]
+    fn what_goes_up_later_is_of_one_store_alone() {
+        let read = |more: &str| {
+            let yaml = format!("url: s3://assets/x\nwrite_back: true\n{more}");
+            let given: Result<GivenBucket, _> = serde_yaml::from_str(&yaml);
+            given.map(|GivenBucket(bucket)| bucket.write_back).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(""), Ok(true));
+        assert_eq!(read("shared: false\n"), Ok(true));
+        let refused = read("shared: true\n").unwrap_err();
+        assert!(refused.contains("shared and write_back: keep one of the two"), "{refused}");
     }
 
     #[test]

@@ -121,6 +121,8 @@ pub(crate) struct Bucket {
     /// How people know it.
     shown: String,
     is_shared: bool,
+    /// Contents are acknowledged before they are there.
+    write_back: bool,
     /// The code of the conflict that a user decided for this store.
     alone: Option<String>,
     opening: claim::OpeningId,
@@ -176,6 +178,7 @@ impl Bucket {
             backend,
             shown: config.place.url.to_string(),
             is_shared: config.place.shared,
+            write_back: config.place.write_back,
             alone: config.place.alone.clone(),
             opening: rand::random(),
             patience: config.patience,

@@ -178,6 +178,7 @@ impl CanHttpStore {
             short_of_space: data.short_of_space,
             contents_away: data.contents_away,
             quota: data.quota,
+            waiting_uploads: data.waiting_uploads,
             notice: data.notice,
             scrub: data.scrub.map(Box::new),
         })

@@ -439,7 +439,7 @@ impl EmbeddedStore {
         self.0.turns.close();
         self.0.shared.targets_deleted.notify_one();
         if let Some(objects) = &self.0.shared.objects {
-            objects.wake();
+            objects.wake_all();
         }
         // One place is left in the queue for this message, so it is never refused for want of room.
         let _ = self.send(Msg::Stop);

@@ -21,6 +21,7 @@ mod copies;
 mod faults;
 mod on_daemons;
 mod taking_over;
+mod write_back;
 
 async fn open(dir: &tempfile::TempDir, bucket: BucketConfig) -> EmbeddedStore {
     try_open_on(dir.path(), bucket, Clock::system()).await.expect("the store opens")

@@ -13,9 +13,9 @@ use crate::cli::text;
 use crate::config::Config;
 use crate::identity::Mend;
 use crate::node::DataDir;
-use crate::store::ContentStore as _;
 use crate::store::can_http::CanHttpStore;
 use crate::store::service::key;
+use crate::store::{ContentStore as _, WaitingUploads};
 
 /// With a daemon, what it says of its store; without one, the store itself. The disk in any case.
 pub(super) async fn check(config: &Config, daemon: Option<&Value>) -> Finding {
@@ -49,6 +49,7 @@ pub(super) fn by_its_word(status: &Value) -> Finding {
 
 fn of_daemon(status: &Value) -> Result<String, Finding> {
     let text = |pointer| status.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let waiting = waiting_uploads(status);
     if status.pointer("/store/healthy").and_then(Value::as_bool) == Some(true) {
         let number = |pointer| status.pointer(pointer).and_then(Value::as_u64);
         let assets = number("/store/assets").unwrap_or_default();
@@ -64,12 +65,32 @@ fn of_daemon(status: &Value) -> Result<String, Finding> {
                 "raise store.quota_bytes and start again; what is deleted counts for 30 days",
             ));
         }
+        if let (Some(sentence), true) = &waiting {
+            return Err(Finding::warn(
+                sentence.clone(),
+                "nothing is lost, and the disk fills: what the object storage says tells what to put right",
+            ));
+        }
         let notice = status.pointer("/store/notice").and_then(Value::as_str);
-        let notice = notice.map(|notice| format!("; {notice}")).unwrap_or_default();
-        return Ok(format!("{} at {}, {counts}{notice}", text("/store/mode"), text("/store/url")));
+        let told = notice.map(str::to_owned).into_iter().chain(waiting.0).map(|told| format!("; {told}"));
+        let told: String = told.collect();
+        return Ok(format!("{} at {}, {counts}{told}", text("/store/mode"), text("/store/url")));
     }
-    let why = format!("the daemon's store at {} does not work: {}", text("/store/url"), text("/store/error"));
+    let waiting = waiting.0.map(|sentence| format!("; {sentence}")).unwrap_or_default();
+    let why = format!(
+        "the daemon's store at {} does not work: {}{waiting}",
+        text("/store/url"),
+        text("/store/error")
+    );
     Err(Finding::fail(why, "the daemon's log says more; for an external CAN Service, look whether it runs"))
+}
+
+/// What waits to be uploaded, and whether something hinders it.
+fn waiting_uploads(status: &Value) -> (Option<String>, bool) {
+    let waiting = status.pointer("/store/waiting_uploads").cloned();
+    let waiting: Option<WaitingUploads> = waiting.and_then(|waiting| serde_json::from_value(waiting).ok());
+    let is_hindered = waiting.as_ref().is_some_and(|waiting| waiting.last_error.is_some());
+    (waiting.and_then(|waiting| waiting.sentence()), is_hindered)
 }
 
 /// How many assets there are, and how many of them are only known.

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -118,14 +118,31 @@ impl ContentCache {
 
     /// Takes a file over, if there is room for it; it is removed otherwise. Blocks.
     pub(crate) fn adopt(&self, hash: ContentHash, size: u64, file: TempPath) {
+        if self.take_in(hash, size, &file) {
+            // Nothing is in its place any more.
+            drop(file.keep());
+        }
+    }
+
+    /// Moves a file here, if there is room for it; whether it is not where it was any more. Blocks.
+    pub(crate) fn take_in(&self, hash: ContentHash, size: u64, file: &Path) -> bool {
         if !self.takes(size) {
-            return;
+            return false;
         }
         self.shrink(self.bytes_max - size);
-        match file.persist(self.path(hash)) {
+        match fs::rename(file, self.path(hash)) {
             Ok(()) => self.index().insert(hash, size),
-            Err(error) => tracing::debug!(%error, "a content is not kept in the cache"),
+            Err(error) => {
+                tracing::debug!(%error, "a content is not kept in the cache");
+                return false;
+            }
         }
+        true
+    }
+
+    /// Sum of what is here.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.index().bytes
     }
 
     /// Removes a content. Blocks.

@@ -40,11 +40,16 @@ impl Bucket {
     /// The same with since when, for people.
     pub(crate) fn trouble_sentence(&self) -> Option<String> {
         let BucketTrouble { since, why, is_of_writing, .. } = self.state().trouble.clone()?;
-        let what = if is_of_writing { "not taken" } else { "neither taken nor given" };
+        let what = match (self.write_back, is_of_writing) {
+            (true, true) => "stay on this disk",
+            (true, false) => "stay on this disk, and those that are there are not given,",
+            (false, true) => "are not taken",
+            (false, false) => "are neither taken nor given",
+        };
         let minutes = since.elapsed().as_secs() / 60;
         let since = if minutes == 0 { String::new() } else { format!(" for {minutes} min") };
         Some(format!(
-            "the object storage {} cannot be used{since}: {why}; contents above {} KiB are {what} until that is over",
+            "the object storage {} cannot be used{since}: {why}; contents above {} KiB {what} until that is over",
             self.shown,
             INLINE_BYTES_MAX / 1024
         ))

@@ -32,6 +32,19 @@ pub(crate) struct PutContent {
 }
 
 /// Why a content is not in the bucket.
+pub(crate) enum PutError {
+    Bucket(BucketError),
+    /// The file cannot be read, or no note be taken of the upload.
+    Store(StoreError),
+}
+
+impl From<BucketError> for PutError {
+    fn from(error: BucketError) -> Self {
+        Self::Bucket(error)
+    }
+}
+
+/// Why something was not put.
 enum PutFailed {
     /// There is an object already.
     There,
@@ -53,24 +66,19 @@ impl Bucket {
     /// Puts a content there. Once it is `Ok`, all of it was read back, and is right.
     ///
     /// # Errors
-    /// [`StoreError::BucketAway`]; what reading the file, or taking note of the upload, ends in.
-    pub(crate) async fn put(&self, content: PutContent, note: NoteUpload) -> Result<(), StoreError> {
-        let away = |error: BucketError| match error {
-            BucketError::Away(why) => self.away(why),
-            BucketError::Wrong(why) => self.away(format!("it does not keep what is put there: {why}")),
-            BucketError::Missing => self.away("it does not have what was put there just now"),
-        };
-        self.check_settled().map_err(away)?;
-        self.check_doubt(content.hash).map_err(away)?;
-        let _turn = self.turn(content.size).await.map_err(away)?;
+    /// [`BucketError::Wrong`]: what comes back is something else.
+    pub(crate) async fn put(&self, content: PutContent, note: NoteUpload) -> Result<(), PutError> {
+        self.check_settled()?;
+        self.check_doubt(content.hash)?;
+        let _turn = self.turn(content.size).await?;
         let (hash, size) = (content.hash, content.size);
         let key = self.key(hash);
         let is_large = size > PART_BYTES;
         // Of a large one the bytes are not sent in vain.
-        if is_large && self.length(&key).await.map_err(away)? == Some(size) {
+        if is_large && self.length(&key).await? == Some(size) {
             match self.check(hash, size).await {
                 Ok(()) => return Ok(()),
-                Err(BucketError::Away(why)) => return Err(self.away(why)),
+                Err(error @ BucketError::Away(_)) => return Err(error.into()),
                 Err(BucketError::Missing | BucketError::Wrong(_)) => {}
             }
         }
@@ -83,23 +91,37 @@ impl Bucket {
             };
             match put {
                 Ok(()) | Err(PutFailed::There) => {}
-                Err(PutFailed::Bucket(error)) => return self.note_change(Err(error)).map_err(away),
-                Err(PutFailed::Store(error)) => return Err(error),
+                Err(PutFailed::Bucket(error)) => return Ok(self.note_change(Err(error))?),
+                Err(PutFailed::Store(error)) => return Err(PutError::Store(error)),
             }
             match self.check(hash, size).await {
                 Ok(()) => {
                     self.note_use(true);
                     return Ok(());
                 }
-                Err(BucketError::Away(why)) => return Err(self.away(why)),
+                Err(error @ BucketError::Away(_)) => return Err(error.into()),
                 Err(error) if attempt == PUTS => {
                     tracing::error!(%hash, ?error, bucket = self.shown, "the object storage does not give back what was put there");
-                    return Err(away(error));
+                    return Err(error.into());
                 }
                 Err(_) => mode = PutMode::Overwrite,
             }
         }
-        Err(self.away("it was not asked"))
+        Err(BucketError::Away("it was not asked".into()).into())
+    }
+
+    /// What it means to who brings a content that it is not there.
+    pub(crate) fn refusal(&self, error: PutError) -> StoreError {
+        match error {
+            PutError::Bucket(BucketError::Away(why)) => self.away(why),
+            PutError::Bucket(BucketError::Wrong(why)) => {
+                self.away(format!("it does not keep what is put there: {why}"))
+            }
+            PutError::Bucket(BucketError::Missing) => {
+                self.away("it does not have what was put there just now")
+            }
+            PutError::Store(error) => error,
+        }
     }
 
     async fn put_whole(&self, key: &Key, content: &PutContent, mode: PutMode) -> Result<(), PutFailed> {

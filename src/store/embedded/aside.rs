@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use rusqlite::{Connection, params};
 
+use super::EmbeddedStore;
 use super::damage::AfterCommit;
 use super::examining::{FileIdentity, hash_file};
 use super::failure::Abort;
@@ -19,7 +20,6 @@ use super::layout::Layout;
 use super::purge::TRASH_KEPT_MS;
 use super::rows::{self, ContentPlace};
 use super::tx::{self, Tx};
-use super::{EmbeddedStore, INLINE_BYTES_MAX};
 use crate::record::ContentHash;
 use crate::store::{Holding, StoreError};
 
@@ -145,7 +145,8 @@ impl EmbeddedStore {
     pub(super) async fn look_for_absent(&self) -> Result<(), StoreError> {
         let (mut after, mut looks) = ([0; 32], 0);
         loop {
-            let read = move |conn: &Connection| absent_after(conn, after);
+            let min = self.inline_bytes_max();
+            let read = move |conn: &Connection| absent_after(conn, after, min);
             let page = self.0.shared.readers.run("list contents that are not here", read).await?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             after = last.0;
@@ -170,12 +171,16 @@ impl EmbeddedStore {
 }
 
 /// Some of the contents that are wanted, in the order of their hashes.
-fn absent_after(conn: &Connection, after: [u8; 32]) -> Result<Vec<(ContentHash, u64)>, rusqlite::Error> {
+fn absent_after(
+    conn: &Connection,
+    after: [u8; 32],
+    min: u64,
+) -> Result<Vec<(ContentHash, u64)>, rusqlite::Error> {
     conn.prepare_cached(
         "SELECT hash, size FROM records WHERE hash > ?1 AND content IS NULL AND deleted = 0 AND wanted = 1 AND size > ?2 \
          ORDER BY hash LIMIT ?3",
     )?
-    .query_map(params![after, INLINE_BYTES_MAX.cast_signed(), PAGE], |row| {
+    .query_map(params![after, min.cast_signed(), PAGE], |row| {
         Ok((ContentHash(row.get(0)?), rows::unsigned(row, 1)?))
     })?
     .collect()

@@ -33,6 +33,8 @@ use crate::store::{ContentReader, StoreError};
 pub(super) const READ_GROUPS: u64 = 4;
 /// So many of them are read ahead of their reader.
 pub(super) const READ_AHEAD: usize = 2;
+/// How often a content is looked for where its file is not there.
+const LOOKS_MAX: usize = 3;
 
 enum ContentSource {
     Inline(Bytes),
@@ -81,11 +83,11 @@ impl EmbeddedStore {
         length: Option<u64>,
     ) -> Result<ContentReader, StoreError> {
         self.0.shared.scrub.note_use();
-        let found = self.0.shared.readers.run("read content", move |conn| source(conn, hash)).await?;
-        let source = found.ok_or(StoreError::NotFound(hash))??;
+        let source = self.find_source(hash).await?;
         if self.0.shared.damage.is_suspect(&hash) {
             return Err(self.suspect(hash, "it was found damaged just now"));
         }
+        let (source, file) = self.open_source(hash, source).await?;
         let total = match &source {
             ContentSource::Inline(bytes) => bytes.len() as u64,
             ContentSource::DamagedInline => return Err(self.suspect(hash, WRONG_BYTES)),
@@ -97,16 +99,15 @@ impl EmbeddedStore {
             )));
         }
         let range = offset..length.map_or(total, |length| offset.saturating_add(length).min(total));
-        let mut chunks = match source {
-            ContentSource::Inline(bytes) => from_memory(&bytes, range),
-            ContentSource::DamagedInline => stream::empty().boxed(),
-            ContentSource::File { size, has_sums } => {
-                let opened = self.open_content(hash, size).await?;
+        let mut chunks = match (source, file) {
+            (ContentSource::Inline(bytes), _) => from_memory(&bytes, range),
+            (ContentSource::File { size, has_sums }, Some(opened)) => {
                 self.stream_file(hash, size, opened, range, has_sums).await?
             }
-            ContentSource::Object { size, has_sums } => {
+            (ContentSource::Object { size, has_sums }, _) => {
                 self.stream_object(hash, size, range, has_sums).await?
             }
+            (ContentSource::DamagedInline | ContentSource::File { .. }, _) => stream::empty().boxed(),
         };
         // What is wrong with the first piece is an error and no stream.
         let first = chunks.try_next().await?;
@@ -117,28 +118,64 @@ impl EmbeddedStore {
     /// Opens the file of a content that has one, and of which nothing bad is known.
     pub(super) async fn open_unchecked(&self, hash: ContentHash) -> Result<Option<File>, StoreError> {
         self.0.shared.scrub.note_use();
-        let found = self.0.shared.readers.run("read content", move |conn| source(conn, hash)).await?;
-        match found.ok_or(StoreError::NotFound(hash))?? {
-            ContentSource::File { size, .. } if !self.0.shared.damage.is_suspect(&hash) => {
-                Ok(Arc::into_inner(self.open_content(hash, size).await?))
+        let source = self.find_source(hash).await?;
+        if self.0.shared.damage.is_suspect(&hash) {
+            return Ok(None);
+        }
+        match self.open_source(hash, source).await? {
+            (_, Some(file)) => Ok(Arc::into_inner(file)),
+            (ContentSource::Object { size, .. }, None) => self.open_cached(hash, size).await,
+            (ContentSource::File { .. } | ContentSource::Inline(_) | ContentSource::DamagedInline, None) => {
+                Ok(None)
             }
-            ContentSource::Object { size, .. } if !self.0.shared.damage.is_suspect(&hash) => {
-                self.open_cached(hash, size).await
-            }
-            ContentSource::File { .. }
-            | ContentSource::Object { .. }
-            | ContentSource::Inline(_)
-            | ContentSource::DamagedInline => Ok(None),
         }
     }
 
-    /// Opens the file of a content; one that is not there, or not of this length, is damaged.
-    async fn open_content(&self, hash: ContentHash, size: u64) -> Result<Arc<File>, StoreError> {
+    async fn find_source(&self, hash: ContentHash) -> Result<ContentSource, StoreError> {
+        let found = self.0.shared.readers.run("read content", move |conn| source(conn, hash)).await?;
+        found.ok_or(StoreError::NotFound(hash))?
+    }
+
+    /// Opens the file of a content that is in one. Where it is not there, the content may have gone to the bucket since: it is looked
+    /// for again. A file that is not there then, or not of this length, is damaged.
+    async fn open_source(
+        &self,
+        hash: ContentHash,
+        mut source: ContentSource,
+    ) -> Result<(ContentSource, Option<Arc<File>>), StoreError> {
+        for looks_left in (0..LOOKS_MAX).rev() {
+            let ContentSource::File { size, .. } = source else { break };
+            match self.open_content(hash, size).await? {
+                Ok(file) => return Ok((source, Some(Arc::new(file)))),
+                Err(error) if looks_left > 0 && error.kind() == io::ErrorKind::NotFound => {
+                    source = self.find_source(hash).await?;
+                }
+                Err(error) => return Err(self.failed(hash, &error)),
+            }
+        }
+        Ok((source, None))
+    }
+
+    /// Opens the file of a content.
+    async fn open_content(&self, hash: ContentHash, size: u64) -> Result<io::Result<File>, StoreError> {
         let path = self.0.shared.layout.content(hash);
-        let opened = blocking("open content", move || Ok(open_whole(&path, size)));
-        match opened.await? {
-            Ok(file) => Ok(Arc::new(file)),
-            Err(error) => Err(self.failed(hash, &error)),
+        blocking("open content", move || Ok(open_whole(&path, size))).await
+    }
+
+    /// Whether a content is where it should be, as far as a look shows; else it is examined. What is in a bucket is not looked at: that
+    /// takes long, and vouches for nothing.
+    pub(super) async fn is_in_place(&self, hash: ContentHash) -> Result<bool, StoreError> {
+        let found = async {
+            let source = self.find_source(hash).await?;
+            match self.open_source(hash, source).await? {
+                (ContentSource::DamagedInline, _) => Err(self.suspect(hash, WRONG_BYTES)),
+                _ => Ok(()),
+            }
+        };
+        match found.await {
+            Ok(()) => Ok(true),
+            Err(StoreError::Corrupt(_) | StoreError::NotFound(_) | StoreError::NotHeld(_)) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::store::entries::{
 use crate::store::scrub::ScrubFinding;
 use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError,
-    StoreEvent, StoreFuture, StoreStatus, StoredRecord,
+    StoreEvent, StoreFuture, StoreStatus, StoredRecord, UploadWait,
 };
 
 /// Most entries on a page of the feed.
@@ -50,6 +50,8 @@ impl ContentStore for EmbeddedStore {
                 Ok((Totals::read(conn)?, damage::count(conn)?, loss::sentence(conn, now_ms)?))
             };
             let (totals, damaged, lost) = self.0.shared.readers.run("read the store's status", read).await?;
+            // Whatever is wrong with it, the rest can be told.
+            let waiting_uploads = self.waiting_uploads().await.ok().flatten();
             let unreadable = self.0.shared.unreadable_entries.sentence();
             let notice = lost
                 .or(unreadable)
@@ -70,7 +72,7 @@ impl ContentStore for EmbeddedStore {
                 contents_away: self.contents_away(),
                 notice: (!notices.is_empty()).then(|| notices.join("; ")),
                 quota: self.0.shared.quota.status(),
-                // Whatever is wrong with it, the rest can be told.
+                waiting_uploads,
                 scrub: self.scrub_report().await.ok().map(Box::new),
             })
         }
@@ -236,6 +238,10 @@ impl ContentStore for EmbeddedStore {
             Ok(asset.map(|StoredAsset { record, holding, .. }| StoredRecord { record, holding }))
         }
         .boxed()
+    }
+
+    fn upload_wait(&self, hash: ContentHash) -> StoreFuture<'_, Option<UploadWait>> {
+        self.find_upload_wait(hash).boxed()
     }
 
     fn verify(&self, hash: ContentHash) -> StoreFuture<'_, bool> {

@@ -14,9 +14,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::content::open_whole;
-use super::examining::{FileIdentity, Seen, inline_fault};
-use super::incoming::blocking;
+use super::examining::{FileIdentity, Seen};
 use super::layout::Layout;
 use super::rows::{self, ContentPlace, InlineContent};
 use super::sums::{self, SUMS_PER_ROW};
@@ -118,44 +116,17 @@ impl EmbeddedStore {
         if !asset.holding.is_held() {
             return Ok(Some(asset));
         }
-        if self.0.shared.objects.is_some() && self.is_object(hash).await? {
-            // A look at a bucket takes long, and vouches for nothing.
-            return Ok(Some(asset));
-        }
-        if asset.record.size <= super::INLINE_BYTES_MAX {
-            // As cheap as a look at a file.
-            asset.holding = if self.is_whole_inside(hash).await? { asset.holding } else { Holding::Wanted };
-            return Ok(Some(asset));
-        }
-        let (path, size) = (self.0.shared.layout.content(hash), asset.record.size);
-        let seen = blocking("look at content", move || Ok(open_whole(&path, size).map(drop)));
-        if let Err(error) = seen.await? {
-            let failed = self.failed(hash, &error);
-            if !matches!(failed, StoreError::Corrupt(_)) {
-                return Err(failed);
-            }
+        if !self.is_in_place(hash).await? {
             asset.holding = Holding::Wanted;
         }
         Ok(Some(asset))
     }
 
-    async fn is_object(&self, hash: ContentHash) -> Result<bool, StoreError> {
+    /// Whether a content is in the bucket.
+    pub(super) async fn is_object(&self, hash: ContentHash) -> Result<bool, StoreError> {
         let read = move |conn: &Connection| Ok(rows::find(conn, hash)?.and_then(|stored| stored.place));
         let place = self.0.shared.readers.run("look at content", read).await?;
         Ok(place == Some(ContentPlace::Object))
-    }
-
-    /// Whether a small content is right, as far as it is in the database; else it is examined.
-    async fn is_whole_inside(&self, hash: ContentHash) -> Result<bool, StoreError> {
-        let read = move |conn: &Connection| {
-            let Some(ContentPlace::Inline(id)) = rows::find(conn, hash)?.and_then(|stored| stored.place)
-            else {
-                return Ok(None);
-            };
-            inline_fault(conn, id, hash)
-        };
-        let fault = self.0.shared.readers.run("look at content", read).await?;
-        Ok(fault.map(|fault| self.suspect(hash, fault)).is_none())
     }
 }
 

@@ -337,14 +337,14 @@ impl EmbeddedStore {
 
     /// Where the bytes of files will be when the writer sees them.
     pub(super) fn bytes_of_files(&self) -> VerifiedBytes {
-        if self.0.shared.objects.is_some() { VerifiedBytes::Object } else { VerifiedBytes::File }
+        if self.uploads_first() { VerifiedBytes::Object } else { VerifiedBytes::File }
     }
 
     /// Writes large content from memory.
     fn write_file(&self, bytes: &[u8], sha256: ContentHash) -> io::Result<ReceivedFile> {
         let mut file = NamedTempFile::new_in(self.0.shared.layout.tmp())?;
         file.write_all(bytes)?;
-        if self.0.shared.objects.is_none() {
+        if !self.uploads_first() {
             file.as_file().sync_all()?;
         }
         let mut hasher = GroupHasher::default();

@@ -22,6 +22,7 @@ use rustix::io::Errno;
 use crate::disk::is_own_fault;
 pub(super) use crate::disk::sync_dir;
 use crate::record::ContentHash;
+use crate::store::bucket::cache::ContentCache;
 
 /// The paths below one store's directory.
 #[derive(Clone, Debug)]
@@ -218,6 +219,15 @@ impl Layout {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         }
+    }
+
+    /// Has the cache take the content's file, durably, if it has one of this size and the cache takes it.
+    pub(super) fn give_to_cache(&self, hash: ContentHash, size: u64, cache: &ContentCache) -> io::Result<()> {
+        let path = self.content(hash);
+        if self.has_content(hash, size) && cache.take_in(hash, size, &path) {
+            sync_dir(path.parent().unwrap_or(&self.dir))?;
+        }
+        Ok(())
     }
 
     /// Removes the content's file, durably; it may be gone already.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::damage::AfterCommit;
 use super::entries;
+use super::objects::{self, waiting};
 use super::own_names::put_winner;
 use super::rows::{self, ContentPlace, InlineContent, StoredRow};
 use super::tx::{Tx, Verified, VerifiedBytes};
@@ -248,10 +249,7 @@ pub(super) fn heal(
         let is_whole = matches!(tx.find_inline(id)?, InlineContent::Bytes(data) if content.hash.is_of(&data));
         if !is_whole {
             let place = tx.store_content(content)?;
-            tx.conn
-                .prepare_cached("UPDATE records SET content = ?2 WHERE hash = ?1")?
-                .execute((content.hash.0, place.to_column()))?;
-            stored.place = Some(place);
+            set_place(tx, stored, place)?;
             rows::remove_inline(tx.conn, tx.probe, id)?;
         }
         tx.after_commit.push(AfterCommit::Trust(content.hash));
@@ -261,23 +259,24 @@ pub(super) fn heal(
     {
         move_to_object(tx, stored, place)?;
     }
+    if let (Some(ContentPlace::Object), VerifiedBytes::File) = (stored.place, &content.bytes) {
+        move_to_file(tx, stored)?;
+    }
     Ok(())
 }
 
-/// What was put into the bucket just now takes the place of what was here before, which may be damaged by now.
-fn move_to_object(
+/// What is in the bucket, and was found right just now, takes the place of what was here before, which may be damaged by now.
+pub(super) fn move_to_object(
     tx: &mut Tx<'_>,
     stored: &mut StoredRow,
     before: ContentPlace,
 ) -> Result<(), rusqlite::Error> {
     let hash = stored.asset.record.hash;
-    tx.conn
-        .prepare_cached("UPDATE records SET content = ?2 WHERE hash = ?1")?
-        .execute((hash.0, ContentPlace::Object.to_column()))?;
-    stored.place = Some(ContentPlace::Object);
+    set_place(tx, stored, ContentPlace::Object)?;
     match before {
         ContentPlace::Inline(id) => rows::remove_inline(tx.conn, tx.probe, id),
         ContentPlace::File => {
+            waiting::unlist(tx.conn, hash)?;
             tx.files_left = true;
             tx.conn
                 .prepare_cached("INSERT OR IGNORE INTO pending_files (hash) VALUES (?1)")?
@@ -286,6 +285,23 @@ fn move_to_object(
         }
         ContentPlace::Object => Ok(()),
     }
+}
+
+/// The file that came just now takes the place of the object, of which nobody knows whether it is still right. Where contents go up,
+/// this one does again.
+fn move_to_file(tx: &mut Tx<'_>, stored: &mut StoredRow) -> Result<(), rusqlite::Error> {
+    let hash = stored.asset.record.hash;
+    set_place(tx, stored, ContentPlace::File)?;
+    objects::leave(tx.conn, hash)?;
+    waiting::list(tx, hash)
+}
+
+fn set_place(tx: &Tx<'_>, stored: &mut StoredRow, place: ContentPlace) -> Result<(), rusqlite::Error> {
+    tx.conn
+        .prepare_cached("UPDATE records SET content = ?2 WHERE hash = ?1")?
+        .execute((stored.asset.record.hash.0, place.to_column()))?;
+    stored.place = Some(place);
+    Ok(())
 }
 
 fn wrong_size(record: &AssetRecord, stored: u64) -> ItemOutcome {

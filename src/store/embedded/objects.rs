@@ -9,6 +9,8 @@
 //! cleans it up: uploads are aborted; an object to which nothing refers is deleted, unless the bucket is shared. The purge of
 //! the trash leaves its objects to that task as well.
 //!
+//! With `write_back` a content stays in its file, is acknowledged there, and goes that way later ([`going_up`]).
+//!
 //! # One at a time
 //! An upload, a deletion and an examination of one content take turns ([`Objects::lock`]): from before the hash is named
 //! until after the commit. So nothing is deleted that was just found to be there.
@@ -33,8 +35,10 @@ use crate::store::groups::GroupSum;
 
 mod claiming;
 mod cleaning;
+mod going_up;
 mod taking_over;
 mod uploading;
+pub(super) mod waiting;
 
 /// How long opening the store waits for the bucket. Without an answer the store opens, and says what is wrong.
 const SETTLE_WITHIN: Duration = Duration::from_secs(15);
@@ -43,6 +47,9 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(15);
 pub(super) struct Objects {
     pub(super) bucket: Arc<Bucket>,
     pub(super) cache: Arc<ContentCache>,
+    /// Contents are acknowledged once they are on this disk.
+    pub(super) write_back: bool,
+    going_up: going_up::GoingUp,
     locks: Mutex<HashMap<ContentHash, Weak<Turn<()>>>>,
     /// Contents that were not found, and are looked for again.
     missed: Mutex<HashSet<ContentHash>>,
@@ -72,6 +79,8 @@ impl Objects {
                 ContentCache::open(cache, config.cache_bytes)
                     .map_err(|error| format!("cannot use the cache in {shown}: {error}"))?,
             ),
+            write_back: config.place.write_back,
+            going_up: going_up::GoingUp::default(),
             locks: Mutex::default(),
             missed: Mutex::default(),
             wake: Notify::new(),
@@ -98,6 +107,22 @@ impl Objects {
     pub(super) fn wake(&self) {
         self.wake.notify_one();
     }
+
+    /// Something begins to wait.
+    pub(super) fn wake_uploads(&self) {
+        self.going_up.wake();
+    }
+
+    /// The store is closed.
+    pub(super) fn wake_all(&self) {
+        self.wake();
+        self.wake_uploads();
+    }
+}
+
+/// The cache, where there is a bucket.
+pub(super) fn cache_of(objects: Option<&Objects>) -> Option<Arc<ContentCache>> {
+    objects.map(|objects| Arc::clone(&objects.cache))
 }
 
 /// Whether a record or the trash refers to an object of this hash.
@@ -154,6 +179,11 @@ impl EmbeddedStore {
         if self.0.shared.objects.is_some() { bucket::INLINE_BYTES_MAX } else { INLINE_BYTES_MAX }
     }
 
+    /// Whether larger contents are in the bucket before they are acknowledged.
+    pub(super) fn uploads_first(&self) -> bool {
+        self.0.shared.objects.as_ref().is_some_and(|objects| !objects.write_back)
+    }
+
     /// Why larger contents are neither taken nor given.
     pub(super) fn contents_away(&self) -> Option<String> {
         let shared = &self.0.shared;
@@ -170,7 +200,9 @@ impl EmbeddedStore {
     pub(super) fn check_bucket(&self, bytes: u64) -> Result<(), StoreError> {
         let Some(objects) = &self.0.shared.objects else { return Ok(()) };
         match objects.bucket.trouble_of_writing() {
-            Some(why) if bytes > bucket::INLINE_BYTES_MAX => Err(objects.bucket.away(why)),
+            Some(why) if bytes > bucket::INLINE_BYTES_MAX && !objects.write_back => {
+                Err(objects.bucket.away(why))
+            }
             Some(_) | None => Ok(()),
         }
     }
@@ -197,6 +229,7 @@ impl EmbeddedStore {
                 });
             }
         }
+        tokio::spawn(self.clone().bring_up());
         Ok(())
     }
 

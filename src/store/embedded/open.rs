@@ -80,7 +80,7 @@ fn try_open(
     let notices: Vec<String> = mark.problem.take().into_iter().chain(half.sentences).collect();
     let (writer_id, store_id) =
         conn.query_row("SELECT writer_id, store_id FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    clean_pending(&mut conn, layout)?;
+    clean_pending(&mut conn, layout, None)?;
     super::aside::mend(&conn, layout, clock.now_ms())?;
     let purging = begin_purging(&mut conn, layout, &mut totals, &clock)?;
 
@@ -91,7 +91,7 @@ fn try_open(
     let shared = Arc::new(StoreShared {
         id: StoreId(store_id),
         anchors: Arc::clone(&anchors),
-        space: Space::new(layout.dir.clone(), reserve_bytes),
+        space: Space::new(layout.dir.clone(), reserve_bytes, objects::cache_of(objects.as_ref())),
         quota: Quota::open(&conn, &totals)?,
         readers: Readers::new(layout.dir.clone(), layout.database(), anchors, Arc::clone(&read_only)),
         layout: layout.clone(),

@@ -352,6 +352,17 @@ INSERT INTO content_sums (hash, part, sums) SELECT hash, part, sums FROM content
 DROP TABLE content_sums_as_keys;
 ";
 
+/// Contents in files that are to go to the bucket, in the order in which they came (see the module `going_up` of `objects`).
+const SCHEMA_WAITING: &str = "
+CREATE TABLE waiting_objects (
+    id INTEGER PRIMARY KEY,
+    hash BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    since_ms INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX waiting_objects_by_hash ON waiting_objects (hash);
+";
+
 /// The newest schema that is understood.
 pub(super) const KNOWN: usize = MIGRATIONS.len();
 /// Every version of the schema, oldest first. Released entries are never edited.
@@ -377,6 +388,7 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_BUCKET),
     M::up(SCHEMA_OPENINGS),
     M::up(SCHEMA_SUMS_BY_PART),
+    M::up(SCHEMA_WAITING),
 ];
 /// Schemas from here on touch nothing but what is made from the records and the contents, or add tables, so that no copy is kept: it
 /// would take long, and as much room as the database.

@@ -8,12 +8,14 @@ use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use parking_lot::Mutex;
 
 use crate::store::StoreError;
+use crate::store::bucket::cache::ContentCache;
 
 /// How long an answer of the file system is believed.
 const FRESH: Duration = Duration::from_secs(1);
@@ -33,13 +35,23 @@ pub(super) struct Space {
     reserve_bytes: u64,
     /// When we last asked, and what has been left since: the answer, less what was claimed after it.
     left: Mutex<Option<(Instant, u64)>>,
+    /// What gives way where there is too little.
+    cache: Option<Arc<ContentCache>>,
+    /// That contents wait there to go elsewhere, for people.
+    waiting: Mutex<Option<String>>,
     /// When it was last tried to lay the ballast by.
     laid_by_at: Mutex<Option<Instant>>,
 }
 
 impl Space {
-    pub(super) fn new(dir: PathBuf, reserve_bytes: u64) -> Self {
-        Self { dir, reserve_bytes, left: Mutex::new(None), laid_by_at: Mutex::new(None) }
+    pub(super) fn new(dir: PathBuf, reserve_bytes: u64, cache: Option<Arc<ContentCache>>) -> Self {
+        let (left, waiting, laid_by_at) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { dir, reserve_bytes, left, cache, waiting, laid_by_at }
+    }
+
+    /// What people are told besides where there is too little.
+    pub(super) fn note_waiting(&self, sentence: Option<String>) {
+        *self.waiting.lock() = sentence;
     }
 
     /// Says that `bytes` are about to be written.
@@ -53,7 +65,7 @@ impl Space {
         let (asked, free) = match known {
             Some((asked, free)) if free >= needed => (asked, free),
             // Too little as we count it, but space may have been freed: ask before refusing.
-            Some(_) | None => (Instant::now(), self.ask()),
+            Some(_) | None => (Instant::now(), self.ask_for(needed)),
         };
         if free < needed {
             *left = None;
@@ -63,9 +75,20 @@ impl Space {
         Ok(())
     }
 
+    /// How much is free; where that is less than this, the cache gives way first.
+    fn ask_for(&self, needed: u64) -> u64 {
+        let free = self.ask();
+        let Some(cache) = self.cache.as_ref().filter(|cache| free < needed && cache.bytes() > 0) else {
+            return free;
+        };
+        cache.shrink(cache.bytes().saturating_sub(needed - free));
+        self.ask()
+    }
+
     fn too_little(&self, free: u64) -> String {
+        let waiting = self.waiting.lock().as_ref().map(|waiting| format!("; {waiting}")).unwrap_or_default();
         format!(
-            "the disk that holds {} has {} free, and {} are kept in reserve: free some space on it, or lower disk_reserve",
+            "the disk that holds {} has {} free, and {} are kept in reserve: free some space on it, or lower disk_reserve{waiting}",
             self.dir.display(),
             ByteSize(free),
             ByteSize(self.reserve_bytes),
@@ -74,7 +97,7 @@ impl Space {
 
     /// Why nothing more would be taken, if so.
     pub(super) fn shortage(&self) -> Option<String> {
-        let free = self.ask();
+        let free = self.ask_for(self.reserve_bytes);
         (free < self.reserve_bytes.max(ROOM_TO_DELETE_BYTES)).then(|| self.too_little(free))
     }
 
@@ -146,9 +169,9 @@ mod tests {
     #[test]
     fn the_reserve_is_never_given_away() {
         let dir = tempfile::tempdir().unwrap();
-        let free = Space::new(dir.path().into(), 0).ask();
-        assert!(Space::new(dir.path().into(), 0).claim(1).is_ok());
-        let space = Space::new(dir.path().into(), free.saturating_mul(2));
+        let free = Space::new(dir.path().into(), 0, None).ask();
+        assert!(Space::new(dir.path().into(), 0, None).claim(1).is_ok());
+        let space = Space::new(dir.path().into(), free.saturating_mul(2), None);
         let refused = space.claim(1).unwrap_err();
         assert!(matches!(&refused, StoreError::Full(why) if why.contains("disk_reserve")), "{refused}");
     }
@@ -156,7 +179,7 @@ mod tests {
     #[test]
     fn claims_add_up_between_two_questions() {
         let dir = tempfile::tempdir().unwrap();
-        let space = Space::new(dir.path().into(), 0);
+        let space = Space::new(dir.path().into(), 0, None);
         space.claim(1).unwrap();
         let before = space.left.lock().unwrap();
         space.claim(1000).unwrap();

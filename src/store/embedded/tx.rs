@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::damage::{self, AfterCommit, DamageEvent};
 use super::index::{self, IndexChanges, IndexStage};
 use super::layout::Layout;
+use super::objects::{self, waiting};
 use super::rows::{self, ContentPlace, InlineContent, StoredRow};
 use super::types::StoredAsset;
 use crate::record::{AssetRecord, ContentHash, Hlc, WriterId};
@@ -142,6 +143,8 @@ pub(super) struct Tx<'a> {
     pub(super) trash_changed: Cell<bool>,
     /// Files were named in `pending_files` to which nothing refers any more.
     pub(super) files_left: bool,
+    /// What becomes of contents that get their place in a file.
+    pub(super) going_up: waiting::Listing,
 }
 
 impl Tx<'_> {
@@ -242,6 +245,7 @@ impl Tx<'_> {
         self.index.words.note(&asset.record);
         let list_key = index::update(self.conn, &mut self.index, old, &asset)?;
         rows::write(self.conn, old, &asset, place, list_key)?;
+        self.note_place(old.and_then(|old| old.place), place, asset.record.hash)?;
         // What was set aside is kept for as long as the content is wanted.
         if holding != Holding::Wanted && damage::forget(self, asset.record.hash)? && holding.is_held() {
             let healed = DamageEvent::Healed { hash: asset.record.hash, size: asset.record.size };
@@ -254,6 +258,21 @@ impl Tx<'_> {
             rows::set_formers(self.conn, asset.seq, &formers)?;
         }
         Ok(asset)
+    }
+
+    /// Keeps in step what is to go up.
+    fn note_place(
+        &mut self,
+        before: Option<ContentPlace>,
+        now: Option<ContentPlace>,
+        hash: ContentHash,
+    ) -> Result<(), rusqlite::Error> {
+        let is_file = |place| place == Some(ContentPlace::File);
+        match (is_file(before), is_file(now)) {
+            (false, true) => waiting::list(self, hash),
+            (true, false) => waiting::unlist(self.conn, hash),
+            (true, true) | (false, false) => Ok(()),
+        }
     }
 
     /// What is kept of versions before `record`, which takes the place of `old`: what users changed or deleted, until
@@ -339,11 +358,13 @@ impl Tx<'_> {
     }
 
     /// Forgets what the trash has of this hash, now that its content has arrived anew. A file in the trash has the
-    /// place of the new one, and was replaced by it.
+    /// place of the new one, and was replaced by it; so was an object, unless the new one is in a file.
     pub(super) fn discard_trashed(&self, hash: ContentHash) -> Result<(), rusqlite::Error> {
         let Some(trashed) = self.trashed(hash)? else { return Ok(()) };
-        if let ContentPlace::Inline(id) = trashed.place {
-            rows::remove_inline(self.conn, self.probe, id)?;
+        match trashed.place {
+            ContentPlace::Inline(id) => rows::remove_inline(self.conn, self.probe, id)?,
+            ContentPlace::Object => objects::leave(self.conn, hash)?,
+            ContentPlace::File => {}
         }
         self.unbury(hash)
     }

@@ -28,7 +28,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::StoreShared;
@@ -39,14 +39,17 @@ use super::index::words::{WordChanges, WordsBehind};
 use super::index::{IndexChanges, IndexStage};
 use super::layout::{self, Layout};
 use super::loss::SeqMark;
+use super::objects::waiting::{self, Listing};
 use super::objects::{self, UploadedContents};
 use super::purge::{Purged, Purging};
 use super::quota;
+use super::rows;
 use super::runs::{self, ClockWatch};
 use super::sums;
 use super::tx::{self, Totals, Tx};
 use crate::clock::Clock;
 use crate::record::{ContentHash, WriterId};
+use crate::store::bucket::cache::ContentCache;
 use crate::store::groups::GroupSum;
 use crate::store::{ReceivedFile, StoreError};
 
@@ -333,6 +336,7 @@ impl StoreWriter {
             targets_deleted: false,
             trash_changed: Cell::new(false),
             files_left: false,
+            going_up: Listing::of(self.shared.objects.as_ref()),
         };
         for task in group {
             task.run(&mut tx)?;
@@ -341,6 +345,7 @@ impl StoreWriter {
         for (hash, groups) in placed {
             if tx.refers_to_file(hash)? {
                 sums::write(tx.conn, hash, &groups)?;
+                waiting::list(&mut tx, hash)?;
                 tx.after_commit.push(AfterCommit::Trust(hash));
                 tx.conn.prepare_cached("DELETE FROM pending_files WHERE hash = ?1")?.execute([hash.0])?;
             } else {
@@ -352,7 +357,7 @@ impl StoreWriter {
             left |= !objects::take_uploaded(&mut tx, *hash, groups)?;
         }
         unused |= tx.files_left;
-        let Tx { mut totals, after_commit, index, trash_changed, .. } = tx;
+        let Tx { mut totals, after_commit, index, trash_changed, going_up, .. } = tx;
         let IndexChanges { mut facets, words } = index;
         facets.write(&transaction)?;
         let words = words.write(&transaction, &mut totals)?;
@@ -378,6 +383,11 @@ impl StoreWriter {
         drop(uploaded);
         if left {
             self.clean_objects();
+        }
+        if going_up.has_new
+            && let Some(objects) = &self.shared.objects
+        {
+            objects.wake_uploads();
         }
         Ok(())
     }
@@ -441,7 +451,9 @@ impl StoreWriter {
 
     /// Removes placed files to which nothing refers.
     fn clean_pending(&mut self) {
-        match clean_pending(&mut self.conn, &self.layout) {
+        let cache = self.shared.objects.as_ref().map(|objects| objects.cache.as_ref());
+        let cache = cache.filter(|_| self.shared.space.shortage().is_none());
+        match clean_pending(&mut self.conn, &self.layout, cache) {
             Ok(removed) => {
                 self.has_pending = false;
                 tracing::debug!(removed, "removed content that nothing refers to");
@@ -566,8 +578,12 @@ fn move_into_place(file: ReceivedFile, layout: &Layout, dirs: &mut BTreeSet<Path
     }
 }
 
-/// Removes the files that `pending_files` names and nothing refers to, then forgets the names.
-pub(super) fn clean_pending(conn: &mut Connection, layout: &Layout) -> Result<u64, Abort> {
+/// Removes the files that `pending_files` names and nothing refers to, then forgets the names. What went to the bucket goes to the cache.
+pub(super) fn clean_pending(
+    conn: &mut Connection,
+    layout: &Layout,
+    cache: Option<&ContentCache>,
+) -> Result<u64, Abort> {
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let hashes: Vec<[u8; 32]> = transaction
         .prepare_cached("SELECT hash FROM pending_files")?
@@ -576,10 +592,14 @@ pub(super) fn clean_pending(conn: &mut Connection, layout: &Layout) -> Result<u6
     let mut removed = 0;
     for hash in hashes.iter().copied().map(ContentHash) {
         if !tx::refers_to_file(&transaction, hash)? {
-            layout.remove_content(hash).map_err(|source| Abort::Io {
-                action: format!("remove {}", layout.content(hash).display()),
-                source,
-            })?;
+            let failed =
+                |source| Abort::Io { action: format!("remove {}", layout.content(hash).display()), source };
+            if let Some(cache) = cache
+                && let Some(size) = size_in_bucket(&transaction, hash)?
+            {
+                layout.give_to_cache(hash, size, cache).map_err(failed)?;
+            }
+            layout.remove_content(hash).map_err(failed)?;
             removed += 1;
         }
     }
@@ -588,6 +608,13 @@ pub(super) fn clean_pending(conn: &mut Connection, layout: &Layout) -> Result<u6
     }
     transaction.commit()?;
     Ok(removed)
+}
+
+/// The size of a content that is in the bucket.
+fn size_in_bucket(conn: &Connection, hash: ContentHash) -> Result<Option<u64>, rusqlite::Error> {
+    conn.prepare_cached("SELECT size FROM records WHERE hash = ?1 AND content = -1")?
+        .query_row([hash.0], |row| rows::unsigned(row, 0))
+        .optional()
 }
 
 /// Whether a failure to receive content means that the disk is no longer to be trusted.

@@ -200,6 +200,7 @@ pub(super) async fn status(State(service): ServiceState) -> ApiResult<Success<St
         short_of_space: status.short_of_space,
         contents_away: status.contents_away,
         quota: status.quota,
+        waiting_uploads: status.waiting_uploads,
         notice: status.notice,
         scrub: status.scrub.map(|scrub| *scrub),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -8,9 +8,9 @@ use utoipa::ToSchema;
 use crate::clock;
 use crate::http::envelope::ApiResult;
 use crate::record::NameOutcome;
-use crate::store::QuotaStatus;
 use crate::store::embedded::{IngestFields, Ingested, ListPage, MetaPatch, StoredAsset};
 use crate::store::scrub::ScrubReport;
+use crate::store::{QuotaStatus, WaitingUploads};
 
 /// An asset, or its tombstone.
 #[derive(Serialize, Deserialize, ToSchema, Clone, PartialEq, Eq, Debug)]
@@ -143,6 +143,9 @@ pub struct StatusJson {
     /// How much content may be here, and is, where that is limited.
     #[serde(default)]
     pub quota: Option<QuotaStatus>,
+    /// Contents that are acknowledged, and not in object storage yet, where they go there afterwards.
+    #[serde(default)]
+    pub waiting_uploads: Option<WaitingUploads>,
     /// What people should know of it, and cannot be helped.
     #[serde(default)]
     pub notice: Option<String>,

@@ -18,9 +18,11 @@ struct OnBucket {
 }
 
 impl OnBucket {
-    async fn new() -> Self {
+    async fn new(write_back: bool) -> Self {
         let (dir, bucket) = (tempfile::tempdir().expect("a directory"), TestBucket::start().await);
-        let store = try_open_on(dir.path(), bucket.config(), Clock::system()).await;
+        let mut config = bucket.config();
+        config.place.write_back = write_back;
+        let store = try_open_on(dir.path(), config, Clock::system()).await;
         Self { store: store.expect("the store opens"), _dir: dir, _bucket: bucket }
     }
 }
@@ -44,4 +46,12 @@ impl Fixture for OnBucket {
     }
 }
 
-conformance_tests!(OnBucket::new().await);
+conformance_tests!(OnBucket::new(false).await);
+
+/// By one whose contents go there afterwards.
+mod write_back {
+    use super::OnBucket;
+    use crate::store_conformance::conformance_tests;
+
+    conformance_tests!(OnBucket::new(true).await);
+}

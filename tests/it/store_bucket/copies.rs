@@ -157,6 +157,41 @@ async fn nor_where_the_service_knows_no_conditions() {
     nothing_is_deleted(clone_disk, unhurried(bucket.config()), &bucket).await;
 }
 
+/// What one of two is to lose, by its user's decision, is not all that there is of a content.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_goes_up_to_a_place_that_two_take_for_their_own() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let mut config = unhurried(bucket.config());
+    config.place.write_back = true;
+    let first = open(&dir, config.clone()).await;
+    until_usable(&first).await;
+    let twin = clone_disk(dir.path());
+    let second = open(&twin, config.clone()).await;
+    let code = until_halted(&first).await;
+    until_usable(&second).await;
+    assert_eq!(until_halted(&second).await, code);
+    let contents = [noise(100_000, 1), noise(100_001, 2)];
+    for (store, content) in [&first, &second].into_iter().zip(&contents) {
+        put(store, content).await;
+        eventually("it is said why it waits", async || {
+            let waiting = store.status().await.unwrap().waiting_uploads.unwrap();
+            let is_said = waiting.last_error.as_ref().is_some_and(|why| why.contains(&code));
+            if is_said && waiting.contents == 1 { Ok(()) } else { Err(format!("{waiting:?}")) }
+        })
+        .await;
+        assert_eq!(read(store, hash_of(content), 0, None).await.as_ref(), Ok(content));
+    }
+    assert_eq!(bucket.objects(), [].into());
+    second.close().await;
+    first.close().await;
+    let first = open(&dir, alone(config, &code)).await;
+    eventually("it goes up", async || {
+        if bucket.object(hash_of(&contents[0])).exists() { Ok(()) } else { Err("it does not".to_owned()) }
+    })
+    .await;
+    assert_eq!(read(&first, hash_of(&contents[0]), 0, None).await.as_ref(), Ok(&contents[0]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_of_a_store_that_is_not_running_deletes_nothing() {
     let place = tempfile::tempdir().unwrap();

@@ -15,9 +15,11 @@ use reqwest::multipart::{Form, Part};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::support::bucket::{TestBucket, try_open_on};
+use crate::support::bucket::{BucketFault, TestBucket, try_open_on};
 use crate::support::daemon::{Daemon, embedded_yaml};
+use crate::support::embedded::content_files;
 use crate::support::nodes::eventually;
+use crate::support::scoreboard;
 use crate::support::store::{hash_of, noise};
 
 /// For the moments at which the process is killed.
@@ -66,7 +68,7 @@ async fn contents_go_between_a_node_with_a_bucket_and_one_without() {
         .collect();
     assert_eq!(bucket.objects(), larger);
     // It is said where it fails, and the keys are not.
-    bucket.fail(|_| Some(crate::support::bucket::BucketFault::Status(403, "InvalidAccessKeyId")));
+    bucket.fail(|_| Some(BucketFault::Status(403, "InvalidAccessKeyId")));
     assert!(content(&a, hash_of(&contents[2])).await.is_err());
     let said = eventually("the status says so", async || {
         let status = a.get("/status").await;
@@ -82,6 +84,47 @@ async fn contents_go_between_a_node_with_a_bucket_and_one_without() {
         "{}",
         shown.text()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_to_be_uploaded_is_shown_everywhere() {
+    let bucket = TestBucket::start().await;
+    bucket.fail(|_| Some(BucketFault::Status(403, "InvalidAccessKeyId")));
+    let a = Daemon::start(&embedded_yaml(&format!("name: a\n{}", bucket.write_back_yaml())));
+    let b = Daemon::start(&embedded_yaml("name: b\n"));
+    let (own, theirs) = (noise(200_000, 1), noise(300_000, 2));
+    try_ingest(a.http.clone(), a.store_url("/ingest"), own.clone()).await.unwrap();
+    try_ingest(b.http.clone(), b.store_url("/ingest"), theirs.clone()).await.unwrap();
+    // Peers give and take as ever.
+    a.dial(&b).await;
+    for (daemon, expected) in [(&a, &theirs), (&b, &own)] {
+        let got = eventually("it is there", async || content(daemon, hash_of(expected)).await);
+        assert_eq!(&got.await, expected);
+    }
+    let why = "does not know the access key";
+    eventually("the status says so", async || {
+        let status = a.get("/status").await;
+        let waiting = &status["store"]["waiting_uploads"];
+        let is_said = waiting["last_error"].as_str().is_some_and(|said| said.contains(why));
+        if is_said && waiting["contents"] == 2 && waiting["bytes"] == 500_000 {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    })
+    .await;
+    for args in [vec!["status"], vec!["doctor"], vec!["why", &hash_of(&own).to_string()]] {
+        let said = a.run(&args).text().split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains("on this disk alone") && said.contains(why), "{args:?}: {said}");
+    }
+    let shown = a.http.get(a.url("/")).send().await.unwrap().text().await.unwrap();
+    assert!(
+        shown.contains("To upload") && shown.contains("2 contents (488.3 KiB) on this disk alone"),
+        "{shown}"
+    );
+    let metrics = a.http.get(a.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("\ncan_sync_waiting_uploads 2\n"), "{metrics}");
+    assert!(metrics.contains("\ncan_sync_waiting_uploads_failing 1\n"), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,9 +212,14 @@ async fn all_are_read(daemon: &Daemon, acknowledged: &BTreeSet<(ContentHash, usi
 
 /// The contents that its records have in the bucket.
 fn in_bucket(daemon: &Daemon) -> BTreeSet<ContentHash> {
+    at(daemon, "records", -1)
+}
+
+/// The contents that a table of its has in this place.
+fn at(daemon: &Daemon, table: &str, place: i64) -> BTreeSet<ContentHash> {
     let database = rusqlite::Connection::open(daemon.data_dir().join("store/store.db")).unwrap();
-    let mut statement = database.prepare("SELECT hash FROM records WHERE content = -1").unwrap();
-    statement.query_map([], |row| row.get(0).map(ContentHash)).unwrap().map(Result::unwrap).collect()
+    let mut statement = database.prepare(&format!("SELECT hash FROM {table} WHERE content = ?1")).unwrap();
+    statement.query_map([place], |row| row.get(0).map(ContentHash)).unwrap().map(Result::unwrap).collect()
 }
 
 async fn until_cleaned_up(daemon: &Daemon) {
@@ -208,6 +256,60 @@ async fn killed_in_the_middle_of_uploads_what_was_acknowledged_is_in_the_bucket(
     assert_eq!(bucket.objects(), held);
     assert!(acknowledged.iter().all(|(hash, size)| *size <= 4096 || held.contains(hash)));
     assert!(!acknowledged.is_empty());
+}
+
+/// With the bucket away now and then, and some of what was acknowledged deleted again.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_contents_go_up_later_nothing_acknowledged_is_lost() {
+    let (bucket, kills) = (TestBucket::start().await, scoreboard::number("CAN_SYNC_TEST_KILLS", KILLS));
+    let seed = scoreboard::seed(SEED ^ 2);
+    let mut random = StdRng::seed_from_u64(seed);
+    println!("seed {seed:#x}");
+    let mut daemon = Daemon::start(&embedded_yaml(&format!("name: a\n{}", bucket.write_back_yaml())));
+    let (mut acknowledged, mut in_all) = (BTreeSet::new(), 0);
+    for round in 0..kills {
+        let (is_away, every) = (round % 4 == 1, random.random_range(3..20));
+        bucket.fail(move |request| {
+            let is_hit = is_away || request.number % every == 0;
+            is_hit.then_some(BucketFault::Status(503, "SlowDown"))
+        });
+        let stored = upload_until_killed(&mut daemon, contents_of_round(round), &mut random).await;
+        in_all += stored.len();
+        acknowledged.extend(stored);
+        daemon = daemon.restart();
+        if let Some((hash, size)) = acknowledged.iter().nth(random.random_range(0..8)).copied() {
+            let deleted = daemon.http.delete(daemon.store_url(&format!("/asset/{hash}"))).send().await;
+            assert!(deleted.unwrap().status().is_success());
+            acknowledged.remove(&(hash, size));
+        }
+    }
+    println!("{in_all} contents were acknowledged in {kills} rounds");
+    bucket.fail(|_| None);
+    all_are_read(&daemon, &acknowledged).await;
+    daemon.kill();
+    let dir = daemon.data_dir().join("store");
+    let mut config = bucket.config();
+    config.place.write_back = true;
+    let store = try_open_on(&dir, config, Clock::system()).await.unwrap();
+    eventually("all is up", async || {
+        let waiting = store.status().await.unwrap().waiting_uploads.unwrap();
+        if waiting.contents == 0 { Ok(()) } else { Err(format!("{waiting:?}")) }
+    })
+    .await;
+    until_cleaned_up(&daemon).await;
+    let status = store.status().await.unwrap();
+    assert_eq!((status.notice, status.damaged), (None, 0));
+    // Nothing is left but what is referred to, here or there.
+    let (held, trashed) = (at(&daemon, "records", -1), at(&daemon, "trash", -1));
+    assert_eq!(bucket.objects(), held.union(&trashed).copied().collect());
+    assert!(acknowledged.iter().all(|(hash, size)| *size <= 4096 || held.contains(hash)));
+    assert_eq!(at(&daemon, "records", 0), BTreeSet::new());
+    eventually("files that nothing refers to are gone", async || {
+        let files = content_files(&dir);
+        if files == at(&daemon, "trash", 0) { Ok(()) } else { Err(format!("{files:?}")) }
+    })
+    .await;
+    assert!(in_all > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

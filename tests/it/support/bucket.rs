@@ -138,6 +138,11 @@ impl TestBucket {
         )
     }
 
+    /// The same for contents that go there once they are acknowledged.
+    pub(crate) fn write_back_yaml(&self) -> String {
+        format!("{}    write_back: true\n", self.yaml())
+    }
+
     /// The same for one of several stores.
     pub(crate) fn shared_yaml(&self) -> String {
         format!("{}    shared: true\n", self.yaml())
@@ -230,7 +235,9 @@ async fn answer(
         Some(BucketFault::Status(status, code)) => {
             let said =
                 format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{code}</Message></Error>");
-            return Ok(Response::builder().status(status).body(s3s::Body::from(said))?);
+            let answer = Response::builder().status(status);
+            let answer = if status == 503 { answer.header("retry-after", "1") } else { answer };
+            return Ok(answer.body(s3s::Body::from(said))?);
         }
         Some(BucketFault::Drop) => return Err("the connection ends".into()),
         Some(BucketFault::Cut | BucketFault::Flip | BucketFault::Deaf) | None => {}

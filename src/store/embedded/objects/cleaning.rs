@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use super::super::EmbeddedStore;
 use super::super::incoming::blocking;
-use super::{ObjectLock, Objects, PendingObject, is_referred_to, pending, settle};
+use super::{ObjectLock, Objects, PendingObject, is_referred_to, pending, settle, waiting};
 use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::bucket::BucketError;
@@ -49,8 +49,12 @@ impl EmbeddedStore {
         _lock: ObjectLock,
     ) -> Result<(), StoreError> {
         let bucket = &objects.bucket;
-        let read = move |conn: &Connection| Ok((pending(conn, hash)?, is_referred_to(conn, hash)?));
+        let read = move |conn: &Connection| {
+            let waits = waiting::since_ms(conn, hash)?.is_some();
+            Ok((pending(conn, hash)?.filter(|_| !waits), is_referred_to(conn, hash)?))
+        };
         let (pending, is_needed) = self.0.shared.readers.run("look at an object", read).await?;
+        // What waits to go up makes or replaces the object, and is off this list then.
         let Some(PendingObject { upload }) = pending else { return Ok(()) };
         let away = |error| match error {
             BucketError::Away(why) | BucketError::Wrong(why) => bucket.away(why),

@@ -26,7 +26,9 @@ impl EmbeddedStore {
         &self,
         files: &mut [ReceivedFile],
     ) -> Result<Option<UploadedContents>, StoreError> {
-        let Some(objects) = &self.0.shared.objects else { return Ok(None) };
+        let Some(objects) = self.0.shared.objects.as_ref().filter(|objects| !objects.write_back) else {
+            return Ok(None);
+        };
         let mut hashes: Vec<ContentHash> = files.iter().map(|file| file.sha256).collect();
         hashes.sort_unstable();
         hashes.dedup();
@@ -65,13 +67,33 @@ impl EmbeddedStore {
         if let Some(why) = bucket.trouble_of_writing() {
             return Err(bucket.away(why));
         }
-        let hashes: Vec<ContentHash> = contents.iter().map(|(hash, ..)| *hash).collect();
-        let named = self.submit(Vec::new(), 0, move |tx| {
+        self.name_objects(contents.iter().map(|(hash, ..)| *hash).collect(), &bucket).await?;
+        let mut uploads: Vec<BoxFuture<'static, Result<(), StoreError>>> = Vec::with_capacity(contents.len());
+        for (hash, size, path) in contents {
+            uploads.push(Box::pin(self.clone().upload(Arc::clone(&bucket), hash, size, path)));
+        }
+        futures::stream::iter(uploads).buffer_unordered(UPLOADS_AT_ONCE).try_collect::<()>().await
+    }
+
+    /// Names an object that is about to be put; who is told of the upload in parts that makes it.
+    pub(super) async fn name_object(
+        &self,
+        hash: ContentHash,
+        bucket: &Bucket,
+    ) -> Result<NoteUpload, StoreError> {
+        self.name_objects(vec![hash], bucket).await?;
+        Ok(self.upload_noter(hash))
+    }
+
+    /// Names objects that are about to be put, and aborts earlier uploads of theirs.
+    async fn name_objects(&self, hashes: Vec<ContentHash>, bucket: &Bucket) -> Result<(), StoreError> {
+        // What goes up from a full disk makes room there.
+        let named = self.submit_deletion(move |tx| {
             let mut abandoned = Vec::new();
-            for hash in hashes {
-                let upload = pending(tx.conn, hash)?.and_then(|pending| pending.upload);
-                abandoned.extend(upload.map(|upload| (hash, upload)));
-                leave(tx.conn, hash)?;
+            for hash in &hashes {
+                let upload = pending(tx.conn, *hash)?.and_then(|pending| pending.upload);
+                abandoned.extend(upload.map(|upload| (*hash, upload)));
+                leave(tx.conn, *hash)?;
             }
             Ok(Ok(abandoned))
         });
@@ -80,11 +102,7 @@ impl EmbeddedStore {
                 tracing::debug!(%hash, ?error, "an earlier upload is not aborted");
             }
         }
-        let mut uploads: Vec<BoxFuture<'static, Result<(), StoreError>>> = Vec::with_capacity(contents.len());
-        for (hash, size, path) in contents {
-            uploads.push(Box::pin(self.clone().upload(Arc::clone(&bucket), hash, size, path)));
-        }
-        futures::stream::iter(uploads).buffer_unordered(UPLOADS_AT_ONCE).try_collect::<()>().await
+        Ok(())
     }
 
     async fn upload(
@@ -99,11 +117,16 @@ impl EmbeddedStore {
             open_plain(&path).map_err(|error| store.io_failed("open received content", &error))
         });
         let file: Arc<File> = Arc::new(opened.await?);
-        let note: NoteUpload = Arc::new(move |upload| {
-            let store = self.clone();
+        let note = self.upload_noter(hash);
+        bucket.put(PutContent { hash, size, file }, note).await.map_err(|error| bucket.refusal(error))
+    }
+
+    fn upload_noter(&self, hash: ContentHash) -> NoteUpload {
+        let store = self.clone();
+        Arc::new(move |upload| {
+            let store = store.clone();
             Box::pin(async move { store.note_upload(hash, upload).await })
-        });
-        bucket.put(PutContent { hash, size, file }, note).await
+        })
     }
 
     async fn note_upload(&self, hash: ContentHash, upload: String) -> Result<(), StoreError> {
