@@ -52,7 +52,7 @@ pub(super) fn mend(conn: &Connection, layout: &Layout, now_ms: u64) -> Result<()
         }
         conn.prepare_cached(
             "INSERT INTO damaged (hash, content, size, found_at_ms, reason) VALUES (?1, 0, ?2, ?3, ?4) \
-             ON CONFLICT (hash) DO UPDATE SET content = 0 WHERE content IS NULL",
+             ON CONFLICT (hash) DO UPDATE SET content = 0 WHERE content IS NULL OR content = -1",
         )?
         .execute(params![
             hash.0,

@@ -16,6 +16,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::examining::{FileIdentity, Seen};
 use super::layout::Layout;
+use super::objects;
 use super::rows::{self, ContentPlace, InlineContent};
 use super::sums::{self, SUMS_PER_ROW};
 use super::tx::Tx;
@@ -166,8 +167,8 @@ pub(super) fn set_aside(
             InlineContent::Bytes(_) => Some(ContentPlace::Inline(id)),
             InlineContent::Missing | InlineContent::Unreadable => None,
         },
-        // Its object stays where it is until the right bytes take its place.
-        (Some(ContentPlace::Object), Seen::Object) => None,
+        // Its object stays where it is until the right bytes take its place, or nobody wants them any more.
+        (Some(ContentPlace::Object), Seen::Object) => Some(ContentPlace::Object),
         (Some(_) | None, _) => return Ok(false),
     };
     tx.put_absent(&stored, true)?;
@@ -230,7 +231,8 @@ pub(super) fn forget(tx: &mut Tx<'_>, hash: ContentHash) -> Result<bool, rusqlit
             rows::remove_inline(tx.conn, tx.probe, id)?;
         }
         Some(ContentPlace::File) => tx.after_commit.push(AfterCommit::Drop(hash)),
-        Some(ContentPlace::Object) | None => {}
+        Some(ContentPlace::Object) => objects::leave(tx.conn, hash)?,
+        None => {}
     }
     tx.conn.prepare_cached("DELETE FROM damaged WHERE hash = ?1")?.execute([hash.0])?;
     Ok(true)

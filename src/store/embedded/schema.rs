@@ -154,7 +154,7 @@ CREATE INDEX records_by_user ON records (user_folded, created_at_ms, hash)
 /// - `content_sums` has the sums of the groups of content in files, so many to a row. They belong to the bytes that the hash
 ///   names, so they stay right whatever becomes of the file; they go when it is purged.
 /// - `damaged` names contents that were set aside. `content` says where the damaged bytes are: 0 in a file of `damaged/`,
-///   else an id in `contents`, NULL nowhere.
+///   -1 in the bucket, else an id in `contents`, NULL nowhere.
 const SCHEMA_DAMAGE: &str = "
 CREATE TABLE content_sums (
     hash BLOB NOT NULL,

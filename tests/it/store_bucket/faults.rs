@@ -149,6 +149,26 @@ async fn wrong_bytes_are_never_served_and_give_way_to_the_right_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_object_with_wrong_bytes_that_nobody_wants_any_more_is_deleted() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let store = open(&dir, bucket.config()).await;
+    let content = noise(20_000, 1);
+    let hash = put(&store, &content).await;
+    std::fs::write(bucket.object(hash), noise(20_000, 2)).unwrap();
+    assert_eq!(read(&store, hash, 0, None).await, Err(StoreError::Corrupt(hash)));
+    eventually("it is set aside", async || {
+        let damaged = store.status().await.unwrap().damaged;
+        if damaged == 1 { Ok(()) } else { Err(damaged.to_string()) }
+    })
+    .await;
+    until_nothing_is_pending(&dir).await;
+    assert!(bucket.object(hash).exists(), "it may be right tomorrow");
+    store.delete(hash).await.unwrap();
+    until_nothing_is_pending(&dir).await;
+    assert_eq!(bucket.objects(), [].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_is_gone_is_looked_for_and_then_absent() {
     let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
     let store = open(&dir, bucket.config()).await;
