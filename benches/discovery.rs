@@ -56,7 +56,7 @@ async fn main() -> Result<()> {
         for order in orders {
             let mut runs = Runs::default();
             for _ in 0..args.runs {
-                runs.add(measure(channel, *order == "at once", &network).await?);
+                runs.add(Box::pin(measure(channel, *order == "at once", &network)).await?);
             }
             let shown = |time: Duration| {
                 if time >= GIVE_UP { "never".to_owned() } else { format!("{:.2} s", time.as_secs_f64()) }

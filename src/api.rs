@@ -6,6 +6,7 @@ pub mod actor;
 pub mod bodies;
 pub mod damaged;
 mod deletions;
+mod drops;
 pub mod events;
 mod folders;
 mod libraries;

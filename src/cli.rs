@@ -26,11 +26,13 @@ mod default_command;
 mod deletions;
 mod demo;
 mod doctor;
+mod drop;
 mod edit;
 mod error;
 mod events;
 mod export;
 mod fetch;
+mod filter_args;
 mod folder;
 mod get;
 mod id;
@@ -122,6 +124,8 @@ enum Command {
     Pin(pin::PinArgs),
     /// Take pins back; what is here stays
     Unpin(pin::UnpinArgs),
+    /// Let go of contents here that enough other machines promise to keep
+    Drop(drop::DropArgs),
     /// Write assets as plain files into a directory
     Export(export::ExportArgs),
     /// List assets, newest first
@@ -255,6 +259,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Fetch(args) => fetch::run(context, &args).await,
         Command::Pin(args) => pin::pin(context, args).await,
         Command::Unpin(args) => pin::unpin(context, args).await,
+        Command::Drop(args) => drop::run(context, args).await,
         Command::Export(args) => export::run(context, args).await,
         Command::List(args) => list::run(context, &args).await,
         Command::Search(args) => search::run(context, args).await,

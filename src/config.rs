@@ -28,7 +28,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use folders::{ConfiguredFolder, ConfiguredFolders, ConfiguredMode, FOLDERS_MAX};
 pub use hold::{HoldFilter, HoldSetting};
 pub use load::{FlagValue, Loaded, LoadedSetting, Origin, Origins, SettingSources};
-pub use value::{Days, HttpUrl, RelaySetting, ServiceUrl, SlotFormat};
+pub use value::{Copies, Days, HttpUrl, RelaySetting, ServiceUrl, SlotFormat};
 
 use setting::settings;
 
@@ -88,6 +88,8 @@ settings! {
         approve_devices: bool = false;
         /// Of which assets contents are held here.
         hold: HoldSetting = HoldSetting::default();
+        /// How many other places have to promise to keep a content before it is let go of here.
+        min_copies: Copies = Copies(2);
         /// Directories that are kept alike with those of other machines.
         folders: ConfiguredFolders = ConfiguredFolders::default();
     }

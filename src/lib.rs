@@ -94,7 +94,7 @@
 //!
 //! Rules are functions of their arguments, time included, with neither runtime nor I/O: [`record`], [`discovery::slot`],
 //! [`discovery::announcement`], [`discovery::directory`], [`discovery::pace`], [`peer::session`], [`peer::wishes`],
-//! [`peer::roster`], [`peer::doubles`], [`peer::deferrals::notes`], [`clock::evidence`], [`entry`], [`folder::answers`], [`folder::brake`],
+//! [`peer::roster`], [`peer::doubles`], [`peer::letting_go`], [`store::promises`], [`peer::deferrals::notes`], [`clock::evidence`], [`entry`], [`folder::answers`], [`folder::brake`],
 //! [`folder::plan`](mod@folder::plan), [`folder::sight`], [`reconcile`], [`store::groups`], [`transfer::fetching`], [`transfer::schedule`], [`actor::policy`], [`actor::restart`], [`wire::decode`]. Actors perform what these decide, so that
 //! each rule can be tested without a socket.
 

@@ -12,6 +12,7 @@ pub mod effects;
 pub mod establish;
 pub mod held;
 mod lane;
+pub mod letting_go;
 pub mod messages;
 pub mod places;
 pub mod reconciliation;

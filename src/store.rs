@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -16,6 +17,7 @@ use utoipa::ToSchema;
 use self::entries::{
     EntryOutcome, EntryPage, EntryPut, EntryQuery, FolderClaim, FolderPlaces, HistoryPlace, StoredEntry,
 };
+use self::promises::{CopyPlace, CopyStanding, DropAnswer, MarkAnswer, PromiseAnswer};
 use self::scrub::{ScrubFinding, ScrubReport};
 use crate::entry::{EntryHash, FolderId, FolderRecord};
 use crate::record::{AssetRecord, ContentHash, Hlc, LibraryId};
@@ -29,6 +31,7 @@ pub mod fuzz;
 pub mod groups;
 pub mod hashing_file;
 mod id;
+pub mod promises;
 pub mod scrub;
 pub mod server;
 pub mod service;
@@ -630,8 +633,52 @@ pub trait ContentStore: Send + Sync + 'static {
 
     /// Lets go of the contents of live assets: the records stay as they are, the contents go to the trash like those of
     /// deleted assets, and are [not wanted](Holding::Unwanted). [`ItemOutcome::Absent`] for each that was held or wanted,
-    /// [`ItemOutcome::Unchanged`] for all others. Same order, same durability.
+    /// [`ItemOutcome::Unchanged`] for all others, and for what another machine was promised. Same order, same durability.
     fn let_go(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>>;
+
+    /// Where its copies are, where it can promise to keep them and let go of them by promise; `None` where it cannot, or it does
+    /// not know yet.
+    fn copy_place(&self) -> Option<CopyPlace> {
+        None
+    }
+
+    /// Marks copies that are about to be let go of, durably: none of them is promised to anybody from then on. Same order.
+    /// At most 1,000.
+    fn mark_dropping(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<MarkAnswer>, StoreError>> {
+        drop(hashes);
+        Box::pin(async { Err(promises::unsupported()) })
+    }
+
+    /// Takes marks away: those of these contents, at most 1,000, or all.
+    fn clear_dropping(&self, hashes: Option<Vec<ContentHash>>) -> BoxFuture<'_, Result<(), StoreError>> {
+        drop(hashes);
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Lets go of marked copies for good, which are not in the trash afterwards: the records stay, and the contents are
+    /// [not wanted](Holding::Unwanted). Not later than `by`, by [`Clock::uptime`](crate::clock::Clock::uptime) of the clock that the
+    /// store was opened with. Same order, same durability. At most 1,000.
+    fn drop_marked(
+        &self,
+        hashes: Vec<ContentHash>,
+        by: Duration,
+    ) -> BoxFuture<'_, Result<Vec<DropAnswer>, StoreError>> {
+        let _ = (hashes, by);
+        Box::pin(async { Err(promises::unsupported()) })
+    }
+
+    /// Promises another machine, by its endpoint id, to keep a copy for [`promises::KEPT_FOR`]: durable once it is answered.
+    /// Nothing but a user's deletion removes it then.
+    fn promise(&self, hash: ContentHash, to: [u8; 32]) -> BoxFuture<'_, Result<PromiseAnswer, StoreError>> {
+        let _ = (hash, to);
+        Box::pin(async { Err(promises::unsupported()) })
+    }
+
+    /// Whether a copy is about to be let go of, and to whom it is promised.
+    fn standing(&self, hash: ContentHash) -> BoxFuture<'_, Result<CopyStanding, StoreError>> {
+        let _ = hash;
+        Box::pin(async { Ok(CopyStanding::default()) })
+    }
 
     /// Wants contents that are not here. [`ItemOutcome::Stored`] for each that the trash still had, whole: it is held again.
     /// [`ItemOutcome::NeedsContent`] for those that are to be fetched, [`ItemOutcome::Unchanged`] for all that are no live

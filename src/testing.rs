@@ -50,8 +50,8 @@ pub mod clock {
 }
 pub mod config {
     pub use crate::config::{
-        BucketUrl, Config, ConfiguredFolder, ContentBucket, HoldFilter, HoldSetting, HttpUrl, Origins,
-        RelaySetting, ServiceUrl, SettingSources, SlotFormat,
+        BucketUrl, Config, ConfiguredFolder, ContentBucket, Copies, HoldFilter, HoldSetting, HttpUrl,
+        Origins, RelaySetting, ServiceUrl, SettingSources, SlotFormat,
     };
 }
 pub mod discovery {
@@ -277,6 +277,11 @@ pub mod store {
     }
     pub mod hashing_file {
         pub use crate::store::hashing_file::HashingFile;
+    }
+    pub mod promises {
+        pub use crate::store::promises::{
+            CopyStanding, DROP_WITHIN, DropAnswer, KEPT_FOR, MarkAnswer, PromiseAnswer,
+        };
     }
     pub mod scrub {
         pub use crate::store::scrub::{ScrubFinding, ScrubReport, ScrubResult, ScrubSettings};

@@ -23,7 +23,7 @@ use super::bodies::{
 use super::status::{NodeStatus, node_status};
 use super::token::is_authorised;
 use super::view::{ASK_TIMEOUT, AgentView, ApiState, ask, unavailable};
-use super::{deletions, events, folders, libraries, metrics, page, pins, proxy, token, why};
+use super::{deletions, drops, events, folders, libraries, metrics, page, pins, proxy, token, why};
 use crate::actor::status::ActorStatus;
 use crate::http::description::{self, Description};
 use crate::http::envelope::{ErrorBody, Success};
@@ -77,6 +77,7 @@ pub(super) fn router(state: ApiState, bound: SocketAddr) -> Router {
         .merge(folders::routes())
         .merge(libraries::routes())
         .merge(pins::routes())
+        .merge(drops::routes())
         .routes(routes!(events::events))
         .routes(routes!(ticket))
         .routes(routes!(metrics::metrics))

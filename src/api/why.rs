@@ -1,5 +1,7 @@
 //! `GET /why/{hash}`: who has a content, and why it is not here yet. `POST /fetch/{hash}`: get it now.
 
+mod promises;
+
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -17,7 +19,7 @@ use crate::http::envelope::Success;
 use crate::http::extract::HashPath;
 use crate::http::{ApiError, ApiResult};
 use crate::peer::messages::PeersMsg;
-use crate::peer::report::{SourceReport, SourceState, WaitingReport, WhyReport};
+use crate::peer::report::{PromiseReport, SourceReport, SourceState, WaitingReport, WhyReport};
 use crate::record::ContentHash;
 use crate::store::{Holding, ItemOutcome, StoreError, StoredRecord, UploadWait};
 use crate::text::amounts::bytes;
@@ -81,6 +83,10 @@ pub(super) struct WhyView {
     waiting: Vec<WaitingReport>,
     /// That it is on this disk alone, and waits to be uploaded to object storage.
     upload: Option<UploadWait>,
+    /// Machines that this one promised to keep it, after they asked for that: it stays for so long, unless a user deletes it.
+    promised_to: Vec<PromiseReport>,
+    /// Machines that promised to keep it when it was let go of here, as far as that is remembered.
+    kept_by: Vec<PromiseReport>,
     /// The paths at which folders have it; at most 10000.
     folders: Vec<FolderPlace>,
 }
@@ -193,6 +199,7 @@ pub(super) async fn stands(view: &AgentView, hash: ContentHash) -> ApiResult<Why
     let report = ask(&view.peers, |reply| PeersMsg::GetWhy { hash, reply }).await?;
     let known = stored(view, hash).await?;
     let left_out = known.as_ref().and_then(|known| left_out(view, known));
+    let promised_to = promises::given(view, hash).await;
     let whereabouts = whereabouts(known.as_ref(), left_out, &report).ok_or_else(|| unknown(&report))?;
     let size = known.map(|known| known.record.size).or(report.size);
     let upload = if whereabouts == Availability::Here { upload_wait(view, hash).await } else { None };
@@ -200,7 +207,9 @@ pub(super) async fn stands(view: &AgentView, hash: ContentHash) -> ApiResult<Why
     Ok(WhyView {
         hash: hash.to_string(),
         state: whereabouts,
-        explanation: explain(whereabouts, size, &report) + &waits,
+        explanation: explain(whereabouts, size, &report)
+            + &waits
+            + &promises::explain(&promised_to, &report.kept_by),
         connected: report.connected,
         size,
         done: report.done,
@@ -208,6 +217,8 @@ pub(super) async fn stands(view: &AgentView, hash: ContentHash) -> ApiResult<Why
         sources: report.sources,
         waiting: report.waiting,
         upload,
+        promised_to,
+        kept_by: report.kept_by,
         folders: Vec::new(),
     })
 }

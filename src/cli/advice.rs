@@ -1,7 +1,7 @@
 //! The daemon and its CAN Service speak to programs, of requests and paths; here their errors are put for people at a command line.
 
 /// What a request is at the command line. Longer ones before those that they begin with.
-const COMMANDS: [(&str, &str); 33] = [
+const COMMANDS: [(&str, &str); 35] = [
     ("GET /deletions", "`can-sync deletions`"),
     ("POST /deletions/confirm", "`can-sync deletions confirm`"),
     ("POST /deletions/reject", "`can-sync deletions reject`"),
@@ -28,6 +28,8 @@ const COMMANDS: [(&str, &str); 33] = [
     ("POST /pins/remove", "`can-sync unpin`"),
     ("POST /pins", "`can-sync pin`"),
     ("GET /pins", "`can-sync pin`"),
+    ("POST /drops/cancel", "`can-sync drop --stop`"),
+    ("POST /drops", "`can-sync drop`"),
     ("POST /join", "`can-sync join`"),
     ("GET /devices", "`can-sync devices`"),
     ("GET /ticket", "`can-sync id --ticket`"),

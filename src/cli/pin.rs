@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::Context;
 use super::error::CliError;
+use super::filter_args::FilterArgs;
 use super::library::resolved;
 use super::output::message;
 use super::text;
@@ -26,32 +27,6 @@ pub(super) struct UnpinArgs {
     assets: Vec<String>,
     #[command(flatten)]
     filter: FilterArgs,
-}
-
-/// All that match, now and later.
-#[derive(clap::Args, Debug)]
-struct FilterArgs {
-    /// Program that made the asset
-    #[arg(long)]
-    application: Option<String>,
-    /// One of the asset's tags; any of them, where it is given several times
-    #[arg(long = "tag", value_name = "TAG")]
-    tags: Vec<String>,
-    /// Person that made the asset
-    #[arg(long)]
-    user: Option<String>,
-    /// How the media type begins, such as `image/`
-    #[arg(long, value_name = "PREFIX")]
-    mime_prefix: Option<String>,
-}
-
-impl FilterArgs {
-    fn spec(self) -> Option<FilterSpec> {
-        let Self { application, tags, user, mime_prefix } = self;
-        let tags = (!tags.is_empty()).then_some(tags);
-        let spec = FilterSpec { application, tags, user, mime_prefix, ..FilterSpec::default() };
-        (spec != FilterSpec::default()).then_some(spec)
-    }
 }
 
 /// `GET /pins`, as far as the command line needs it; the rest is passed on in JSON.

@@ -32,6 +32,26 @@ impl Setting for Days {
     }
 }
 
+/// How many copies there are to be at other places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copies(pub u8);
+
+/// Most copies.
+const COPIES_MAX: u8 = 16;
+
+impl Setting for Copies {
+    const EXPECTED: &'static str = "a whole number from 1 to 16";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let copies = text.parse().ok().filter(|copies| (1..=COPIES_MAX).contains(copies));
+        copies.map(Self).ok_or_else(|| unexpected::<Self>(text))
+    }
+
+    fn shown(&self) -> Value {
+        json!(self.0)
+    }
+}
+
 /// An `http` or `https` URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUrl(Url);

@@ -19,6 +19,7 @@ const ARGON2_SALT: &[u8] = b"can-sync/v2|default";
 const CONTEXT_MIRROR: &str = "can-sync 2026 v3 mirror read secret";
 const CONTEXT_AUTH: &str = "can-sync 2026 v3 library session authentication";
 const CONTEXT_RECORD: &str = "can-sync 2026 v3 library record ids";
+const CONTEXT_PLACE: &str = "can-sync 2026 v3 place of copies";
 const CONTEXT_SLOT: &str = "can-sync 2026 v3 rendezvous slot";
 const CONTEXT_SEAL: &str = "can-sync 2026 v3 rendezvous sealing";
 const CONTEXT_LIST: &str = "can-sync 2026 v3 peer list sealing";
@@ -170,6 +171,7 @@ impl PresenceKeys {
 pub struct LibraryKeys {
     auth: Key,
     record: Key,
+    place: Key,
 }
 
 impl LibraryKeys {
@@ -183,6 +185,7 @@ impl LibraryKeys {
         Self {
             auth: Key::derive(CONTEXT_AUTH, secret.expose()),
             record: Key::derive(CONTEXT_RECORD, secret.expose()),
+            place: Key::derive(CONTEXT_PLACE, secret.expose()),
         }
     }
 
@@ -190,6 +193,12 @@ impl LibraryKeys {
     #[must_use]
     pub fn auth(&self) -> &Key {
         &self.auth
+    }
+
+    /// Names places where copies are, so that they mean nothing to others.
+    #[must_use]
+    pub fn place(&self) -> &Key {
+        &self.place
     }
 
     /// Makes record ids that mean nothing to others.

@@ -310,6 +310,11 @@ impl HoldRules {
             || exceptions.pinned_filters.iter().any(|filter| filter.matches(record))
     }
 
+    /// Whether a library of this node has it by its filter.
+    pub fn is_shared(&self, record: &AssetRecord) -> bool {
+        self.exceptions.read().shared.iter().any(|filter| filter.matches(record))
+    }
+
     /// Says by which filters libraries of this node go; whether that was otherwise.
     pub(super) fn set_shared(&self, filters: Vec<Filter>) -> bool {
         let mut exceptions = self.change();

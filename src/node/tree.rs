@@ -334,6 +334,7 @@ fn peers_limits(config: &Config) -> PeersLimits {
             download: Pace::new(limits.download_bytes_per_sec),
         },
         verify_interval: config.full_scan_interval,
+        min_copies: usize::from(config.min_copies.0),
     }
 }
 

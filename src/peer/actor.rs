@@ -52,6 +52,7 @@ use crate::wire::decode::CONTENTS_PER_WANT_MAX;
 mod dates;
 mod establishing;
 mod frames;
+mod keeping;
 mod membership;
 mod performing;
 mod searching;
@@ -93,6 +94,8 @@ pub struct SharedView {
     pub newest_offered: Hlc,
     /// Which run of the peer the last session is with.
     pub boot_id: Option<u64>,
+    /// Whether it can be asked to keep contents: a session with one of our own devices is up.
+    pub keeps: bool,
 }
 
 /// A session that is up, as the tasks that accept streams need to know it.
@@ -136,6 +139,8 @@ struct Running {
     peer_finds: bool,
     /// Whether it can be told that another machine has its endpoint id.
     peer_hears_doubled: bool,
+    /// What either side is to keep, so that the other may let go of it.
+    keeping: keeping::Keeping,
     /// Contents that it was asked for, each in one of the lanes, and has not answered.
     finding: HashMap<ContentHash, (usize, Instant)>,
     /// How many it asked for that are being looked for.
@@ -220,6 +225,7 @@ impl Actor for PeerActor {
             | PeerMsg::Received { epoch, .. }
             | PeerMsg::PartReceived { epoch, .. }
             | PeerMsg::Looked { epoch, .. }
+            | PeerMsg::KeepDecided { epoch, .. }
                 if !state.is_current(epoch) => {}
             PeerMsg::StoreChanged { entries, contents } => {
                 state.on_store_changed(&myself, entries, &contents);
@@ -236,6 +242,8 @@ impl Actor for PeerActor {
             }
             PeerMsg::Revoke { request } => state.on_revoke(request),
             PeerMsg::Find(hashes) => state.on_find(hashes),
+            PeerMsg::Keep { place, question } => state.on_keep(&place, &question),
+            PeerMsg::KeepDecided { kept, .. } => state.on_keep_decided(*kept),
             PeerMsg::Settled(keys) => state.on_settled(&myself, &keys),
             PeerMsg::Failed { key, reason } => state.step_all(&myself, |lane| {
                 let owes = key.library == lane.library.id() && lane.session.owes(&key.hash);

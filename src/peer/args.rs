@@ -79,6 +79,8 @@ pub struct PeersLimits {
     pub dialling: DialLimits,
     pub session: PeerLimits,
     pub verify_interval: Duration,
+    /// How many promises from other places it takes to let go of a content.
+    pub min_copies: usize,
 }
 
 #[derive(Clone)]

@@ -24,10 +24,13 @@ use crate::transfer::schedule::FetchFailure;
 
 mod entries;
 mod judging;
+mod keeping;
 mod storing;
 
 pub(super) use self::entries::{load_entries, take_entries};
 pub(super) use self::judging::{FetchRequest, Rules, judge_all};
+pub use self::keeping::KeepQuestion;
+pub(super) use self::keeping::{drop_copy, place_tag, prepare_drop, promise};
 pub(super) use self::storing::{apply, reassert, store_inline, take_absent, take_over};
 
 const STORE_RETRY: Duration = Duration::from_secs(1);

@@ -109,6 +109,7 @@ pub struct CommonLibrary {
     pub entries: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is an ability of its own")]
 #[derive(Debug)]
 pub struct Established {
     pub send: SendStream,
@@ -131,6 +132,8 @@ pub struct Established {
     pub hears_doubled: bool,
     /// Whether it takes contents on a connection of their own.
     pub takes_bulk: bool,
+    /// Whether it can be asked to keep contents: one of our own devices.
+    pub keeps: bool,
     /// What its clock shows, in milliseconds since the Unix epoch; 0 if it does not say.
     pub clock_ms: u64,
     /// Which run of the peer it is.

@@ -8,8 +8,10 @@ use iroh::{EndpointAddr, EndpointId};
 use ractor::RpcReplyPort;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::effects::KeepQuestion;
 use super::establish::Established;
-use super::report::{PeersReport, TransferReport, WhyReport};
+use super::letting_go::{DropInput, KeepAnswer, Nonce, PlaceTag};
+use super::report::{DropRefused, DropsReport, PeersReport, TransferReport, WhyReport};
 use super::session::{InlineContents, SessionInput};
 use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
@@ -25,7 +27,7 @@ use crate::transfer::commit::CommitOutcome;
 use crate::transfer::receive::Results;
 use crate::transfer::schedule::{FetchFailure, SessionId, WantKey};
 use crate::transfer::search::TooMany;
-use crate::wire::proto::frame;
+use crate::wire::proto::{Kept, frame};
 
 counted!(PeersMsg);
 
@@ -144,6 +146,8 @@ pub enum PeersMsg {
     },
     /// PeerActor: the peer was asked for these and does not have them, or cannot be asked.
     Lacks { session: SessionId, hashes: Vec<ContentHash>, asked: bool },
+    /// HTTP API, PeerActor and own tasks: letting go of contents by promise.
+    Drops(DropsMessage),
     /// Own task: contents of assets that were made here, to go along with the offers of the oldest changes that wait
     /// for them.
     ContentsLoaded(InlineContents),
@@ -182,6 +186,22 @@ pub enum PeersMsg {
     Tick,
 }
 
+/// What concerns the command that lets go of contents.
+#[derive(Debug)]
+pub enum DropsMessage {
+    /// HTTP API: let go of these copies, with their sizes, as far as enough other machines promise to keep theirs. One such command at
+    /// a time.
+    Begin { contents: Vec<(ContentHash, u64)>, reply: RpcReplyPort<Result<u64, DropRefused>> },
+    /// HTTP API: how the last command stands, with what became of contents behind the first `after`; `None` if there was none.
+    GetReport { after: usize, reply: RpcReplyPort<Option<DropsReport>> },
+    /// HTTP API: end the command; what is not begun stays. Whether there was one.
+    Cancel { reply: RpcReplyPort<bool> },
+    /// Own tasks: what the store did for the command with this number.
+    Told { command: u64, input: DropInput },
+    /// PeerActor: what the peer says that was asked to keep a content.
+    Answered { session: SessionId, hash: ContentHash, nonce: Nonce, answer: KeepAnswer },
+}
+
 counted!(PeerMsg);
 
 /// Messages of PeerActor, which has one connection. What its own tasks tell names the control stream that it is of (`epoch`), and
@@ -213,6 +233,14 @@ pub enum PeerMsg {
     Revoke { request: u64 },
     /// PeersActor: ask the peer whether it has these; PeersActor hears `Wanted` or `Lacks`.
     Find(Vec<ContentHash>),
+    /// PeersActor: ask the peer to keep its copy; PeersActor hears `Drops`, unless the session ends before.
+    Keep {
+        /// Where our own copies are.
+        place: PlaceTag,
+        question: KeepQuestion,
+    },
+    /// Own tasks: whether the peer is promised what it asked for.
+    KeepDecided { epoch: u64, kept: Box<Kept> },
     /// PeersActor: these are durable here, whichever peer they came from.
     Settled(Vec<WantKey>),
     /// PeersActor: this cannot be had from the peer.

@@ -125,6 +125,8 @@ async fn read_message(receive: &mut RecvStream) -> Result<Option<Bytes>, StreamE
         | frame::Kind::Find(_)
         | frame::Kind::Lacks(_)
         | frame::Kind::Doubled(_)
+        | frame::Kind::Keep(_)
+        | frame::Kind::Kept(_)
         | frame::Kind::Later(_)
         | frame::Kind::ReconOpen(_) => {
             Err(WireError::Malformed("a frame that has no place on a reconciliation stream".into()).into())

@@ -1,8 +1,11 @@
 //! What the peers' side of the node tells about itself: the shapes of `/peers` and `/transfers`, and what `/status` shows of them.
 
+mod drops;
+
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
+pub use self::drops::{DropRefused, DropReport, DropsReport, PromiseReport};
 use crate::clock::rfc3339;
 use crate::text::short_id;
 use crate::transfer::search::SearchReport;
@@ -266,6 +269,8 @@ pub struct WhyReport {
     pub search: Option<SearchReport>,
     /// Versions of it that wait for a clock, or for a library's list of revocations.
     pub waiting: Vec<WaitingReport>,
+    /// Who promised to keep it when it was let go of here.
+    pub kept_by: Vec<PromiseReport>,
 }
 
 /// A version that one of two machines does not take yet, because it is dated ahead of that machine's clock, or because that

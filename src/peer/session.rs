@@ -243,6 +243,8 @@ impl Session {
             | frame::Kind::Find(_)
             | frame::Kind::Lacks(_)
             | frame::Kind::Doubled(_)
+            | frame::Kind::Keep(_)
+            | frame::Kind::Kept(_)
             | frame::Kind::ReconOpen(_)
             | frame::Kind::ReconMsg(_)
             | frame::Kind::ReconClose(_) => {

@@ -49,6 +49,7 @@ mod copied;
 mod dates;
 mod dialling;
 mod feeding;
+mod letting_go;
 mod links;
 mod overview;
 mod searching;
@@ -89,6 +90,7 @@ pub struct PeersState {
     /// Changes of the address book, in order.
     book: mpsc::Sender<BookChange>,
     pub(super) fetching: Fetching,
+    letting_go: letting_go::LettingGo,
     pub(super) admission: Admission,
     bulk: BulkSessions,
     held: SessionMemory,
@@ -149,6 +151,7 @@ impl Actor for PeersActor {
     ) -> Result<Self::State, ActorProcessingErr> {
         myself.send_after(TICK, || PeersMsg::Tick);
         let mut state = PeersState::new(args, &myself);
+        state.clear_marks();
         state.accept(&myself);
         let (actor, mut cursor) = (myself.clone(), state.args.replica.libraries.cursor());
         state.tasks.spawn(async move {
@@ -209,6 +212,7 @@ impl Actor for PeersActor {
             PeersMsg::GetTransfers { reply } => drop(reply.send(state.transfers())),
             PeersMsg::FetchNow { hash, reply } => drop(reply.send(state.on_fetch_now(hash))),
             PeersMsg::Lacks { session, hashes, asked } => state.fetching.lacks(session, &hashes, asked),
+            PeersMsg::Drops(message) => state.on_drops(message),
             PeersMsg::GetWhy { hash, reply } => drop(reply.send(state.why(&hash))),
             PeersMsg::GetHealth { reply } => state.on_get_health(reply),
             PeersMsg::Accepted { connection, pending } => {
@@ -321,6 +325,7 @@ impl PeersState {
             traffic: HashMap::new(),
             book,
             fetching,
+            letting_go: letting_go::LettingGo::default(),
             admission,
             bulk: BulkSessions::default(),
             held: SessionMemory::default(),
@@ -482,6 +487,7 @@ impl PeersState {
         let scheduler = self.fetching.scheduler();
         self.args.replica.libraries.hold_rules().give_back(|hash| scheduler.wants(hash));
         self.tick_searches(myself);
+        self.tick_drops();
         self.tick_dates(myself, now);
         self.tell_sizes(now);
         self.retry_lost(myself, now);

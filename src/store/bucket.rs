@@ -190,6 +190,11 @@ impl Bucket {
         })
     }
 
+    /// Which place it is, once that is known.
+    pub(crate) fn place(&self) -> Option<marker::PlaceId> {
+        self.state().place
+    }
+
     /// How people know it.
     pub(crate) fn shown(&self) -> &str {
         &self.shown

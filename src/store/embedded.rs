@@ -70,6 +70,7 @@ pub(crate) mod failure;
 mod found;
 mod incoming;
 mod index;
+mod keeping;
 mod layout;
 mod loss;
 mod media_type;
@@ -146,6 +147,7 @@ struct StoreShared {
     bucket_missing: Option<String>,
     space: Space,
     quota: Quota,
+    promises: keeping::PromiseTimes,
     readers: Readers,
     /// Transactions committed for changes since the store was opened.
     commits: AtomicU64,

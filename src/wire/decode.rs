@@ -15,10 +15,10 @@ use crate::entry::SEEN_MAX;
 use crate::record::{DROPPED_NAMES_MAX, NAMES_MAX, TAGS_MAX};
 use crate::wire::proto::{
     Auth, Cancel, ContentHeader, ContentRequest, Deferral, Doubled, EntryResult, Error, Find, ForeignFolder,
-    Frame, Have, Hello, IngestHeader, IngestResult, InlineContent, Lacks, Later, LibraryProof,
-    LibrarySummary, LibraryTicket, ListPeersReply, ListPeersRequest, ListedPeer, Offer, Ping, Pong, PutEntry,
-    ReconClose, ReconMsg, ReconOpen, Records, RedateResult, Revocations, SignedAnnouncement, Want, Welcome,
-    WireAnnouncement, WireEntry, WireFeedEntry, WireMeta, WireRecord, WireRedating, WireSeen,
+    Frame, Have, Hello, IngestHeader, IngestResult, InlineContent, Keep, KeepRequest, Kept, Lacks, Later,
+    LibraryProof, LibrarySummary, LibraryTicket, ListPeersReply, ListPeersRequest, ListedPeer, Offer, Ping,
+    Pong, PutEntry, ReconClose, ReconMsg, ReconOpen, Records, RedateResult, Revocations, SignedAnnouncement,
+    Want, Welcome, WireAnnouncement, WireEntry, WireFeedEntry, WireMeta, WireRecord, WireRedating, WireSeen,
     WireStoredRecord,
 };
 
@@ -29,6 +29,8 @@ pub const RIDS_PER_FRAME_MAX: usize = 4000;
 pub const CONTENTS_PER_WANT_MAX: usize = 1024;
 /// Contents asked for by name in one frame.
 pub const FINDS_PER_FRAME_MAX: usize = 64;
+/// Contents in one frame that a peer is asked to keep.
+pub const KEEPS_PER_FRAME_MAX: usize = 64;
 /// Versions that are told with one change of a store.
 const FORMERS_MAX: usize = 2;
 /// Libraries of which one frame speaks.
@@ -205,6 +207,9 @@ shapes! {
     Want, "Want": [messages::<ContentRequest>(2, "Want.contents", CONTENTS_PER_WANT_MAX)];
     Find, "Find": [values(1, "Find.hashes", FINDS_PER_FRAME_MAX)];
     Lacks, "Lacks": [values(1, "Lacks.hashes", FINDS_PER_FRAME_MAX)];
+    KeepRequest, "KeepRequest": [];
+    Keep, "Keep": [messages::<KeepRequest>(2, "Keep.contents", KEEPS_PER_FRAME_MAX)];
+    Kept, "Kept": [];
     Cancel, "Cancel": [];
     Have, "Have": [
         values(1, "Have.hashes", RECORDS_PER_FRAME_MAX), values(3, "Have.entries", RECORDS_PER_FRAME_MAX)
@@ -252,6 +257,8 @@ impl Inbound for Frame {
             message::<Lacks>(18, "Frame.lacks"),
             message::<Later>(19, "Frame.later"),
             message::<Doubled>(20, "Frame.doubled"),
+            message::<Keep>(21, "Frame.keep"),
+            message::<Kept>(22, "Frame.kept"),
         ],
     };
 }

@@ -16,10 +16,11 @@ pub use generated::{
     Announcement as WireAnnouncement, AssetMeta as WireMeta, AssetRecord as WireRecord, Auth, Cancel,
     ContentHeader, ContentRequest, Deferral, Doubled, EntryResult, Error, FeedEntry as WireFeedEntry, Find,
     FolderEntry as WireEntry, ForeignFolder, Frame, Have, Hello, Holding as WireHolding, IngestHeader,
-    IngestResult, InlineContent, Lacks, Later, LibraryProof, LibrarySummary, LibraryTicket, ListPeersReply,
-    ListPeersRequest, ListedPeer, Offer, Ping, Pong, PutEntry, ReconClose, ReconMsg, ReconOpen, Records,
-    RedateResult, Redating as WireRedating, Revocations, SeenVersion as WireSeen, SignedAnnouncement,
-    StoredRecord as WireStoredRecord, Want, Welcome, entry_result, frame, ingest_result,
+    IngestResult, InlineContent, Keep, KeepRequest, Kept, Lacks, Later, LibraryProof, LibrarySummary,
+    LibraryTicket, ListPeersReply, ListPeersRequest, ListedPeer, Offer, Ping, Pong, PutEntry, ReconClose,
+    ReconMsg, ReconOpen, Records, RedateResult, Redating as WireRedating, Revocations,
+    SeenVersion as WireSeen, SignedAnnouncement, StoredRecord as WireStoredRecord, Want, Welcome,
+    entry_result, frame, ingest_result, kept,
 };
 
 /// A record on the wire that no honest sender writes.

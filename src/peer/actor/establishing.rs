@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::dates::WaitingTold;
+use super::keeping::Keeping;
 use super::{FRAMES_OUT, FRAMES_WAITING, PeerState, ProvedSession, Running, SERVED_AT_ONCE};
 use crate::actor::tasks::Tasks;
 use crate::library::ticket::{Claims, TicketSerial};
@@ -46,7 +47,7 @@ impl PeerState {
     pub(super) fn on_established(&mut self, myself: &ActorRef<PeerMsg>, established: Established) {
         let (hears_doubled, boot_id) = (established.hears_doubled, established.boot_id);
         let bulk_secret = BulkSecret::new(&established.transcript, established.role);
-        let takes_bulk = established.takes_bulk;
+        let (takes_bulk, keeps) = (established.takes_bulk, established.keeps);
         let Established { send, receive, shared, known, name, ticket, finds, clock_ms, .. } = established;
         if self.running.take().is_some() {
             tracing::info!(peer = %self.args.connection.remote_id().fmt_short(), "the peer starts the session anew");
@@ -93,6 +94,7 @@ impl PeerState {
             meter: Meter::of(Arc::clone(&self.args.traffic)),
             peer_finds: finds,
             peer_hears_doubled: hears_doubled,
+            keeping: Keeping::new(keeps),
             finding: HashMap::new(),
             looking: 0,
             confirmed: Hlc::default(),
@@ -102,6 +104,7 @@ impl PeerState {
             tasks,
         });
         self.note_proven(boot_id);
+        self.shared_view().keeps = keeps;
         self.forget_dates();
         self.hear_clock(clock_ms);
         self.tell(PeersMsg::SessionUp { session: self.args.session, name, ticket, assets, tickets });
@@ -215,6 +218,7 @@ impl PeerState {
         // The peer's actor may have crashed: it has a moment to open a new control stream.
         tracing::debug!(peer = %self.args.connection.remote_id().fmt_short(), reason, "the control stream ended");
         self.running = None;
+        self.shared_view().keeps = false;
         self.forget_dates();
         self.proved.send_replace(None);
         self.establish_by = Instant::now() + self.args.limits.establish;

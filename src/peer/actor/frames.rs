@@ -51,6 +51,8 @@ impl PeerState {
             frame::Kind::Doubled(_) => return self.on_doubled(),
             frame::Kind::Find(find) => return self.on_asked(myself, lane, &find),
             frame::Kind::Lacks(lacks) => return self.on_lacks(lane, &lacks),
+            frame::Kind::Keep(keep) => return self.on_asked_to_keep(myself, lane, &keep),
+            frame::Kind::Kept(kept) => return self.on_kept(&kept),
             kind => {
                 self.step(myself, lane, SessionInput::Frame(kind));
                 return self.check_owed();

@@ -17,6 +17,8 @@ use crate::wire::proto::{LibrarySummary, Welcome, frame};
 const FEATURE_FIND: &str = "find";
 /// The ability to be told of another machine with the same endpoint id.
 const FEATURE_DOUBLED: &str = "doubled";
+/// The ability to be asked to keep contents.
+const FEATURE_KEEP: &str = "keep";
 /// The ability to take contents on a connection of their own.
 const FEATURE_BULK: &str = "bulk";
 /// The ability to keep records of folders.
@@ -37,7 +39,7 @@ impl Meeting<'_> {
         let known: Vec<_> = beside.iter().map(|library| transcript.prove(known_by(library), role)).collect();
         self.memory.own_proofs().note(&known);
         let entries = ours.iter().any(|(_, _, summary)| summary.entries.is_some());
-        let always = [FEATURE_FIND, FEATURE_DOUBLED, FEATURE_BULK].into_iter();
+        let always = [FEATURE_FIND, FEATURE_DOUBLED, FEATURE_BULK, FEATURE_KEEP].into_iter();
         let features = always.chain(entries.then_some(FEATURE_ENTRIES)).map(str::to_owned).collect();
         frame::Kind::Welcome(Welcome {
             name: self.introduction.name.clone(),
@@ -109,6 +111,7 @@ impl Meeting<'_> {
             finds,
             hears_doubled,
             takes_bulk,
+            keeps: purpose == Purpose::Mirror && has(FEATURE_KEEP),
             clock_ms,
             boot_id,
         })

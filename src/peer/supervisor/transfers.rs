@@ -45,6 +45,7 @@ impl PeersState {
         }
         let decisions = self.fetching.session_ended(session);
         self.carry_out(decisions);
+        self.drop_holder_gone(session);
     }
 
     pub(super) fn on_finished(&mut self, session: SessionId, results: Results) {
@@ -333,6 +334,7 @@ impl PeersState {
             sources: all.into_iter().map(source).collect(),
             connected: self.links.connected() as u64,
             waiting: self.waiting(hash),
+            kept_by: self.promises_taken(hash),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The embedded store as a [`ContentStore`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
@@ -16,6 +17,7 @@ use crate::record::{AssetRecord, ContentHash, LibraryId, META_BYTES_MAX};
 use crate::store::entries::{
     EntryOutcome, EntryPage, EntryPut, EntryQuery, FolderClaim, HistoryPlace, StoredEntry,
 };
+use crate::store::promises::{CopyPlace, CopyStanding, DropAnswer, MarkAnswer, PromiseAnswer};
 use crate::store::scrub::ScrubFinding;
 use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError,
@@ -282,6 +284,30 @@ impl ContentStore for EmbeddedStore {
 
     fn let_go(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<ItemOutcome>> {
         self.let_go_batch(hashes).boxed()
+    }
+
+    fn copy_place(&self) -> Option<CopyPlace> {
+        self.own_place()
+    }
+
+    fn mark_dropping(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<MarkAnswer>> {
+        self.mark_batch(hashes).boxed()
+    }
+
+    fn clear_dropping(&self, hashes: Option<Vec<ContentHash>>) -> StoreFuture<'_, ()> {
+        self.unmark_batch(hashes).boxed()
+    }
+
+    fn drop_marked(&self, hashes: Vec<ContentHash>, by: Duration) -> StoreFuture<'_, Vec<DropAnswer>> {
+        self.drop_batch(hashes, by).boxed()
+    }
+
+    fn promise(&self, hash: ContentHash, to: [u8; 32]) -> StoreFuture<'_, PromiseAnswer> {
+        self.promise_one(hash, to).boxed()
+    }
+
+    fn standing(&self, hash: ContentHash) -> StoreFuture<'_, CopyStanding> {
+        self.read_standing(hash).boxed()
     }
 
     fn want(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<ItemOutcome>> {

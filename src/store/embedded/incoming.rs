@@ -11,7 +11,7 @@ use super::merge::{Absence, WholeInTrash};
 use super::quota::QuotaClaim;
 use super::rows::ContentPlace;
 use super::tx::{self, Tx, Verified, VerifiedBytes};
-use super::{EmbeddedStore, HASHES_MAX, StoredAsset, failure, merge, rows, writer};
+use super::{EmbeddedStore, HASHES_MAX, StoredAsset, failure, keeping, merge, rows, writer};
 use crate::disk::open_plain;
 use crate::record::{AssetRecord, ContentHash, META_BYTES_MAX};
 use crate::store::bucket::BucketError;
@@ -170,8 +170,16 @@ impl EmbeddedStore {
         hashes: Vec<ContentHash>,
     ) -> Result<Vec<ItemOutcome>, StoreError> {
         check_batch_size(hashes.len())?;
+        let shared = self.0.shared.clone();
         let let_go = move |tx: &mut Tx<'_>| {
-            hashes.iter().map(|hash| merge::let_go(tx, *hash)).collect::<Result<Vec<_>, _>>().map(Ok)
+            let each = hashes.iter().map(|hash| {
+                if keeping::is_promised(tx, &shared, *hash)? {
+                    Ok(ItemOutcome::Unchanged)
+                } else {
+                    merge::let_go(tx, *hash)
+                }
+            });
+            each.collect::<Result<Vec<_>, _>>().map(Ok)
         };
         self.submit_deletion(let_go).await
     }

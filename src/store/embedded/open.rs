@@ -81,7 +81,6 @@ fn try_open(
     let (writer_id, store_id) =
         conn.query_row("SELECT writer_id, store_id FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     clean_pending(&mut conn, layout, None)?;
-    super::aside::mend(&conn, layout, clock.now_ms())?;
     let purging = begin_purging(&mut conn, layout, &mut totals, &clock)?;
 
     let (objects, bucket_missing) = open_objects(&conn, layout, bucket)?;
@@ -93,6 +92,7 @@ fn try_open(
         anchors: Arc::clone(&anchors),
         space: Space::new(layout.dir.clone(), reserve_bytes, objects::cache_of(objects.as_ref())),
         quota: Quota::open(&conn, &totals)?,
+        promises: super::keeping::PromiseTimes::open(&conn, clock.uptime())?,
         readers: Readers::new(layout.dir.clone(), layout.database(), anchors, Arc::clone(&read_only)),
         layout: layout.clone(),
         files_missing: half.files_missing,
@@ -145,13 +145,14 @@ fn try_open(
     })))
 }
 
-/// Purges what is old.
+/// Mends what was set aside, and purges what is old.
 fn begin_purging(
     conn: &mut Connection,
     layout: &Layout,
     totals: &mut Totals,
     clock: &Clock,
 ) -> Result<Purging, Abort> {
+    super::aside::mend(conn, layout, clock.now_ms())?;
     let mut purging = Purging::new(conn, clock.clone())?;
     purging.look(conn, layout, totals)?;
     Ok(purging)

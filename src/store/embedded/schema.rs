@@ -363,6 +363,21 @@ CREATE TABLE waiting_objects (
 CREATE UNIQUE INDEX waiting_objects_by_hash ON waiting_objects (hash);
 ";
 
+/// Copies that are let go of, and promises to keep some (see the module `keeping`).
+///
+/// - `dropping` has the contents that this process is about to let go of; it is emptied when the store opens.
+/// - `promises` has those that other machines, by their endpoint ids, were promised to be kept.
+const SCHEMA_PROMISES: &str = "
+CREATE TABLE dropping (
+    hash BLOB PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+CREATE TABLE promises (
+    hash BLOB NOT NULL,
+    promised_to BLOB NOT NULL,
+    PRIMARY KEY (hash, promised_to)
+) STRICT, WITHOUT ROWID;
+";
+
 /// The newest schema that is understood.
 pub(super) const KNOWN: usize = MIGRATIONS.len();
 /// Every version of the schema, oldest first. Released entries are never edited.
@@ -389,6 +404,7 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_OPENINGS),
     M::up(SCHEMA_SUMS_BY_PART),
     M::up(SCHEMA_WAITING),
+    M::up(SCHEMA_PROMISES),
 ];
 /// Schemas from here on touch nothing but what is made from the records and the contents, or add tables, so that no copy is kept: it
 /// would take long, and as much room as the database.

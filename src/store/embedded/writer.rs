@@ -37,6 +37,7 @@ use super::failure::{self, Abort};
 use super::index::facets::FacetChanges;
 use super::index::words::{WordChanges, WordsBehind};
 use super::index::{IndexChanges, IndexStage};
+use super::keeping;
 use super::layout::{self, Layout};
 use super::loss::SeqMark;
 use super::objects::waiting::{self, Listing};
@@ -475,6 +476,9 @@ impl StoreWriter {
                 .map_err(|abort| self.on_abort(abort)),
         };
         self.shared.purge_floor.store(self.totals.purge_floor, Ordering::Release);
+        if let Err(error) = keeping::forget_old(&self.conn, &self.shared) {
+            tracing::debug!(%error, "promises that are over are forgotten later");
+        }
         if let Ok(trashed) = quota::trashed_bytes(&self.conn) {
             self.shared.quota.set_used(self.totals.bytes_held, trashed);
         }

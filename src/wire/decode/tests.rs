@@ -12,7 +12,7 @@ use crate::record::{
     AssetMeta, AssetRecord, ContentHash, DROPPED_NAMES_MAX, Hlc, META_BYTES_MAX, NAME_BYTES_MAX, NAMES_MAX,
     TAG_CHARS_MAX, WriterId,
 };
-use crate::wire::proto::frame;
+use crate::wire::proto::{frame, kept};
 
 /// Everything that the .proto file repeats, and every message in a message, is counted: by message, the number and name of
 /// each such field.
@@ -198,6 +198,7 @@ fn largest_frames() -> Vec<frame::Kind> {
     let small =
         WireRecord { meta: Some(WireMeta { mime_type: "a/b".into(), ..WireMeta::default() }), ..small };
     let deferral = Deferral { hash: bytes32(), rid: bytes32(), wait_ms: u64::MAX, held: true, entry: true };
+    let keep = KeepRequest { hash: bytes32(), nonce: bytes32(), offset: u64::MAX };
     let request = ContentRequest { hash: bytes32(), offset: u64::MAX, length: u64::MAX, proved: true };
     vec![
         frame::Kind::Hello(Hello { version: u32::MAX, nonce: bytes32() }),
@@ -234,6 +235,14 @@ fn largest_frames() -> Vec<frame::Kind> {
         frame::Kind::Lacks(Lacks { hashes: vec![bytes32(); FINDS_PER_FRAME_MAX], library: bytes32() }),
         frame::Kind::Later(Later { deferrals: vec![deferral; RECORDS_PER_FRAME_MAX], library: bytes32() }),
         frame::Kind::Doubled(Doubled {}),
+        frame::Kind::Keep(Keep { place: bytes32(), contents: vec![keep; KEEPS_PER_FRAME_MAX] }),
+        frame::Kind::Kept(Kept {
+            hash: bytes32(),
+            nonce: bytes32(),
+            outcome: kept::Outcome::Promised.into(),
+            place: bytes32(),
+            proof: bytes32(),
+        }),
         frame::Kind::Ping(Ping { nonce: 1, libraries: summaries.clone(), behind: true, clock_ms: u64::MAX }),
         frame::Kind::Pong(Pong { nonce: 1, libraries: summaries, behind: true, clock_ms: u64::MAX }),
     ]
@@ -267,6 +276,7 @@ fn one_more_than_any_honest_frame_has_is_refused() {
         (17, 1, "Find.hashes", FINDS_PER_FRAME_MAX),
         (18, 1, "Lacks.hashes", FINDS_PER_FRAME_MAX),
         (19, 1, "Later.deferrals", RECORDS_PER_FRAME_MAX),
+        (21, 2, "Keep.contents", KEEPS_PER_FRAME_MAX),
     ];
     for (kind, field, name, max) in over {
         assert!(decode::<Frame>(empties(&[kind], field, max)).is_ok(), "{name}");
@@ -382,6 +392,7 @@ fn amounts(frame: &Frame) -> Vec<(usize, usize)> {
         Some(frame::Kind::Pong(pong)) => vec![(pong.libraries.len(), LIBRARIES_PER_FRAME_MAX)],
         Some(frame::Kind::Find(find)) => vec![(find.hashes.len(), FINDS_PER_FRAME_MAX)],
         Some(frame::Kind::Lacks(lacks)) => vec![(lacks.hashes.len(), FINDS_PER_FRAME_MAX)],
+        Some(frame::Kind::Keep(keep)) => vec![(keep.contents.len(), KEEPS_PER_FRAME_MAX)],
         Some(frame::Kind::Later(later)) => vec![(later.deferrals.len(), RECORDS_PER_FRAME_MAX)],
         Some(
             frame::Kind::Hello(_)
@@ -391,7 +402,8 @@ fn amounts(frame: &Frame) -> Vec<(usize, usize)> {
             | frame::Kind::ReconMsg(_)
             | frame::Kind::ReconClose(_)
             | frame::Kind::Revocations(_)
-            | frame::Kind::Doubled(_),
+            | frame::Kind::Doubled(_)
+            | frame::Kind::Kept(_),
         )
         | None => Vec::new(),
     }
@@ -399,7 +411,7 @@ fn amounts(frame: &Frame) -> Vec<(usize, usize)> {
 
 /// Pieces of frames, put together as nobody puts them: merged, nested, cut, with bytes of others between.
 fn odd_frame() -> impl Strategy<Value = Bytes> {
-    let piece = (1..=19_u32, 1..8_u32, prop_oneof![0..70_usize, 990..1030_usize, 3990..4010_usize])
+    let piece = (1..=22_u32, 1..8_u32, prop_oneof![0..70_usize, 990..1030_usize, 3990..4010_usize])
         .prop_map(|(kind, field, count)| empties(&[kind], field, count));
     let nested = (0..70_usize, 0..4_usize).prop_map(|(tags, records)| {
         let record = empties(&[2, 7], 5, tags);

@@ -34,6 +34,7 @@ fn help_lists_what_works_and_nothing_else() {
         "fetch",
         "pin",
         "unpin",
+        "drop",
         "export",
         "list",
         "search",

@@ -471,6 +471,7 @@ pub(crate) fn peers_args(endpoint: Endpoint, dir: &Path, myself: ServiceRef<Peer
             },
             session: peer_limits(),
             verify_interval: Duration::from_hours(1),
+            min_copies: 2,
         },
         events: EventLog::default(),
         spawn_peer: spawn_peer(),

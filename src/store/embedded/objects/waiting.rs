@@ -68,7 +68,10 @@ pub(in crate::store::embedded) fn unlist(
 }
 
 /// Since when a content waits, in milliseconds since the Unix epoch; `None` if it does not.
-pub(super) fn since_ms(conn: &Connection, hash: ContentHash) -> Result<Option<u64>, rusqlite::Error> {
+pub(in crate::store::embedded) fn since_ms(
+    conn: &Connection,
+    hash: ContentHash,
+) -> Result<Option<u64>, rusqlite::Error> {
     conn.prepare_cached("SELECT since_ms FROM waiting_objects WHERE hash = ?1")?
         .query_row([hash.0], |row| rows::unsigned(row, 0))
         .optional()

@@ -1,0 +1,164 @@
+//! One command, step by step.
+
+use super::*;
+use crate::store::promises::{DROP_WITHIN, LastingPromise};
+
+const NOW: Duration = Duration::from_hours(1);
+const HASH: ContentHash = ContentHash([7; 32]);
+
+fn session(n: u64) -> SessionId {
+    SessionId(n)
+}
+
+/// A command for one content with the holders 1 to `holders`, and its piece.
+struct OneDrop {
+    job: Dropping,
+    random: u8,
+    asked: Vec<(SessionId, Nonce)>,
+    effects: Vec<DropEffect>,
+}
+
+impl OneDrop {
+    fn new(min_copies: usize, holders: u64) -> Self {
+        let rules = DropRules { min_copies, own_place: [0; 32], until: NOW + Duration::from_mins(10) };
+        let job = Dropping::new(rules, [(HASH, 5)]);
+        let mut one = Self { job, random: 0, asked: Vec::new(), effects: Vec::new() };
+        for n in 1..=holders {
+            let holder = [u8::try_from(n).unwrap(); 32];
+            one.tell(NOW, DropInput::HolderUp { session: session(n), holder });
+        }
+        one.tell(NOW, DropInput::Tick);
+        let offset = 0;
+        assert_eq!(one.effects.remove(0), DropEffect::Prepare { hash: HASH, offset, length: 5 });
+        one
+    }
+
+    fn tell(&mut self, now: Duration, input: DropInput) {
+        let random = &mut self.random;
+        let mut next = || {
+            *random += 1;
+            [*random; 32]
+        };
+        for effect in self.job.handle(input, now, &mut next) {
+            if let DropEffect::Ask { session, nonce, .. } = effect {
+                self.asked.push((session, nonce));
+            } else {
+                self.effects.push(effect);
+            }
+        }
+    }
+
+    fn prepared(&mut self) {
+        let sample = Bytes::from_static(b"bytes");
+        let answer = Ok(PreparedCopy::Marked { sample });
+        self.tell(NOW, DropInput::Prepared { hash: HASH, answer });
+    }
+
+    fn answered(&mut self, now: Duration, nth: usize, answer: KeepAnswer) {
+        let (session, nonce) = self.asked[nth];
+        self.tell(now, DropInput::Answered { session, hash: HASH, nonce, answer });
+    }
+
+    fn promise(&self, nth: usize, place: u8) -> KeepAnswer {
+        KeepAnswer::Promised { place: [place; 32], proof: proof_of(&self.asked[nth].1, b"bytes") }
+    }
+
+    fn outcome(&self) -> &DropOutcome {
+        assert!(self.job.is_over());
+        &self.job.ended()[0].1
+    }
+}
+
+#[test]
+fn it_goes_with_promises_of_enough_places() {
+    let mut one = OneDrop::new(2, 3);
+    one.prepared();
+    assert_eq!(one.asked.len(), 2, "no more are asked than are needed");
+    one.answered(NOW, 0, one.promise(0, 1));
+    // The second one has its copy where the first one has it.
+    one.answered(NOW, 1, one.promise(1, 1));
+    assert_eq!((one.asked.len(), one.effects.len()), (3, 0));
+    one.answered(NOW, 2, one.promise(2, 3));
+    assert_eq!(one.effects, [DropEffect::LetGo { hash: HASH, by: NOW + DROP_WITHIN }]);
+    one.tell(NOW, DropInput::LetGo { hash: HASH, answer: Ok(DropAnswer::Dropped) });
+    assert!(matches!(one.outcome(), DropOutcome::Dropped { promises } if promises.len() == 2));
+}
+
+#[test]
+fn own_copies_and_wrong_bytes_do_not_count() {
+    let mut one = OneDrop::new(1, 2);
+    one.prepared();
+    one.answered(NOW, 0, one.promise(0, 0));
+    one.answered(NOW, 1, KeepAnswer::Promised { place: [2; 32], proof: [0; 32] });
+    assert_eq!(one.effects, [DropEffect::Clear { hash: HASH }]);
+    one.tell(NOW, DropInput::Cleared { hash: HASH });
+    let DropOutcome::Kept(KeptBecause::TooFew { promises, refusals }) = one.outcome() else {
+        panic!("{:?}", one.outcome())
+    };
+    let whys: Vec<HolderRefusal> = refusals.iter().map(|(_, why)| *why).collect();
+    assert_eq!((promises.len(), whys), (0, vec![HolderRefusal::SamePlace, HolderRefusal::WrongProof]));
+}
+
+#[test]
+fn who_lets_go_of_it_too_is_asked_again_after_a_while() {
+    let mut one = OneDrop::new(1, 1);
+    one.prepared();
+    one.answered(NOW, 0, KeepAnswer::Dropping);
+    assert_eq!(one.effects, [DropEffect::Clear { hash: HASH }]);
+    one.tell(NOW, DropInput::Cleared { hash: HASH });
+    one.tell(NOW, DropInput::Tick);
+    assert_eq!(one.effects.len(), 1, "it rests");
+    let later = NOW + Duration::from_secs(10);
+    one.tell(later, DropInput::Tick);
+    assert!(matches!(one.effects[1], DropEffect::Prepare { .. }));
+    one.prepared();
+    assert_ne!(one.asked[0].1, one.asked[1].1);
+    // An answer to the first question comes late.
+    one.answered(later, 0, one.promise(0, 1));
+    assert_eq!(one.effects.len(), 2);
+    one.answered(later, 1, one.promise(1, 1));
+    assert!(matches!(one.effects[2], DropEffect::LetGo { .. }));
+}
+
+#[test]
+fn nobody_waits_for_the_silent_or_longer_than_the_command() {
+    let mut one = OneDrop::new(1, 2);
+    one.prepared();
+    one.tell(NOW + Duration::from_mins(2), DropInput::Tick);
+    assert_eq!(one.asked.len(), 2, "the next one");
+    one.tell(NOW + Duration::from_mins(2), DropInput::HolderGone { session: session(2) });
+    assert_eq!(one.effects, [DropEffect::Clear { hash: HASH }]);
+    one.tell(NOW + Duration::from_mins(10), DropInput::Cleared { hash: HASH });
+    assert_eq!(*one.outcome(), DropOutcome::Kept(KeptBecause::TimeIsUp));
+}
+
+#[test]
+fn what_is_promised_or_not_here_stays_as_it_is() {
+    for (answer, expected) in [
+        (
+            MarkAnswer::Promised(LastingPromise { to: [5; 32], until: NOW + KEPT_FOR }),
+            KeptBecause::Promised { to: [5; 32], lasts: KEPT_FOR },
+        ),
+        (MarkAnswer::NotHeld, KeptBecause::NotHeld),
+    ] {
+        let mut one = OneDrop::new(1, 1);
+        one.tell(NOW, DropInput::Prepared { hash: HASH, answer: Ok(PreparedCopy::Not(answer)) });
+        assert_eq!(*one.outcome(), DropOutcome::Kept(expected));
+    }
+}
+
+#[test]
+fn many_contents_go_a_few_at_a_time() {
+    let rules = DropRules { min_copies: 1, own_place: [0; 32], until: NOW + Duration::from_hours(1) };
+    let contents = (0..200).map(|n| (ContentHash([n; 32]), 10));
+    let mut job = Dropping::new(rules, contents);
+    let mut random = || [1; 32];
+    let begun = job.handle(DropInput::Tick, NOW, &mut random);
+    assert_eq!(begun.len(), AT_ONCE);
+    let hash = ContentHash([0; 32]);
+    let not_held = Ok(PreparedCopy::Not(MarkAnswer::NotHeld));
+    let next = job.handle(DropInput::Prepared { hash, answer: not_held }, NOW, &mut random);
+    assert_eq!(next.len(), 1);
+    let ended = job.handle(DropInput::Cancel, NOW, &mut random);
+    assert_eq!((ended.len(), job.left()), (0, AT_ONCE), "what is begun is brought to an end");
+}

@@ -1,0 +1,64 @@
+//! What a command that lets go of contents tells.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Why nothing is let go of.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DropRefused {
+    /// One at a time.
+    #[error("another command lets go of contents already")]
+    Busy,
+    /// A store that cannot.
+    #[error(
+        "nobody can say where the copies of this node's store are: it is an external CAN Service, which others may use, too, or its object \
+         storage was not reached yet"
+    )]
+    NoPlace,
+    #[error("the store was not read yet")]
+    NotReady,
+}
+
+/// A machine that promised to keep its copy of a content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct PromiseReport {
+    pub endpoint_id: String,
+    /// What it calls itself.
+    pub name: String,
+    /// Seconds that the promise lasts from now on, at least.
+    pub lasts_secs: u64,
+}
+
+/// What became of a content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct DropReport {
+    /// CAN hash.
+    pub hash: String,
+    /// Whether it is not held here any more.
+    pub dropped: bool,
+    /// In a sentence, for people.
+    pub explanation: String,
+    /// Who promised to keep it.
+    pub promises: Vec<PromiseReport>,
+}
+
+/// How a command stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct DropsReport {
+    /// Its number.
+    pub command: u64,
+    /// Whether something is left to do.
+    pub running: bool,
+    /// Contents that it was given.
+    pub total: u64,
+    /// Contents that are left.
+    pub left: u64,
+    pub dropped: u64,
+    /// Sum of the sizes of those, in bytes.
+    pub dropped_bytes: u64,
+    pub kept: u64,
+    /// What became of contents, in the order in which that was settled: at most 1000, from the one that was asked for on.
+    pub contents: Vec<DropReport>,
+    /// Ask from here for those that follow.
+    pub next: u64,
+}
