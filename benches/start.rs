@@ -53,16 +53,16 @@ async fn main() -> Result<()> {
     let store = stores::open(&full.store_dir()).await?;
     stores::fill(&store, args.assets, ASSET_BYTES).await?;
     store.close().await;
-    let assets = args.assets as u64;
+    let (assets, last) = (args.assets as u64, last_change(&full.store_dir())?);
     // The first start of all makes keys and directories.
-    let (mut full, _) = start(full, assets).await?;
+    let (mut full, _) = start(full, last).await?;
     (empty, _) = start(empty, 0).await?;
 
     let mut runs: [Runs; 5] = Default::default();
     let [ready, announced, all_read, of_empty, scans] = &mut runs;
     for _ in 0..args.runs {
         let started;
-        (full, started) = start(full, assets).await?;
+        (full, started) = start(full, last).await?;
         ready.add(started.ready);
         announced.add(started.announced);
         all_read.add(started.all_read);
@@ -81,14 +81,13 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Starts an agent whose store made so many changes, and ends it in order.
-async fn start(home: Home, changes: u64) -> Result<(Home, Start)> {
+/// Starts an agent whose store's last change is this one, and ends it in order.
+async fn start(home: Home, last: u64) -> Result<(Home, Start)> {
     // A port of its own, so that it can be asked before it says where it is.
     let api = format!("127.0.0.1:{}", free_tcp_port()?);
     let home = home.set("listen_addr", &api);
     let began = Instant::now();
-    let watch =
-        tokio::spawn(tokio::time::timeout(READY_WITHIN, watch(format!("http://{api}"), began, changes)));
+    let watch = tokio::spawn(tokio::time::timeout(READY_WITHIN, watch(format!("http://{api}"), began, last)));
     let agent = home.start().await?;
     let (ready, all_read) = watch.await???;
     let announced = agent.announced_after;
@@ -96,7 +95,7 @@ async fn start(home: Home, changes: u64) -> Result<(Home, Start)> {
 }
 
 /// Asks an agent that starts until it is ready, and until it has read all changes of its store.
-async fn watch(api: String, began: Instant, changes: u64) -> Result<(Duration, Duration)> {
+async fn watch(api: String, began: Instant, last: u64) -> Result<(Duration, Duration)> {
     loop {
         let answer = HTTP.get(format!("{api}/readyz")).send().await;
         if answer.is_ok_and(|answer| answer.status().is_success()) {
@@ -105,7 +104,7 @@ async fn watch(api: String, began: Instant, changes: u64) -> Result<(Duration, D
         tokio::time::sleep(PAUSE).await;
     }
     let ready = began.elapsed();
-    while !has_read(&get(&format!("{api}/actors")).await?, changes) {
+    while !has_read(&get(&format!("{api}/actors")).await?, last) {
         tokio::time::sleep(PAUSE).await;
     }
     Ok((ready, began.elapsed()))
@@ -118,11 +117,21 @@ fn has_read(tree: &Value, change: u64) -> bool {
     follower.any(|actor| actor["detail"] == format!("at {change}"))
 }
 
+fn database(store: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Ok(Connection::open_with_flags(store.join("store.db"), flags)?)
+}
+
+/// Number of the last change in a closed store. Numbers begin with the time at which the store was made.
+fn last_change(store: &Path) -> Result<u64> {
+    let last: i64 = database(store)?.query_row("SELECT max(seq) FROM records", [], |row| row.get(0))?;
+    Ok(u64::try_from(last)?)
+}
+
 /// Reads every column of every record, in the order of the feed.
 fn scan(store: &Path, assets: u64) -> Result<Duration> {
     let began = Instant::now();
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(store.join("store.db"), flags)?;
+    let database = database(store)?;
     let mut records = database.prepare("SELECT * FROM records ORDER BY seq")?;
     let columns = records.column_count();
     let (mut rows, mut found) = (records.query([])?, 0);
