@@ -186,6 +186,7 @@ impl Actor for PeersActor {
         message: Self::Msg,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
+        state.fetching.advance(Instant::now());
         match message {
             PeersMsg::StoreChanged(entries) => state.on_store_changed(entries),
             PeersMsg::EntriesChanged(changed) => state.on_entries_changed(&changed),
@@ -243,9 +244,7 @@ impl Actor for PeersActor {
                 state.forget_stored_parts();
                 state.start_accepting(&myself);
             }
-            PeersMsg::TaskFailed(why) => {
-                return Err(format!("a task: {why}").into());
-            }
+            PeersMsg::TaskFailed(why) => return Err(format!("a task: {why}").into()),
             PeersMsg::SessionReset { session } => state.on_session_reset(session),
             PeersMsg::Wanted { session, library, records } => state.on_wanted(session, library, records),
             PeersMsg::Finished { session, results } => state.on_finished(session, results),

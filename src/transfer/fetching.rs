@@ -185,6 +185,11 @@ impl Fetching {
         decisions
     }
 
+    /// It is `now`, as far as the following is concerned.
+    pub fn advance(&mut self, now: Instant) {
+        self.scheduler.advance(now);
+    }
+
     /// A part that was asked for under `request` is here, or did not come.
     pub fn part_finished(
         &mut self,

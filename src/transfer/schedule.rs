@@ -6,7 +6,10 @@
 //! parts, of all sources at once. Sources draw from their own queues as they have room, which spreads assets and parts
 //! over them by their speed; a share of the room is kept for small ones.
 //!
-//! **Slow sources.** Who has nothing left to do is also asked for parts that a slower one takes long over (a hedge).
+//! **Slow sources.** Who has nothing left to do is also asked for parts that a slower one takes long over (a hedge). The hash of
+//! the whole is made in order, from memory: what comes after a gap has to be read from the disk again. So a source that is
+//! through with its own parts is first asked for those further ahead that a slower one should have sent long since, and whoever
+//! was overtaken like that takes its next parts from the content's end.
 //! A source that sends nothing for five seconds loses what others have, too; one that sends next to nothing loses
 //! everything.
 //!
@@ -24,6 +27,7 @@
 //! way into the store, it is applied behind it, and only then is anybody told that the asset is here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -63,6 +67,10 @@ const SMALL_OVERHEAD: u64 = 512;
 /// How much sooner a second source must be expected to be done with a part, as a factor and in seconds.
 const HEDGE_FACTOR: f64 = 2.0;
 const HEDGE_SECS: f64 = 1.0;
+/// How much longer another source's part may be on its way than the last one of a source that could be asked for it, too: as a factor,
+/// and beyond that.
+const OVERDUE_FACTOR: f64 = 4.0;
+const OVERDUE: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub struct Scheduler {
@@ -95,6 +103,11 @@ impl Scheduler {
             next_request: 1,
             now,
         }
+    }
+
+    /// It is `now`, as far as the following is concerned.
+    pub fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
     }
 
     /// A session has these in a library (`None` for the mirror) and we want their content for it.
@@ -179,18 +192,25 @@ impl Scheduler {
         result: Result<(), FetchFailure>,
     ) -> Vec<ScheduleDecision> {
         let mut out = Vec::new();
-        let Some(Flight { session: asked, work: Requested::Part { key, part, .. }, .. }) =
+        let Some(Flight { session: asked, work: Requested::Part { key, part, .. }, asked_at }) =
             self.flights.get(&request)
         else {
             return out;
         };
-        let (key, part) = (*key, *part);
+        let (key, part, asked_at) = (*key, *part, *asked_at);
         if *asked != session {
             return out;
         }
         self.land(request, None);
         match result {
-            Ok(()) => self.part_is_here(key, part, request, &mut out),
+            Ok(()) => {
+                let len = self.parts_mut(&key).map_or(0, |parts| parts.len(part));
+                if let Some(source) = self.sources.get_mut(&session) {
+                    source.last_part = Some((len, self.now.duration_since(asked_at)));
+                    source.is_overtaken = false;
+                }
+                self.part_is_here(key, part, request, &mut out);
+            }
             Err(failure) => {
                 if let Some(parts) = self.parts_mut(&key) {
                     parts.give_back(part, request);
@@ -209,6 +229,9 @@ impl Scheduler {
         let (len, complete) = (parts.len(part), parts.phase == PartsPhase::Complete);
         self.wanted_bytes = self.wanted_bytes.saturating_sub(len);
         for other in others.into_iter().filter(|other| *other != request) {
+            if other < request {
+                self.overtake(other);
+            }
             self.revoke(other, out);
         }
         if complete {
@@ -358,7 +381,7 @@ impl Scheduler {
         now: Instant,
         progress: impl IntoIterator<Item = (SessionId, SourceProgress)>,
     ) -> Vec<ScheduleDecision> {
-        self.now = now;
+        self.advance(now);
         let mut out = Vec::new();
         for (session, progress) in progress {
             let stall = self.limits.stall;

@@ -48,6 +48,7 @@ impl Scheduler {
             return None;
         }
         self.next_pack_for(session)
+            .or_else(|| self.next_overdue_for(session))
             .or_else(|| self.next_large_for(session))
             .or_else(|| self.next_hedge_for(session))
     }
@@ -100,7 +101,11 @@ impl Scheduler {
                 return None;
             }
             if let WantedState::Parts(parts) = &mut wanted.state {
-                let part = parts.take(self.next_request)?;
+                let part = if source.is_overtaken {
+                    parts.take_last(self.next_request)
+                } else {
+                    parts.take(self.next_request)
+                }?;
                 return self.fetch_part(session, key, part);
             }
             source.large.pop_front();
@@ -110,6 +115,40 @@ impl Scheduler {
             wanted.is_newer = false;
             let record = wanted.record.clone();
             return Some(self.fetch(session, key.library, vec![record], true));
+        }
+    }
+
+    /// The first part that another source should have sent long since, measured by how long this one took over its last.
+    fn next_overdue_for(&mut self, session: SessionId) -> Option<ScheduleDecision> {
+        let mine = self.sources.get(&session)?;
+        mine.last_part?;
+        let overdue = self.flights.values().filter_map(|flight| {
+            let Requested::Part { key, part, charge } = flight.work else { return None };
+            let wanted = self.wanted.get(&key).filter(|wanted| wanted.sources.contains(&session))?;
+            let WantedState::Parts(parts) = &wanted.state else { return None };
+            let eligible = flight.session != session
+                && wanted.admits(parts, session)
+                && parts.flies_alone(part)
+                && parts.is_ahead(part)
+                && mine.has_room(&self.limits, self.in_flight, charge, true);
+            let age = self.now.duration_since(flight.asked_at);
+            (eligible && age > mine.patience_with_others(parts.len(part))?).then_some((key, part))
+        });
+        let (key, part) = overdue.min()?;
+        self.hedge(session, key, part)
+    }
+
+    fn hedge(&mut self, session: SessionId, key: WantKey, part: u64) -> Option<ScheduleDecision> {
+        let request = self.next_request;
+        self.parts_mut(&key)?.hedge(part, request);
+        self.fetch_part(session, key, part)
+    }
+
+    /// Another source was asked later for what this request is for, and has sent it.
+    pub(super) fn overtake(&mut self, request: u64) {
+        let session = self.flights.get(&request).map(|flight| flight.session);
+        if let Some(source) = session.and_then(|session| self.sources.get_mut(&session)) {
+            source.is_overtaken = true;
         }
     }
 
@@ -140,9 +179,7 @@ impl Scheduler {
             better.then_some((secs, key, part))
         });
         let (_, key, part) = slowest.max_by(|a, b| a.0.total_cmp(&b.0))?;
-        let request = self.next_request;
-        self.parts_mut(&key)?.hedge(part, request);
-        self.fetch_part(session, key, part)
+        self.hedge(session, key, part)
     }
 
     pub(super) fn fetch(

@@ -35,9 +35,10 @@ pub(super) struct Parts {
     pub(super) tried: BTreeSet<SessionId>,
     size: u64,
     part_bytes: u64,
-    count: u64,
-    /// No part from here on was asked for yet.
+    /// No part from here up to `tail` was asked for yet.
     next: u64,
+    /// Those from here on were asked for, from the end.
+    tail: u64,
     /// Asked for once, and given back.
     returned: BTreeSet<u64>,
     /// Parts on their way, with the requests for each.
@@ -55,8 +56,8 @@ impl Parts {
             tried: BTreeSet::new(),
             size,
             part_bytes,
-            count: size.div_ceil(part_bytes),
             next: 0,
+            tail: size.div_ceil(part_bytes),
             returned: BTreeSet::new(),
             flying: BTreeMap::new(),
         }
@@ -79,18 +80,18 @@ impl Parts {
 
     /// Whether anything was asked for.
     pub(super) fn is_begun(&self) -> bool {
-        self.next > 0
+        self.next > 0 || self.tail < self.size.div_ceil(self.part_bytes)
     }
 
     pub(super) fn has_free(&self) -> bool {
-        !self.returned.is_empty() || self.next < self.count
+        !self.returned.is_empty() || self.next < self.tail
     }
 
     /// The first part that nobody was asked for.
     pub(super) fn take(&mut self, request: u64) -> Option<u64> {
         let part = match self.returned.pop_first() {
             Some(part) => part,
-            None if self.next < self.count => {
+            None if self.next < self.tail => {
                 self.next += 1;
                 self.next - 1
             }
@@ -98,6 +99,23 @@ impl Parts {
         };
         self.flying.insert(part, vec![request]);
         Some(part)
+    }
+
+    /// The last part that nobody was asked for.
+    pub(super) fn take_last(&mut self, request: u64) -> Option<u64> {
+        let part = if self.next < self.tail {
+            self.tail -= 1;
+            self.tail
+        } else {
+            self.returned.pop_last()?
+        };
+        self.flying.insert(part, vec![request]);
+        Some(part)
+    }
+
+    /// Whether nothing further ahead has to be asked for.
+    pub(super) fn is_ahead(&self, part: u64) -> bool {
+        part < self.next || self.next == self.tail
     }
 
     /// Whether a part is on its way from one source and no other.
@@ -156,7 +174,9 @@ impl Parts {
 
     /// Bytes of the parts that are here.
     pub(super) fn done_bytes(&self) -> u64 {
-        let begun: u64 = if self.next == self.count { self.size } else { self.next * self.part_bytes };
+        let untouched =
+            (self.tail * self.part_bytes).min(self.size).saturating_sub(self.next * self.part_bytes);
+        let begun = self.size - untouched;
         let open = self.returned.iter().chain(self.flying.keys()).map(|part| self.len(*part));
         begun - open.sum::<u64>()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{SMALL_BYTES_MAX, ScheduleLimits, WantKey};
+use super::{OVERDUE, OVERDUE_FACTOR, SMALL_BYTES_MAX, ScheduleLimits, WantKey};
 
 /// Time after which a source is judged by what it sent.
 pub(super) const JUDGED_AFTER: Duration = Duration::from_secs(5);
@@ -47,6 +47,10 @@ pub(super) struct SessionSource {
     pub(super) large_requests: usize,
     /// Bytes per second while it was asked for something; 0 as long as that is not known.
     pub(super) rate: f64,
+    /// Size of the part that came last from it, and how long after it was asked for.
+    pub(super) last_part: Option<(u64, Duration)>,
+    /// Whether another one sent a part first that it was asked for, and it has sent none since.
+    pub(super) is_overtaken: bool,
     /// What had come in all when it was last looked at while it was asked for something.
     last: Option<(Instant, u64)>,
     /// The same, second by second, for as long as nothing waited for us.
@@ -130,6 +134,15 @@ impl SessionSource {
             (Some(came), _) if came < LEAST_BYTES => SourceJudgement::Hopeless(came),
             (_, _) => SourceJudgement::Fine,
         }
+    }
+
+    /// How long a part of so many bytes may be on its way from another source before this one is asked for it, too; `None` as long as
+    /// it has sent none.
+    #[expect(clippy::cast_precision_loss, reason = "times are for comparing")]
+    pub(super) fn patience_with_others(&self, bytes: u64) -> Option<Duration> {
+        let (last, took) = self.last_part?;
+        let larger = (bytes as f64 / last.max(1) as f64).max(1.0);
+        Some(took.mul_f64(larger * OVERDUE_FACTOR) + OVERDUE)
     }
 
     /// Seconds that `bytes` would take if one request more were shared out than there are, or as many.

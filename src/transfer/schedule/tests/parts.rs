@@ -1,5 +1,7 @@
 //! Large assets: in parts, from all who have them.
 
+use std::collections::VecDeque;
+
 use super::*;
 
 #[test]
@@ -55,6 +57,52 @@ fn who_has_nothing_left_to_do_helps_a_slow_one() {
     let loser = slow.iter().find(|part| part.2 == range).unwrap();
     assert_eq!(revoked(&done), [(A, loser.1)]);
     assert_eq!(s.part_finished(A, loser.1, Ok(())), [], "too late");
+}
+
+/// Has what B was asked for arrive, one part every 100 ms, until `end` says that it is enough.
+fn give_as_b(
+    s: &mut Scheduler,
+    open: &mut VecDeque<(u64, Range<u64>)>,
+    mut end: impl FnMut(&Range<u64>, &[ScheduleDecision]) -> bool,
+) -> Vec<ScheduleDecision> {
+    loop {
+        let (request, range) = open.pop_front().expect("something is asked of B");
+        s.advance(s.now + Duration::from_millis(100));
+        let decisions = s.part_finished(B, request, Ok(()));
+        let new = parts(&decisions).into_iter().filter(|part| part.0 == B);
+        open.extend(new.map(|(_, request, range)| (request, range)));
+        if end(&range, &decisions) {
+            return decisions;
+        }
+    }
+}
+
+#[test]
+fn a_gap_is_closed_by_who_is_faster_and_who_left_it_goes_on_at_the_end() {
+    let mut s = scheduler();
+    let r = record(1, 60 * PART_BYTES);
+    let of_a = parts(&s.announce(A, None, vec![r.clone()]));
+    let of_b = parts(&s.announce(B, None, vec![r.clone()]));
+    let mut open: VecDeque<_> = of_b.into_iter().map(|(_, request, range)| (request, range)).collect();
+    // As long as A may be as fast as B, nothing is asked for twice.
+    let mut count = 0;
+    give_as_b(&mut s, &mut open, |_, decisions| {
+        count += 1;
+        parts(decisions).iter().any(|part| part.2.start == 0)
+    });
+    assert!((5..30).contains(&count), "after {count} parts of B");
+    let closed = give_as_b(&mut s, &mut open, |range, _| range.start == 0);
+    assert_eq!(revoked(&closed), [(A, of_a[0].1)]);
+    let last = parts(&closed).into_iter().find(|part| part.0 == A).expect("A goes on");
+    assert_eq!(last.2.end, r.size);
+    // A has sent one part, and is asked for the first of what is left again.
+    let again = parts(&s.part_finished(A, last.1, Ok(())));
+    assert_eq!(again.len(), 1);
+    assert!(again[0].2.end < r.size - 20 * PART_BYTES, "{again:?}");
+    give_as_b(&mut s, &mut open, |_, decisions| {
+        decisions.iter().any(|d| matches!(d, ScheduleDecision::Commit(..)))
+    });
+    assert_eq!(s.missing(), (1, 0));
 }
 
 #[test]

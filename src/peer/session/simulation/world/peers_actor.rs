@@ -74,6 +74,8 @@ impl SimWorld {
     }
 
     pub(super) fn on_peers(&mut self, agent: usize, news: PeersNews) {
+        let now = self.instant();
+        self.agents[agent].fetching.advance(now);
         let decisions = match news {
             PeersNews::Changed(entries) => {
                 let contents = Arc::new(self.inline(agent, &entries));
