@@ -1,11 +1,11 @@
 //! How much a slow source and one whose disk rots slow down an asset that a good source has as well.
 //!
 //! `cargo bench --bench sources [-- --mib N] [-- --runs N] [-- --bins DIR]`. One agent fetches one asset: from a good
-//! source alone; then from three, of which one is the good one, one sends at most 1 MB/s, and one has wrong bytes: a
-//! byte of every megabyte of its stored file is flipped beneath the running store, which finds that out when it reads them (sources
-//! that lie are in the tests: no agent does that). The two take turns, each run with agents of its own. The sources have the same asset from the start and do not know each
-//! other, so nothing moves between them. The clock runs from the dial until the asset is durable; before it starts,
-//! everything that was written to prepare the run is on the disk.
+//! source alone; from it and one that sends at most 1 MB/s; and from these two and one that has wrong bytes: a byte of every
+//! megabyte of its stored file is flipped beneath the running store, which finds that out when it reads them (sources that lie
+//! are in the tests: no agent does that). It hashes all of it then, and takes it from the good one itself, so in that row two
+//! gibibytes move on the same cores. The three take turns, each run with agents of its own. The clock runs from the dial until
+//! the asset is durable; before it starts, everything that was written to prepare the run is on the disk.
 //!
 //! Under the table: what came from each source.
 
@@ -44,41 +44,45 @@ struct Asset {
     bytes: u64,
 }
 
-/// What came of the three sources.
+/// What came of several sources.
 struct Mixed {
     took: Duration,
     given_up: bool,
-    /// From the good one, the slow one and the rotten one.
-    received: [u64; 3],
+    /// From the good one, the slow one and, where there is one, the rotten one.
+    received: Vec<u64>,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let Some(args) = support::args::<Args>() else { return Ok(()) };
     let asset = Asset::prepare(&args).await?;
-    let (mut alone, mut together, mut mixed) = (Runs::default(), Runs::default(), Vec::new());
+    let [mut alone, mut two, mut three] = [const { Runs::new() }; 3];
+    let mut mixed = Vec::new();
     for _ in 0..args.runs {
         let took = asset.fetch_from_one(&args.bins).await?;
         alone.add(took);
-        let run = asset.fetch_from_three(&args.bins, took * GIVE_UP.0 + GIVE_UP.1).await?;
-        together.add(run.took);
-        mixed.push(run);
+        for (with_rotten, runs) in [(false, &mut two), (true, &mut three)] {
+            let run = asset.fetch_from_several(&args.bins, with_rotten, took * GIVE_UP.0 + GIVE_UP.1).await?;
+            runs.add(run.took);
+            mixed.push(run);
+        }
     }
     let table = Table::of_runs();
-    let target = 0.8 * mb_per_sec(asset.bytes, alone.median());
+    let target = 0.9 * mb_per_sec(asset.bytes, alone.median());
     table.runs(&format!("{} MiB from a good source", args.mib), &alone, Some(asset.bytes), "");
-    let what = "from it, a slow and a rotten one";
-    table.runs(what, &together, Some(asset.bytes), &format!(">= {target:.1} MB/s"));
+    table.runs("from it and a slow one", &two, Some(asset.bytes), &format!(">= {target:.1} MB/s"));
+    table.runs("from these and a rotten one, which heals", &three, Some(asset.bytes), "");
 
     let columns =
-        [("from three", 12), ("good, MB", 9), ("slow, MB", 9), ("rotten, MB", 10), ("of the size", 11)];
+        [("from several", 12), ("good, MB", 9), ("slow, MB", 9), ("rotten, MB", 10), ("of the size", 11)];
     let table = Table::new(&columns);
     for run in mixed {
         let took =
             if run.given_up { "given up".to_owned() } else { format!("{:.3} s", run.took.as_secs_f64()) };
-        let [good, slow, rotten] = run.received.map(|bytes| format!("{:.1}", mb(bytes)));
+        let from =
+            |which: usize| run.received.get(which).map_or("-".into(), |bytes| format!("{:.1}", mb(*bytes)));
         let share = format!("{:.3}", ratio(run.received.iter().sum(), asset.bytes));
-        table.row(&[took, good, slow, rotten, share]);
+        table.row(&[took, from(0), from(1), from(2), share]);
     }
     Ok(())
 }
@@ -104,17 +108,22 @@ impl Asset {
         Ok(self.fetch(&to, &[&good], limit).await?.ok_or("not even the good source sends it all")?)
     }
 
-    async fn fetch_from_three(&self, bins: &Bins, limit: Duration) -> Result<Mixed> {
+    async fn fetch_from_several(&self, bins: &Bins, with_rotten: bool, limit: Duration) -> Result<Mixed> {
         let good = self.source(Home::new(bins, "good")?).await?;
         let slow = Home::new(bins, "slow")?.set("limits.upload_bytes_per_sec", &SLOW_BYTES_PER_SEC);
         let slow = self.source(slow).await?;
-        let rotten = self.source(Home::new(bins, "rotten")?).await?;
-        self.spoil(&rotten.home.store_dir())?;
+        let mut sources = vec![good, slow];
+        if with_rotten {
+            let rotten = self.source(Home::new(bins, "rotten")?).await?;
+            self.spoil(&rotten.home.store_dir())?;
+            sources.push(rotten);
+        }
         let to = Agent::start(bins, "to").await?;
-        let took = self.fetch(&to, &[&slow, &rotten, &good], limit).await?;
-        let mut received = [0; 3];
-        for (source, received) in [&good, &slow, &rotten].into_iter().zip(&mut received) {
-            *received = to.peer(source).await?["bytes_received"].as_u64().ok_or("no count of a source")?;
+        // The good one is dialled last.
+        let took = self.fetch(&to, &sources.iter().rev().collect::<Vec<_>>(), limit).await?;
+        let mut received = Vec::new();
+        for source in &sources {
+            received.push(to.peer(source).await?["bytes_received"].as_u64().ok_or("no count of a source")?);
         }
         Ok(Mixed { took: took.unwrap_or(limit), given_up: took.is_none(), received })
     }
