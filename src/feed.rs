@@ -46,7 +46,7 @@ pub enum CanServiceMsg {
         reply: RpcReplyPort<()>,
     },
     /// Follower: it has caught up with the store, whose counts these are, at this number. Also says that the store works.
-    CaughtUp { at: u64, status: StoreStatus },
+    CaughtUp { at: u64, status: Box<StoreStatus> },
     /// Follower: the store does not work at the moment.
     StoreFailed(StoreError),
     /// Follower: the store's numbers do not continue ours; everything is read again.
@@ -128,7 +128,7 @@ impl Actor for CanServiceActor {
                 // A follower that gave up waiting sends the page again; taking it twice does no harm.
                 let _ = reply.send(());
             }
-            CanServiceMsg::CaughtUp { at, status } => state.on_caught_up(&myself, at, status),
+            CanServiceMsg::CaughtUp { at, status } => state.on_caught_up(&myself, at, *status),
             CanServiceMsg::StoreFailed(error) => state.on_store_failed(error),
             CanServiceMsg::Reset => state.on_reset(&myself),
             CanServiceMsg::Vanished { assets, entries } => state.on_vanished(&myself, &assets, &entries),

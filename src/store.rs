@@ -199,6 +199,8 @@ pub struct StoreStatus {
     pub notice: Option<String>,
     /// How scrubbing stands, where the store is scrubbed.
     pub scrub: Option<Box<ScrubReport>>,
+    /// How snapshots of the records in object storage stand, where they are made.
+    pub snapshots: Option<Box<SnapshotReport>>,
 }
 
 impl StoreStatus {
@@ -223,6 +225,20 @@ pub struct QuotaStatus {
     pub used_bytes: u64,
     /// Of that, what lies in the trash.
     pub trashed_bytes: u64,
+}
+
+/// How snapshots of the records in object storage stand.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotReport {
+    /// As of when all records are in one, in milliseconds since the Unix epoch; absent where none was made.
+    #[serde(default)]
+    pub last_ms: Option<u64>,
+    /// Why none is made at the moment, where none can be.
+    #[serde(default)]
+    pub problem: Option<String>,
+    /// Whether one is being made.
+    #[serde(default)]
+    pub running: bool,
 }
 
 /// Content that arrived, with what it hashes to.

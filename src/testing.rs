@@ -254,7 +254,7 @@ pub mod store {
         StoreStatus, StoredRecord, WaitingUploads,
     };
     pub mod bucket {
-        pub use crate::store::bucket::{BucketConfig, BucketPatience};
+        pub use crate::store::bucket::{BucketConfig, BucketPatience, SnapshotPace};
     }
     pub mod can_http {
         pub use crate::store::can_http::CanHttpStore;

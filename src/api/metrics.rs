@@ -149,6 +149,18 @@ fn store_figures(out: &mut Exposition, status: &StoreStatus) {
     if let Some(scrub) = &status.scrub {
         scrub_figures(out, scrub);
     }
+    if let Some(snapshots) = &status.snapshots {
+        out.gauge(
+            "can_sync_snapshot_last_seconds",
+            "As of when all records are in a snapshot in object storage, in seconds since the Unix epoch; 0 for never.",
+            snapshots.last_ms.unwrap_or_default() / 1000,
+        );
+        out.gauge(
+            "can_sync_snapshot_failing",
+            "Whether no snapshot can be made at the moment.",
+            u8::from(snapshots.problem.is_some()),
+        );
+    }
     out.gauge("can_sync_store_seq", "Number of the store's last change.", seq);
     out.gauge(
         "can_sync_store_writable",

@@ -133,6 +133,8 @@ pub(super) struct NodeModel {
     pub(super) holds: Option<String>,
     /// How far the scrub is, or when everything was checked last.
     pub(super) scrub: Option<ScrubModel>,
+    /// When the last snapshot of the records was made, and why none is, where they are in object storage.
+    pub(super) snapshots: Option<SnapshotModel>,
     pub(super) seq: Option<u64>,
     pub(super) channels: Vec<ChannelRow>,
 }
@@ -181,6 +183,10 @@ impl NodeModel {
             scrub: status
                 .and_then(|status| status.scrub.as_ref())
                 .map(|scrub| ScrubModel::new(scrub, now_ms)),
+            snapshots: status.and_then(|status| status.snapshots.as_ref()).map(|report| SnapshotModel {
+                last: report.last_ms.map(|ms| Ago::new(now_ms, ms)),
+                problem: report.problem.as_deref().map(shown),
+            }),
             seq: status.map(|status| status.seq),
             channels: channels
                 .iter()
@@ -198,6 +204,11 @@ impl NodeModel {
                 .collect(),
         }
     }
+}
+
+pub(super) struct SnapshotModel {
+    pub(super) last: Option<Ago>,
+    pub(super) problem: Option<String>,
 }
 
 pub(super) struct ScrubModel {

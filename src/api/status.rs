@@ -17,7 +17,7 @@ use crate::folder::report::{FolderProgress, FolderReport, FolderState};
 use crate::library::{self, report::LibraryReport};
 use crate::peer::report::{PeersReport, SyncReport, SyncState};
 use crate::store::scrub::ScrubReport;
-use crate::store::{QuotaStatus, StoreStatus, WaitingUploads};
+use crate::store::{QuotaStatus, SnapshotReport, StoreStatus, WaitingUploads};
 
 /// Refusals that `/status` tells of.
 const REFUSALS_SHOWN: usize = 8;
@@ -139,6 +139,8 @@ pub struct StoreView {
     pub damaged_contents: Vec<DamagedView>,
     /// How scrubbing stands; absent where the store does not scrub itself.
     pub scrub: Option<ScrubReport>,
+    /// How snapshots of the records in object storage stand; absent where none are made.
+    pub snapshots: Option<SnapshotReport>,
     /// Number of its last change.
     pub seq: Option<u64>,
     /// Which store it is: 32 hexadecimal digits, new with each database.
@@ -172,6 +174,7 @@ impl StoreView {
             seq: number(|status| status.seq),
             id: status.as_ref().and_then(|status| Some(status.id?.to_string())),
             notice: status.as_ref().and_then(|status| status.notice.clone()),
+            snapshots: status.as_ref().and_then(|status| status.snapshots.as_deref().cloned()),
             scrub: status.and_then(|status| status.scrub).map(|scrub| *scrub),
         }
     }

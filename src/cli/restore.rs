@@ -1,4 +1,4 @@
-//! `can-sync restore`: makes a data directory of a backup.
+//! `can-sync restore`: makes a data directory of a backup, or of the snapshots in object storage.
 
 use std::path::PathBuf;
 
@@ -8,24 +8,44 @@ use super::error::{CliError, Exit, blocking};
 use super::output::message;
 use super::progress::ProgressLine;
 use super::text;
+use crate::config::BucketUrl;
 use crate::node::backup::RestoreRun;
+use crate::store::StoreId;
+
+mod from_bucket;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct RestoreArgs {
-    /// The directory that `can-sync backup` was given
-    #[arg(value_name = "DIR")]
-    dir: PathBuf,
-    /// The data directory to make: it must be empty, or not exist
-    #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
+    /// The directory that `can-sync backup` was given; with --from, the configuration file
+    #[arg(value_name = "DIR|CONFIG", required_unless_present = "from")]
+    source: Option<PathBuf>,
+    /// The data directory to make: it must be empty, or not exist [with --from, the configured one if it is not given]
+    #[arg(long, value_name = "DIR", required_unless_present = "from")]
+    data_dir: Option<PathBuf>,
     /// Make a node of its own, for use beside the one that was backed up: without its key, libraries and tickets
-    #[arg(long)]
+    #[arg(long, conflicts_with = "from")]
     new_id: bool,
+    /// Restore from the snapshots in object storage that a lost node left where its contents are
+    #[arg(long, value_name = "URL", value_parser = BucketUrl::parse)]
+    from: Option<BucketUrl>,
+    /// Of several stores that left snapshots there, this one
+    #[arg(long, value_name = "ID", requires = "from")]
+    store: Option<StoreId>,
+    /// The lost node is gone for good: the place becomes the restored one's own, where it deletes what it does not need any more
+    #[arg(long, requires = "from")]
+    alone: bool,
 }
 
-/// Exit code 4 if contents are missing or damaged in the backup: the node fetches them from other machines.
+/// Exit code 4 if contents are missing or damaged in the backup, or parts of snapshots are: the node fetches them from other machines.
 pub(super) async fn run(context: &Context, args: RestoreArgs) -> Result<(), CliError> {
-    let RestoreArgs { dir, data_dir, new_id } = args;
+    let RestoreArgs { source, data_dir, new_id, from, store, alone } = args;
+    if let Some(from) = from {
+        return from_bucket::run(context, source, data_dir, from_bucket::FromBucket { from, store, alone })
+            .await;
+    }
+    let (Some(dir), Some(data_dir)) = (source, data_dir) else {
+        return Err(CliError::new(Exit::Usage, "name the backup, and --data-dir"));
+    };
     let spinner = ProgressLine::spinner("checking the backup");
     let begun = blocking(move || RestoreRun::begin(&dir, &data_dir, new_id)).await;
     drop(spinner);

@@ -16,7 +16,7 @@ use super::text;
 use crate::clock::rfc3339;
 use crate::folder::report::{FolderProgress, FolderState};
 use crate::store::scrub::ScrubReport;
-use crate::store::{QuotaStatus, WaitingUploads};
+use crate::store::{QuotaStatus, SnapshotReport, WaitingUploads};
 
 /// Between two looks with `--watch`.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -132,6 +132,7 @@ pub(super) struct StoreBody {
     #[serde(default)]
     damaged_contents: Vec<DamagedBody>,
     scrub: Option<ScrubReport>,
+    snapshots: Option<SnapshotReport>,
     notice: Option<String>,
     #[serde(flatten)]
     more: Map<String, Value>,
@@ -258,6 +259,17 @@ fn scrub_sentence(scrub: &ScrubReport) -> String {
     format!("{last}; under way: {percent} %{left}{waits}{found}")
 }
 
+/// As of when all records are in a snapshot, and why that is not now.
+pub(super) fn snapshot_sentence(report: &SnapshotReport) -> String {
+    let last = report.last_ms.and_then(rfc3339).map(|time| text::ago(&time));
+    let last = last.map_or_else(|| "none was made yet".to_owned(), |ago| format!("the last was made {ago}"));
+    match &report.problem {
+        Some(why) => format!("{last}; none can be made: {why}"),
+        None if report.running => format!("{last}; one is being made"),
+        None => last,
+    }
+}
+
 impl StatusBody {
     /// Why the node is not as it should be.
     fn degraded(&self) -> Option<String> {
@@ -312,6 +324,7 @@ impl StatusBody {
             fields.extend(lost.map(|one| ("damaged", one.sentence())));
         }
         fields.extend(self.store.scrub.as_ref().map(|scrub| ("scrub", scrub_sentence(scrub))));
+        fields.extend(self.store.snapshots.as_ref().map(|report| ("snapshots", snapshot_sentence(report))));
         if self.sync.held_deletions > 0 {
             let held = text::counted(self.sync.held_deletions, "deletion");
             fields.push(("held back", format!("{held} by peers; `can-sync deletions` lists them")));

@@ -14,8 +14,17 @@ use super::table::{FieldName, Scalar};
 use super::value::HttpUrl;
 
 /// Fields of the table.
-const FIELDS: [&str; 8] =
-    ["url", "endpoint", "region", "allow_http", "credentials_file", "shared", "write_back", "alone"];
+const FIELDS: [&str; 9] = [
+    "url",
+    "endpoint",
+    "region",
+    "allow_http",
+    "credentials_file",
+    "shared",
+    "write_back",
+    "alone",
+    "snapshots",
+];
 
 /// A bucket, and what is in front of every key in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +131,7 @@ fn prefix_of(path: &str) -> Result<String, String> {
 }
 
 /// A place for contents, and how it is reached.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the configuration")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContentBucket {
     pub url: BucketUrl,
@@ -138,6 +148,8 @@ pub struct ContentBucket {
     pub write_back: bool,
     /// This store is the only one left of those that took the place for their own: the code of that, from the status.
     pub alone: Option<String>,
+    /// Snapshots of the records go there, too.
+    pub snapshots: bool,
 }
 
 impl ContentBucket {
@@ -152,6 +164,7 @@ impl ContentBucket {
             shared: false,
             write_back: false,
             alone: None,
+            snapshots: true,
         }
     }
 
@@ -195,7 +208,7 @@ impl Setting for ContentBucket {
         json!({
             "url": self.url.shown(), "endpoint": self.endpoint.shown(), "region": self.region.shown(),
             "allow_http": self.allow_http, "credentials_file": self.credentials_file.shown(), "shared": self.shared,
-            "write_back": self.write_back, "alone": self.alone.shown(),
+            "write_back": self.write_back, "alone": self.alone.shown(), "snapshots": self.snapshots,
         })
     }
 
@@ -249,7 +262,7 @@ impl<'de> Visitor<'de> for BucketVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ContentBucket, A::Error> {
         let (mut url, mut endpoint, mut region) = (None, None, None);
         let (mut allow_http, mut credentials_file, mut shared) = (None, None, None);
-        let (mut write_back, mut alone) = (None, None);
+        let (mut write_back, mut alone, mut snapshots) = (None, None, None);
         while let Some(field) = map.next_key_seed(FieldName { known: &FIELDS, of: "a bucket" })? {
             let is_new = match field {
                 "url" => url.replace(map.next_value::<Scalar<BucketUrl>>()?.0).is_none(),
@@ -261,6 +274,7 @@ impl<'de> Visitor<'de> for BucketVisitor {
                 }
                 "write_back" => write_back.replace(map.next_value::<Scalar<bool>>()?.0).is_none(),
                 "alone" => alone.replace(map.next_value::<Scalar<String>>()?.0).is_none(),
+                "snapshots" => snapshots.replace(map.next_value::<Scalar<bool>>()?.0).is_none(),
                 _ => shared.replace(map.next_value::<Scalar<bool>>()?.0).is_none(),
             };
             if !is_new {
@@ -276,6 +290,7 @@ impl<'de> Visitor<'de> for BucketVisitor {
             shared: shared.unwrap_or_default(),
             write_back: write_back.unwrap_or_default(),
             alone,
+            snapshots: snapshots.unwrap_or(true),
             ..ContentBucket::at(url)
         };
         bucket.problem().map_or(Ok(bucket), |problem| Err(A::Error::custom(problem)))

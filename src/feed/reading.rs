@@ -103,7 +103,7 @@ async fn catch_up(
         }
     }
     let status = answered(args.store.status()).await?;
-    let _ = actor.send_message(CanServiceMsg::CaughtUp { at: *cursor, status });
+    let _ = actor.send_message(CanServiceMsg::CaughtUp { at: *cursor, status: Box::new(status) });
     Ok(())
 }
 

@@ -25,9 +25,12 @@ mod make;
 mod manifest;
 mod place;
 mod restore;
+pub(crate) mod snapshot;
+mod target;
 
 pub(crate) use self::make::{BackupOptions, BackupReport, BackupRun};
-pub(crate) use self::restore::{RestoreRun, problem};
+pub(crate) use self::restore::RestoreRun;
+pub(crate) use self::target::problem;
 use serde::Serialize;
 
 use crate::identity;
@@ -36,6 +39,9 @@ use crate::identity;
 pub(crate) const BACKUP_MARK: &str = "can-sync-backup";
 /// In a data directory that is being restored: what came so far.
 pub(crate) const RESTORING: &str = "restoring";
+
+/// In a data directory that was made of snapshots: of which. Its node belongs to a network, whether or not it has met anybody.
+pub(crate) const RESTORED_FROM: &str = "restored_from";
 
 /// Files of the data directory with secrets or remarks about them in them. The first one is who the node is.
 const SECRETS: [&str; 5] = [

@@ -10,6 +10,7 @@ use std::path::Path;
 use iroh::SecretKey;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::backup::RESTORED_FROM;
 use super::preflight::SettingProblem;
 use super::{DataDir, StartError};
 use crate::config::{Config, Origin, Origins};
@@ -251,7 +252,8 @@ impl Looking<'_> {
 /// Why no passphrase may be made here: the node belongs to a network, which it would leave without a word. `None` for a new
 /// one, and for one that has met nobody and holds nothing.
 fn left_network(dir: &DataDir) -> Option<String> {
-    if !identity::has_endpoint_key(dir.path()) {
+    let is_restored = dir.path().join(RESTORED_FROM).exists();
+    if !identity::has_endpoint_key(dir.path()) && !is_restored {
         return None;
     }
     let met = |entry: &address_book::RememberedPeer| entry.last_seen_ms.is_some();

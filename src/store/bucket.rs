@@ -49,6 +49,7 @@ mod fault;
 mod finding;
 mod health;
 pub(crate) mod marker;
+pub(crate) mod snapshots;
 pub(crate) mod upload;
 
 /// Largest content that is kept inside the database where larger ones go to a bucket, in bytes.
@@ -76,12 +77,36 @@ pub struct BucketConfig {
     /// Contents that are kept on this disk, too, in bytes.
     pub cache_bytes: u64,
     pub patience: BucketPatience,
+    /// How often snapshots of the records go there, where they do.
+    pub snapshots: Option<SnapshotPace>,
 }
 
 impl BucketConfig {
-    /// With the usual patience.
+    /// With the usual patience and pace.
     pub fn new(place: ContentBucket, cache_bytes: u64) -> Self {
-        Self { place, cache_bytes, patience: BucketPatience::default() }
+        let snapshots = place.snapshots.then(SnapshotPace::default);
+        Self { place, cache_bytes, patience: BucketPatience::default(), snapshots }
+    }
+}
+
+/// How often snapshots of the records are made.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotPace {
+    /// Between two increments.
+    pub increment: Duration,
+    /// Between two bases.
+    pub base: Duration,
+    /// Until one is tried again that could not be made.
+    pub retry: Duration,
+}
+
+impl Default for SnapshotPace {
+    fn default() -> Self {
+        Self {
+            increment: Duration::from_hours(1),
+            base: Duration::from_hours(7 * 24),
+            retry: Duration::from_mins(5),
+        }
     }
 }
 
@@ -142,6 +167,8 @@ struct BucketState {
     place: Option<marker::PlaceId>,
     /// Who uses it, by the latest look.
     used: Option<PlaceUse>,
+    /// There are contents of the store from which this one took the place over.
+    is_inherited: bool,
     looked: Option<Instant>,
     /// When this opening was written there.
     claimed: Option<Instant>,
@@ -234,8 +261,17 @@ impl Bucket {
         if prefix.is_empty() { Key::from(path) } else { Key::from(format!("{prefix}/{path}")) }
     }
 
-    /// Makes a request until it has an answer, or not.
+    /// Makes a request until it has an answer, or not, and takes note of how it went.
     async fn patiently<'a, T>(
+        &'a self,
+        tries_for_missing: u32,
+        request: impl Fn() -> BoxFuture<'a, Result<T, BucketError>> + Send,
+    ) -> Result<T, BucketError> {
+        self.note(self.try_patiently(tries_for_missing, request).await)
+    }
+
+    /// The same of a request that says nothing of whether contents can be put and read.
+    async fn try_patiently<'a, T>(
         &'a self,
         tries_for_missing: u32,
         request: impl Fn() -> BoxFuture<'a, Result<T, BucketError>> + Send,
@@ -255,7 +291,7 @@ impl Bucket {
                 Ok(_) | Err(BucketError::Wrong(_)) => 0,
             };
             if attempt >= tries {
-                return self.note(done);
+                return done;
             }
             tokio::time::sleep(pause).await;
             pause *= 2;

@@ -181,6 +181,7 @@ impl CanHttpStore {
             waiting_uploads: data.waiting_uploads,
             notice: data.notice,
             scrub: data.scrub.map(Box::new),
+            snapshots: data.snapshots.map(Box::new),
         })
     }
 

@@ -88,6 +88,7 @@ mod rows;
 mod runs;
 mod schema;
 mod scrub;
+mod snapshots;
 mod space;
 mod sums;
 mod trash;

@@ -18,8 +18,8 @@ use crate::wire::proto::{
     Frame, Have, Hello, IngestHeader, IngestResult, InlineContent, Keep, KeepRequest, Kept, Lacks, Later,
     LibraryProof, LibrarySummary, LibraryTicket, ListPeersReply, ListPeersRequest, ListedPeer, Offer, Ping,
     Pong, PutEntry, ReconClose, ReconMsg, ReconOpen, Records, RedateResult, Revocations, SignedAnnouncement,
-    Want, Welcome, WireAnnouncement, WireEntry, WireFeedEntry, WireMeta, WireRecord, WireRedating, WireSeen,
-    WireStoredRecord,
+    SnapshotItem, Want, Welcome, WireAnnouncement, WireEntry, WireFeedEntry, WireMeta, WireRecord,
+    WireRedating, WireSeen, WireStoredRecord,
 };
 
 /// Records, contents and confirmations in one frame.
@@ -35,6 +35,10 @@ pub const KEEPS_PER_FRAME_MAX: usize = 64;
 const FORMERS_MAX: usize = 2;
 /// Libraries of which one frame speaks.
 pub const LIBRARIES_PER_FRAME_MAX: usize = 64;
+/// Names that users of one store gave a content, in a snapshot.
+pub const OWN_NAMES_MAX: usize = 34;
+/// Versions that lost, in one item of a snapshot.
+pub const HISTORY_PER_ITEM_MAX: usize = 32;
 pub const FEATURES_MAX: usize = 16;
 pub const ANNOUNCED_ADDRS_MAX: usize = 16;
 /// Entries in one page of known agents.
@@ -173,6 +177,11 @@ shapes! {
         message::<WireRecord>(2, "FeedEntry.record"),
         messages::<WireRecord>(4, "FeedEntry.formers", FORMERS_MAX),
         message::<WireEntry>(5, "FeedEntry.entry")
+    ];
+    SnapshotItem, "SnapshotItem": [
+        message::<WireFeedEntry>(1, "SnapshotItem.change"),
+        values(3, "SnapshotItem.own_names", OWN_NAMES_MAX),
+        messages::<WireEntry>(4, "SnapshotItem.history", HISTORY_PER_ITEM_MAX)
     ];
     WireSeen, "SeenVersion": [];
     WireEntry, "FolderEntry": [messages::<WireSeen>(9, "FolderEntry.seen", SEEN_MAX)];

@@ -19,8 +19,8 @@ pub use generated::{
     IngestResult, InlineContent, Keep, KeepRequest, Kept, Lacks, Later, LibraryProof, LibrarySummary,
     LibraryTicket, ListPeersReply, ListPeersRequest, ListedPeer, Offer, Ping, Pong, PutEntry, ReconClose,
     ReconMsg, ReconOpen, Records, RedateResult, Redating as WireRedating, Revocations,
-    SeenVersion as WireSeen, SignedAnnouncement, StoredRecord as WireStoredRecord, Want, Welcome,
-    entry_result, frame, ingest_result, kept,
+    SeenVersion as WireSeen, SignedAnnouncement, SnapshotItem, StoredRecord as WireStoredRecord, Want,
+    Welcome, entry_result, frame, ingest_result, kept,
 };
 
 /// A record on the wire that no honest sender writes.

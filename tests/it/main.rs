@@ -69,6 +69,7 @@ mod service_http;
 mod set_back;
 mod shared_folders;
 mod signals;
+mod snapshots;
 mod store_bucket;
 mod store_clock;
 mod store_conformance;

@@ -8,14 +8,18 @@ use serde_json::Value;
 use tokio::task::spawn_blocking;
 
 use super::Finding;
-use crate::cli::status::quota_sentence;
+use crate::cli::status::{quota_sentence, snapshot_sentence};
 use crate::cli::text;
+use crate::clock::now_ms;
 use crate::config::Config;
 use crate::identity::Mend;
 use crate::node::DataDir;
 use crate::store::can_http::CanHttpStore;
 use crate::store::service::key;
-use crate::store::{ContentStore as _, WaitingUploads};
+use crate::store::{ContentStore as _, SnapshotReport, WaitingUploads};
+
+/// Without a snapshot for so long, somebody should look.
+const SNAPSHOT_AGE_MAX_MS: u64 = 24 * 3600 * 1000;
 
 /// With a daemon, what it says of its store; without one, the store itself. The disk in any case.
 pub(super) async fn check(config: &Config, daemon: Option<&Value>) -> Finding {
@@ -71,6 +75,12 @@ fn of_daemon(status: &Value) -> Result<String, Finding> {
                 "nothing is lost, and the disk fills: what the object storage says tells what to put right",
             ));
         }
+        if let Some(last) = overdue_snapshot(status) {
+            return Err(Finding::warn(
+                format!("{counts}; snapshots: {last}"),
+                "they are for when this machine is lost: correct what is wrong, or set store.content.snapshots: false",
+            ));
+        }
         let notice = status.pointer("/store/notice").and_then(Value::as_str);
         let told = notice.map(str::to_owned).into_iter().chain(waiting.0).map(|told| format!("; {told}"));
         let told: String = told.collect();
@@ -91,6 +101,13 @@ fn waiting_uploads(status: &Value) -> (Option<String>, bool) {
     let waiting: Option<WaitingUploads> = waiting.and_then(|waiting| serde_json::from_value(waiting).ok());
     let is_hindered = waiting.as_ref().is_some_and(|waiting| waiting.last_error.is_some());
     (waiting.and_then(|waiting| waiting.sentence()), is_hindered)
+}
+
+/// What there is to say of snapshots, where none was made for long and none can be.
+fn overdue_snapshot(status: &Value) -> Option<String> {
+    let report: SnapshotReport = serde_json::from_value(status.pointer("/store/snapshots")?.clone()).ok()?;
+    let is_old = report.last_ms.is_none_or(|last_ms| now_ms().saturating_sub(last_ms) > SNAPSHOT_AGE_MAX_MS);
+    (report.problem.is_some() && is_old).then(|| snapshot_sentence(&report))
 }
 
 /// How many assets there are, and how many of them are only known.

@@ -4,8 +4,8 @@
 //! there, and a restoration that begins again begins with an empty one.
 
 use std::collections::HashSet;
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -13,23 +13,20 @@ use serde::Serialize;
 
 use super::contents::{ContentCopier, CopyMethod, CopyOutcome, can_clone};
 use super::manifest::{ListedContent, Manifest, hash_file, read_list};
-use super::place::{BackupDir, check_apart, copy_file, is_empty, make_dir, remove_dir, remove_file};
+use super::place::{BackupDir, check_apart, copy_file};
+use super::target::{begin_draft, move_up, take_target};
 use super::{
     BackupError, BackupFinding, CONTENTS_LIST, DATABASES, IDENTITY, RESTORING, SECRETS, SMALL_CONTENTS,
     STORE_DB,
 };
 use crate::clock::Clock;
-use crate::disk::{free_bytes, open_plain, sync_dir};
+use crate::disk::{open_plain, sync_dir};
 use crate::identity;
 use crate::node::DataDir;
 use crate::record::ContentHash;
 use crate::store::at_rest::damage_at_rest;
 use crate::store::embedded::{CopiedDatabase, EmbeddedConfig, EmbeddedStore, INLINE_BYTES_MAX};
 use crate::store::{ContentStore as _, IncomingAsset, IncomingContent, StoreError};
-use crate::text::amounts;
-
-/// Room that a restored node needs beyond what is copied.
-const SPARE_BYTES: u64 = 16 << 20;
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct RestoreReport {
@@ -172,47 +169,12 @@ impl RestoreRun {
     /// An empty place with enough room; what an earlier attempt left is removed.
     fn check_place(&mut self) -> Result<(), BackupError> {
         let target = &self.target.clone();
-        let failed = |action: &'static str| move |error: io::Error| BackupError::io(action, target, &error);
-        if target.symlink_metadata().is_ok() && !target.is_dir() {
-            return Err(BackupError::io("use", target, &io::ErrorKind::NotADirectory.into()));
-        }
-        make_dir(target).map_err(failed("make"))?;
-        let place = File::open(target).map_err(failed("open"))?;
-        if matches!(place.try_lock(), Err(TryLockError::WouldBlock)) {
-            return Err(BackupError::new(
-                format!("another restoration into '{}' is under way", target.display()),
-                "wait until it has ended",
-            ));
-        }
-        self.place = Some(place);
-        let draft = self.draft();
-        if draft.is_dir() && is_only_ours(target).map_err(failed("look into"))? {
-            clear(target).map_err(failed("empty"))?;
-        }
-        if !is_empty(target).map_err(failed("look into"))? {
-            return Err(BackupError::new(
-                format!("'{}' is not empty", target.display()),
-                "name a directory that is empty or does not exist: nothing is restored over what is there",
-            ));
-        }
+        self.place = Some(take_target(target)?);
         let contents = self.contents.iter().find(|content| content.is_here);
         let shares = contents.is_some_and(|content| can_clone(&self.dir.content(content.hash), target));
         let files: u64 = self.manifest.files.iter().map(|file| file.size).sum();
-        let needed = if shares { 0 } else { self.pending_bytes() } + files + SPARE_BYTES;
-        if let Some(free) = free_bytes(target).filter(|free| *free < needed) {
-            return Err(BackupError::new(
-                format!(
-                    "the data directory needs {} in '{}', and {} are free",
-                    amounts::bytes(needed),
-                    target.display(),
-                    amounts::bytes(free)
-                ),
-                "make room there, or name a directory on another disk",
-            ));
-        }
-        identity::private_dir(target)
-            .map_err(|error| BackupError::new(error.to_string(), "close it to others"))?;
-        make_dir(&draft).and_then(|()| sync_dir(target)).map_err(failed("write into"))
+        let needed = if shares { 0 } else { self.pending_bytes() } + files;
+        begin_draft(target, needed)
     }
 
     fn draft(&self) -> PathBuf {
@@ -279,25 +241,8 @@ impl RestoreRun {
 
     /// Moves everything up.
     fn conclude(self, missing: Vec<BackupFinding>) -> Result<RestoreReport, BackupError> {
-        let (draft, target) = (self.draft(), &self.target);
-        let moved = || -> io::Result<()> {
-            sync_dir(&draft)?;
-            for entry in fs::read_dir(&draft)? {
-                let entry = entry?;
-                // Who the node is, last.
-                if entry.file_name() != identity::KEY_FILE {
-                    fs::rename(entry.path(), target.join(entry.file_name()))?;
-                }
-            }
-            let key = draft.join(identity::KEY_FILE);
-            if key.is_file() {
-                fs::rename(&key, target.join(identity::KEY_FILE))?;
-            }
-            sync_dir(target)?;
-            fs::remove_dir(&draft)?;
-            sync_dir(target)
-        };
-        moved().map_err(|error| BackupError::io("finish", target, &error))?;
+        let target = &self.target;
+        move_up(target)?;
         let whole: HashSet<&str> = missing.iter().map(|finding| finding.hash.as_str()).collect();
         let here =
             || self.contents.iter().filter(|content| !whole.contains(content.hash.to_string().as_str()));
@@ -315,30 +260,6 @@ impl RestoreRun {
             elapsed_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
         })
     }
-}
-
-/// Whether there is nothing but what an attempt that did not end left. Where a node has run, there is more.
-fn is_only_ours(target: &Path) -> io::Result<bool> {
-    let store = DataDir::new(target).store();
-    for entry in fs::read_dir(target)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let known = SECRETS.into_iter().chain(DATABASES.map(|(name, _)| name)).chain([RESTORING]);
-        if entry.path() != store && !known.into_iter().any(|known| name == known) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Removes what an attempt that did not end left: what it was making, and what it had moved up.
-fn clear(target: &Path) -> io::Result<()> {
-    for name in SECRETS.into_iter().chain(DATABASES.map(|(name, _)| name)) {
-        remove_file(&target.join(name))?;
-    }
-    remove_dir(&DataDir::new(target).store())?;
-    remove_dir(&target.join(RESTORING))?;
-    sync_dir(target)
 }
 
 /// Whether a content belongs into the database.
@@ -380,20 +301,10 @@ async fn complete(
     Ok(())
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BackupError> + Send + 'static,
 ) -> Result<T, BackupError> {
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(BackupError::new(error.to_string(), "report this")))
-}
-
-/// Whether a data directory was not completely restored; a sentence.
-pub(crate) fn problem(data_dir: &Path) -> Option<String> {
-    data_dir.join(RESTORING).symlink_metadata().ok()?;
-    let shown = data_dir.display();
-    Some(format!(
-        "the data directory '{shown}' was not completely restored from its backup: run `can-sync restore BACKUP --data-dir \
-         '{shown}'` once more"
-    ))
 }

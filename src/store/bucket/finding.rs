@@ -16,12 +16,17 @@ impl Bucket {
         // One that does not answer is left alone for a while.
         let is_left_alone =
             state.passed_over.is_some_and(|passed_over| passed_over.elapsed() < self.patience.settle / 2);
-        state.used == Some(PlaceUse::Shared) && state.trouble.is_none() && !is_left_alone
+        let has_others = match state.used {
+            Some(PlaceUse::Shared) => true,
+            Some(PlaceUse::Own) => state.is_inherited,
+            Some(PlaceUse::Halted(_)) | None => false,
+        };
+        has_others && state.trouble.is_none() && !is_left_alone
     }
 
     /// Reads and hashes a content that another store may have put there; `None` unless all of it is there, and right.
     pub(crate) async fn find(&self, hash: ContentHash, size: u64) -> Option<HashedObject> {
-        if !self.may_find() {
+        if !self.may_find() || self.check_doubt(hash).is_err() {
             return None;
         }
         let found = {

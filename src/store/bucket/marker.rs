@@ -18,6 +18,8 @@ use crate::store::StoreId;
 const NAME: &str = "can-sync-bucket";
 /// It is short.
 const BYTES_MAX: u64 = 4096;
+/// How often it is written for an heir until that is given up.
+const BEQUESTS: u32 = 5;
 /// Of a code that people copy.
 const CODE_BYTES: usize = 4;
 /// What is said in it, as of now.
@@ -41,13 +43,24 @@ pub(super) struct Marker {
     /// The code by which a user decides, where several stores take the place for their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) halted: Option<String>,
+    /// The owner took it over from a store that is gone: there are contents that it did not put there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    inherited: bool,
+}
+
+/// What a place says of itself to somebody who restores from it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct PlaceFacts {
+    /// The store that it belongs to, as it stands there.
+    pub(crate) owner: String,
+    pub(crate) is_shared: bool,
 }
 
 impl Marker {
     fn new(place: PlaceId, owner: StoreId, shared: bool, opening: String) -> Self {
         let place = HEXLOWER.encode(&place.0);
         let owner = owner.to_string();
-        Self { can_sync_bucket: VERSION, place, owner, shared, opening, halted: None }
+        Self { can_sync_bucket: VERSION, place, owner, shared, opening, halted: None, inherited: false }
     }
 
     /// The same, with this opening.
@@ -146,6 +159,14 @@ impl Bucket {
             ));
         }
         let is_owner = marker.owner == owner.to_string();
+        self.state().is_inherited = is_owner && marker.inherited;
+        if !is_owner && !self.is_shared && marker.inherited && known.is_some() {
+            return Err(Unsettled::Refused(
+                "a store that was restored from a snapshot took the place over, because this one was said to be gone for good: stop one \
+                 of the two, or set store.content.shared: true on both"
+                    .into(),
+            ));
+        }
         if !is_owner && !self.is_shared {
             return Err(Unsettled::Refused(
                 "another store has its contents there: set store.content.shared: true, if both are to use it, and nothing is ever \
@@ -215,6 +236,39 @@ impl Bucket {
         let garbled =
             |_| BucketError::Away(format!("the object {NAME} there is none of ours: choose another prefix"));
         Ok((serde_json::from_slice(&read).map_err(garbled)?, version))
+    }
+
+    /// What the place says of itself; `None` where nobody has contents there yet.
+    pub(crate) async fn place_facts(&self) -> Result<Option<PlaceFacts>, BucketError> {
+        match self.read_marker().await {
+            Ok((Marker { owner, shared, .. }, _)) => Ok(Some(PlaceFacts { owner, is_shared: shared })),
+            Err(BucketError::Missing) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the place one of `heir`, which a user said takes the place of its owner. Should that appear after all, it finds another's
+    /// opening there, and halts the place ([`claim`](super::claim)). Nothing becomes of a place that several stores use.
+    pub(crate) async fn bequeath(&self, heir: StoreId) -> Result<(), BucketError> {
+        for _ in 0..BEQUESTS {
+            let (marker, version) = match self.read_marker().await {
+                Ok(read) => read,
+                // There is nothing to take over.
+                Err(BucketError::Missing) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let owner = heir.to_string();
+            if marker.shared || (marker.owner == owner && marker.inherited) {
+                return Ok(());
+            }
+            let next = Marker { owner, opening: String::new(), halted: None, inherited: true, ..marker };
+            match self.write(&next, PutMode::Update(version)).await {
+                // What came of it is read.
+                Ok(()) | Err(BucketError::Missing) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(BucketError::Away("several stores take the place for their own at this moment".into()))
     }
 
     async fn make_marker(&self, owner: StoreId) -> Result<(Marker, UpdateVersion), BucketError> {

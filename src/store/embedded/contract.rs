@@ -76,6 +76,7 @@ impl ContentStore for EmbeddedStore {
                 quota: self.0.shared.quota.status(),
                 waiting_uploads,
                 scrub: self.scrub_report().await.ok().map(Box::new),
+                snapshots: self.snapshot_report().map(Box::new),
             })
         }
         .boxed()

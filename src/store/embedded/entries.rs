@@ -19,9 +19,10 @@ mod foreign;
 mod keeping;
 mod reading;
 
+pub(super) use self::foreign::library_of;
 pub(super) use self::keeping::{TRASH_IN_FOLDER, is_in_folder, places_of, remove_everywhere};
 use self::reading::{FoundEntry, find, record_of};
-pub(super) use self::reading::{UnreadableEntries, changes};
+pub(super) use self::reading::{UnreadableEntries, all_history, changes};
 
 /// Copies that one version may lead to, each of which loses at its own path in turn. What is beyond stays in the history.
 const COPIES_MAX: usize = 16;
@@ -115,6 +116,25 @@ fn take(
         (_, copy) = merge_one(tx, next)?;
     }
     Ok(if is_stored { EntryOutcome::Stored } else { EntryOutcome::Unchanged })
+}
+
+/// Takes what a snapshot has of a path: the version that won, and versions that lost.
+pub(super) fn take_back(
+    tx: &mut Tx<'_>,
+    record: Option<FolderRecord>,
+    history: Vec<FolderRecord>,
+) -> Result<(), rusqlite::Error> {
+    for lost in history {
+        if fullness(tx, lost.folder(), false)?.is_none() {
+            let is_news = keep_history(tx, lost.hash(), &lost)?;
+            count(tx, lost.folder(), 0, u32::from(is_news))?;
+        }
+    }
+    if let Some(record) = record {
+        let current = find(tx.conn, record.hash())?;
+        take(tx, current, record, None)?;
+    }
+    Ok(())
 }
 
 /// Whether this very version is at its path.

@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{Mutex as Turn, Notify, OwnedMutexGuard};
 
+use super::snapshots::Snapshots;
 use super::tx::Tx;
 use super::{EmbeddedStore, INLINE_BYTES_MAX};
 use crate::record::ContentHash;
@@ -50,6 +51,7 @@ pub(super) struct Objects {
     /// Contents are acknowledged once they are on this disk.
     pub(super) write_back: bool,
     going_up: going_up::GoingUp,
+    pub(super) snapshots: Snapshots,
     locks: Mutex<HashMap<ContentHash, Weak<Turn<()>>>>,
     /// Contents that were not found, and are looked for again.
     missed: Mutex<HashSet<ContentHash>>,
@@ -81,6 +83,7 @@ impl Objects {
             ),
             write_back: config.place.write_back,
             going_up: going_up::GoingUp::default(),
+            snapshots: Snapshots::new(config.snapshots),
             locks: Mutex::default(),
             missed: Mutex::default(),
             wake: Notify::new(),
@@ -220,7 +223,9 @@ impl EmbeddedStore {
             Ok(Ok(Err(Unsettled::Refused(why)))) => {
                 return Err(format!("the object storage {}: {why}", objects.bucket.shown()));
             }
-            Ok(_) => drop(tokio::spawn(self.clone().keep_objects())),
+            Ok(_) => {
+                tokio::spawn(self.clone().keep_objects());
+            }
             Err(_) => {
                 let store = self.clone();
                 tokio::spawn(async move {
@@ -230,6 +235,7 @@ impl EmbeddedStore {
             }
         }
         tokio::spawn(self.clone().bring_up());
+        tokio::spawn(self.clone().keep_snapshots());
         Ok(())
     }
 

@@ -203,6 +203,7 @@ pub(super) async fn status(State(service): ServiceState) -> ApiResult<Success<St
         waiting_uploads: status.waiting_uploads,
         notice: status.notice,
         scrub: status.scrub.map(|scrub| *scrub),
+        snapshots: status.snapshots.map(|report| *report),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }))
 }

@@ -10,7 +10,7 @@ use crate::http::envelope::ApiResult;
 use crate::record::NameOutcome;
 use crate::store::embedded::{IngestFields, Ingested, ListPage, MetaPatch, StoredAsset};
 use crate::store::scrub::ScrubReport;
-use crate::store::{QuotaStatus, WaitingUploads};
+use crate::store::{QuotaStatus, SnapshotReport, WaitingUploads};
 
 /// An asset, or its tombstone.
 #[derive(Serialize, Deserialize, ToSchema, Clone, PartialEq, Eq, Debug)]
@@ -152,6 +152,9 @@ pub struct StatusJson {
     /// How scrubbing stands.
     #[serde(default)]
     pub scrub: Option<ScrubReport>,
+    /// How snapshots of the records in object storage stand; absent where none are made.
+    #[serde(default)]
+    pub snapshots: Option<SnapshotReport>,
     /// Version of the program.
     pub version: String,
 }

@@ -207,7 +207,7 @@ async fn the_status_counts() {
     let expected = json!({"healthy": true, "assets": 2, "bytes": 8, "assets_held": 2,
         "bytes_held": 8, "damaged": 0, "seq": 2, "keeps_entries": true, "read_only": null, "short_of_space": null, "contents_away": null,
         "quota": null, "waiting_uploads": null, "notice": null,
-        "scrub": {"running": null, "last": null, "next_ms": null}, "store_id": service.store.id().to_string(),
+        "scrub": {"running": null, "last": null, "next_ms": null}, "snapshots": null, "store_id": service.store.id().to_string(),
         "version": env!("CARGO_PKG_VERSION")});
     assert_eq!(status, expected);
 }

@@ -12,7 +12,7 @@ use can_sync::testing::clock::Clock;
 use can_sync::testing::config::{BucketUrl, ContentBucket, HttpUrl};
 use can_sync::testing::record::ContentHash;
 use can_sync::testing::store::StoreError;
-use can_sync::testing::store::bucket::{BucketConfig, BucketPatience};
+use can_sync::testing::store::bucket::{BucketConfig, BucketPatience, SnapshotPace};
 use can_sync::testing::store::embedded::{EmbeddedConfig, EmbeddedStore};
 use futures::StreamExt as _;
 use hyper::body::Incoming;
@@ -61,7 +61,14 @@ pub(crate) struct BucketRequest {
 impl BucketRequest {
     /// Whether it is about a content.
     pub(crate) fn is_content(&self) -> bool {
-        !self.path.ends_with("can-sync-bucket")
+        !self.path.ends_with("can-sync-bucket") && !self.is_of_snapshots()
+    }
+}
+
+impl BucketRequest {
+    /// Whether it is about snapshots of the records.
+    pub(crate) fn is_of_snapshots(&self) -> bool {
+        self.path.contains("can-sync-snapshots") || self.query.contains("can-sync-snapshots")
     }
 }
 
@@ -121,7 +128,12 @@ impl TestBucket {
             credentials_file: Some(self.dir.path().join("credentials")),
             ..ContentBucket::at(BucketUrl::S3 { bucket: BUCKET.into(), prefix: PREFIX.into() })
         };
-        BucketConfig { place, cache_bytes: 0, patience: impatient() }
+        BucketConfig { place, cache_bytes: 0, patience: impatient(), snapshots: None }
+    }
+
+    /// The same of a store that makes snapshots all the time.
+    pub(crate) fn config_with_snapshots(&self) -> BucketConfig {
+        BucketConfig { snapshots: Some(restless()), ..self.config() }
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -185,6 +197,15 @@ pub(crate) fn impatient() -> BucketPatience {
         missing: Duration::from_millis(500),
         settle: Duration::from_millis(500),
         look: Duration::from_millis(100),
+    }
+}
+
+/// Snapshots as soon as something changed.
+pub(crate) fn restless() -> SnapshotPace {
+    SnapshotPace {
+        increment: Duration::from_millis(50),
+        base: Duration::from_hours(7 * 24),
+        retry: Duration::from_millis(50),
     }
 }
 

@@ -28,7 +28,7 @@ macro_rules! some_of {
 }
 
 /// The library by which a folder came.
-pub(super) fn library_of(
+pub(in super::super) fn library_of(
     conn: &Connection,
     FolderId(folder): FolderId,
 ) -> Result<Option<LibraryId>, rusqlite::Error> {

@@ -158,6 +158,21 @@ pub(in super::super) fn changes(
     Ok(found.into_iter().map(|(seq, record)| StoredEntry { seq, record }).collect())
 }
 
+/// All versions of a path that lost and can be read, the latest first.
+pub(in super::super) fn all_history(
+    conn: &Connection,
+    EntryHash(hash): EntryHash,
+) -> Result<Vec<FolderRecord>, rusqlite::Error> {
+    let mut statement = conn
+        .prepare_cached("SELECT entry FROM entry_history WHERE hash = ?1 ORDER BY hlc DESC, digest DESC")?;
+    let mut rows = statement.query([hash])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.extend(record_of(row.get(0)?).ok());
+    }
+    Ok(found)
+}
+
 /// Records under their keys: at most `limit` that can be read, whatever is between them.
 fn readable<K>(
     conn: &Connection,

@@ -4,6 +4,8 @@
 //! which ranges are compared later: that it has the right name and length vouches for nothing. Nothing is named before, and nothing is
 //! left behind: of a shared bucket nothing is ever deleted.
 //!
+//! A place that was taken over from a store that is gone is like a shared one in this.
+//!
 //! This happens where an own device offers a content ([`take_over_object`](EmbeddedStore::take_over_object)), and from time to time for
 //! those that were here, were not found any more, and are wanted since
 //! ([`look_for_lost`](EmbeddedStore::look_for_lost)). What never was here is for agents to ask for: the store does not know who is to
@@ -80,26 +82,38 @@ impl EmbeddedStore {
 
     /// Looks from time to time whether contents that were not found are in the shared bucket again.
     pub(super) async fn look_for_lost(&self, search: &mut LostSearch) {
-        let Some(objects) = &self.0.shared.objects else { return };
+        // Where many are found, as after a restoration, the others are not left to wait.
+        while self.look_for_some(search).await && !self.0.turns.is_closed() {}
+    }
+
+    /// Looks for the next ones; whether there are more behind some that were found.
+    async fn look_for_some(&self, search: &mut LostSearch) -> bool {
+        let Some(objects) = &self.0.shared.objects else { return false };
         if !self.shares_bucket() || !search.is_due(objects.bucket.patience().look) {
-            return;
+            return false;
         }
         let after = search.after;
         let min = i64::try_from(self.inline_bytes_max()).unwrap_or(i64::MAX);
         let listed = self.0.shared.readers.run("list lost contents", move |conn| lost(conn, after, min));
         let hashes = match listed.await {
             Ok(hashes) => hashes,
-            Err(error) => return tracing::debug!(%error, "lost contents are not looked for"),
+            Err(error) => {
+                tracing::debug!(%error, "lost contents are not looked for");
+                return false;
+            }
         };
         let Some(last) = hashes.last() else {
             // From the start again, later.
             *search = LostSearch { looked: Some(Instant::now()), ..LostSearch::default() };
-            return;
+            return false;
         };
         search.after = last.0;
         let records = match self.records(hashes).await {
             Ok(records) => records,
-            Err(error) => return tracing::debug!(%error, "lost contents are not looked for"),
+            Err(error) => {
+                tracing::debug!(%error, "lost contents are not looked for");
+                return false;
+            }
         };
         let looked_for = records.into_iter().filter(|stored| stored.holding == Holding::Wanted);
         let taking = looked_for.map(|stored| async move {
@@ -107,17 +121,24 @@ impl EmbeddedStore {
             match self.take_over_object(stored.record).await {
                 Ok(Some(_)) => {
                     tracing::info!(%hash, "a content that was lost is in the object storage again");
+                    true
                 }
-                Ok(None) => {}
-                Err(error) => tracing::debug!(%hash, %error, "a content is not taken over"),
+                Ok(None) => false,
+                Err(error) => {
+                    tracing::debug!(%hash, %error, "a content is not taken over");
+                    false
+                }
             }
         });
         let mut taking = futures::stream::iter(taking).buffer_unordered(LOST_AT_ONCE);
-        while taking.next().await.is_some() {
+        let mut any = false;
+        while let Some(is_found) = taking.next().await {
+            any |= is_found;
             if self.0.turns.is_closed() {
-                return;
+                return false;
             }
         }
+        any
     }
 }
 
