@@ -75,6 +75,7 @@ struct StandsBody {
     dropped: u64,
     dropped_bytes: u64,
     kept: u64,
+    lacking: Option<String>,
     contents: Vec<Value>,
     next: u64,
 }
@@ -169,13 +170,11 @@ async fn follow(
         if !stands.running && all_told {
             return Ok(stands);
         }
-        progress.set(&format!(
-            "{} of {} settled",
-            stands.total - stands.left.min(stands.total),
-            stands.total
-        ));
+        let lacking = stands.lacking.as_deref().map_or(String::new(), |why| format!(": {why}"));
+        let settled = stands.total - stands.left.min(stands.total);
+        progress.set(&format!("{settled} of {} settled{lacking}", stands.total));
         if Instant::now() >= deadline {
-            let late = format!("{} left", text::counted(stands.left, "content is"));
+            let late = format!("{} left{}", text::counted(stands.left, "content is"), text::escape(&lacking));
             return Err(CliError::new(Exit::Timeout, late)
                 .hint("the node goes on with it: `can-sync drop --stop` ends that"));
         }

@@ -151,6 +151,8 @@ pub struct Dropping {
     active_bytes: u64,
     holders: BTreeMap<SessionId, OwnDevice>,
     is_cancelled: bool,
+    /// What was lacking when somebody was last asked in vain, where it is tried again.
+    shortfall: Option<KeptBecause>,
     /// What came of the others, in the order in which they ended.
     ended: Vec<(ContentHash, DropOutcome)>,
 }
@@ -170,6 +172,7 @@ impl Dropping {
             items,
             holders: BTreeMap::new(),
             is_cancelled: false,
+            shortfall: None,
             ended: Vec::new(),
         }
     }
@@ -184,6 +187,12 @@ impl Dropping {
     #[must_use]
     pub fn ended(&self) -> &[(ContentHash, DropOutcome)] {
         &self.ended
+    }
+
+    /// What was lacking when it was last tried in vain to let go of one of those that are left.
+    #[must_use]
+    pub fn shortfall(&self) -> Option<&KeptBecause> {
+        self.shortfall.as_ref().filter(|_| !self.resting.is_empty())
     }
 
     /// How many contents are left.

@@ -137,12 +137,14 @@ impl Dropping {
         let millis = u64::try_from(rest.as_millis()).unwrap_or(u64::MAX).max(1);
         let from = now + rest / 2 + Duration::from_millis(number(random()) % millis);
         let may_change = asking.refusals.iter().any(|(_, why)| why.may_change());
+        let promises = std::mem::take(&mut asking.promises).into_values().collect();
+        let refusals = std::mem::take(&mut asking.refusals);
+        let too_few = KeptBecause::TooFew { promises, refusals };
         let then = if may_change && from < self.rules.until {
+            self.shortfall = Some(too_few);
             AfterClearing::Again { from }
         } else {
-            let promises = std::mem::take(&mut asking.promises).into_values().collect();
-            let refusals = std::mem::take(&mut asking.refusals);
-            AfterClearing::End(DropOutcome::Kept(KeptBecause::TooFew { promises, refusals }))
+            AfterClearing::End(DropOutcome::Kept(too_few))
         };
         self.clear(hash, then, out);
     }

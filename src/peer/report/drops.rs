@@ -57,6 +57,8 @@ pub struct DropsReport {
     /// Sum of the sizes of those, in bytes.
     pub dropped_bytes: u64,
     pub kept: u64,
+    /// Why it was last tried in vain to let go of one of those that are left, in a clause for people; it is tried again.
+    pub lacking: Option<String>,
     /// What became of contents, in the order in which that was settled: at most 1000, from the one that was asked for on.
     pub contents: Vec<DropReport>,
     /// Ask from here for those that follow.

@@ -225,6 +225,9 @@ impl PeersState {
             dropped: command.dropped,
             dropped_bytes: command.dropped_bytes,
             kept: (ended.len() as u64).saturating_sub(command.dropped),
+            lacking: command.dropping.shortfall().map(|why| {
+                because(why, self.args.limits.min_copies, &|holder: &HolderId| self.name_of(holder))
+            }),
             contents: told.iter().map(|(hash, outcome)| self.drop_report(*hash, outcome, now)).collect(),
             next: (from + told.len()) as u64,
         })
@@ -276,16 +279,21 @@ fn id_of(holder: &HolderId) -> String {
 
 /// What became of a content, for people.
 fn explain(outcome: &DropOutcome, min_copies: usize, name_of: &dyn Fn(&HolderId) -> String) -> String {
-    let names = |promises: &[TakenPromise]| {
-        promises.iter().map(|promise| name_of(&promise.holder)).collect::<Vec<_>>().join(", ")
-    };
-    let why = match outcome {
+    match outcome {
         DropOutcome::Dropped { promises } => {
-            return format!("let go of: {} promised to keep it", names(promises));
+            format!("let go of: {} promised to keep it", names(promises, name_of))
         }
-        DropOutcome::Kept(why) => why,
-    };
-    let why = match why {
+        DropOutcome::Kept(why) => format!("kept: {}", because(why, min_copies, name_of)),
+    }
+}
+
+fn names(promises: &[TakenPromise], name_of: &dyn Fn(&HolderId) -> String) -> String {
+    promises.iter().map(|promise| name_of(&promise.holder)).collect::<Vec<_>>().join(", ")
+}
+
+/// Why a content is still here, for people.
+fn because(why: &KeptBecause, min_copies: usize, name_of: &dyn Fn(&HolderId) -> String) -> String {
+    match why {
         KeptBecause::TooFew { promises, refusals } if promises.is_empty() && refusals.is_empty() => {
             "no other machine of this network is connected that could promise to keep it".to_owned()
         }
@@ -293,7 +301,7 @@ fn explain(outcome: &DropOutcome, min_copies: usize, name_of: &dyn Fn(&HolderId)
             let others = refusals.iter().map(|(holder, why)| format!("{} {}", name_of(holder), said(*why)));
             let mut told: Vec<String> = others.collect();
             if !promises.is_empty() {
-                told.insert(0, format!("{} promised to keep it", names(promises)));
+                told.insert(0, format!("{} promised to keep it", names(promises, name_of)));
             }
             let needed = counted(min_copies as u64, "promise");
             format!(
@@ -315,8 +323,7 @@ fn explain(outcome: &DropOutcome, min_copies: usize, name_of: &dyn Fn(&HolderId)
         KeptBecause::TimeIsUp => "there was no time left for it".to_owned(),
         KeptBecause::Cancelled => "the command was ended".to_owned(),
         KeptBecause::Failed(why) => why.clone(),
-    };
-    format!("kept: {why}")
+    }
 }
 
 fn said(why: HolderRefusal) -> &'static str {
