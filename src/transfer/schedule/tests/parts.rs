@@ -59,16 +59,20 @@ fn who_has_nothing_left_to_do_helps_a_slow_one() {
     assert_eq!(s.part_finished(A, loser.1, Ok(())), [], "too late");
 }
 
-/// Has what B was asked for arrive, one part every 100 ms, until `end` says that it is enough.
+/// Has what B was asked for arrive, one part every 100 ms, until `end` says that it is enough. Where nothing is asked of B, a
+/// second passes.
 fn give_as_b(
     s: &mut Scheduler,
     open: &mut VecDeque<(u64, Range<u64>)>,
     mut end: impl FnMut(&Range<u64>, &[ScheduleDecision]) -> bool,
 ) -> Vec<ScheduleDecision> {
     loop {
-        let (request, range) = open.pop_front().expect("something is asked of B");
-        s.advance(s.now + Duration::from_millis(100));
-        let decisions = s.part_finished(B, request, Ok(()));
+        let (range, decisions) = if let Some((request, range)) = open.pop_front() {
+            s.advance(s.now + Duration::from_millis(100));
+            (range, s.part_finished(B, request, Ok(())))
+        } else {
+            (0..0, s.tick(s.now + Duration::from_secs(1), []))
+        };
         let new = parts(&decisions).into_iter().filter(|part| part.0 == B);
         open.extend(new.map(|(_, request, range)| (request, range)));
         if end(&range, &decisions) {
