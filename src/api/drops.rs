@@ -14,7 +14,7 @@ use crate::http::extract::{JsonBody, Params, parse_hash};
 use crate::http::{ApiError, ApiResult};
 use crate::library::filter::FilterSpec;
 use crate::peer::messages::{DropsMessage, PeersMsg};
-use crate::peer::report::DropsReport;
+use crate::peer::report::{DropRefused, DropsReport};
 use crate::record::ContentHash;
 
 mod choosing;
@@ -139,8 +139,13 @@ async fn begin(
     let asked =
         ask(&state.view.peers, |reply| PeersMsg::Drops(DropsMessage::Begin { contents, reply })).await?;
     let number = asked.map_err(|refused| {
-        let hint =
-            "wait for the other one, or end it: POST /drops/cancel; GET /status shows how the store is";
+        let hint = match refused {
+            DropRefused::Busy => "wait for the other one, or end it: POST /drops/cancel",
+            DropRefused::NoPlace => {
+                "let go of contents at nodes with an embedded store; GET /status says whether its object storage is reached"
+            }
+            DropRefused::NotReady => "try again in a moment",
+        };
         ApiError::new(StatusCode::CONFLICT, "drop_refused", refused.to_string(), hint)
     })?;
     begun.command = Some(number);

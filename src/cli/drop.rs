@@ -158,7 +158,8 @@ async fn follow(
     loop {
         let stands: StandsBody = agent.get("/drops", &[("after", after.to_string())]).await?;
         if stands.command != command {
-            return Err(CliError::failure("the node was started anew, and lets go of nothing more"));
+            return Err(CliError::failure("another command began meanwhile, or the node was started anew")
+                .hint("`can-sync why HASH` says whether a content is here"));
         }
         for content in &stands.contents {
             let of = |key: &str| content[key].as_str().unwrap_or_default();

@@ -44,6 +44,8 @@ const PATIENCE_MAX: Duration = Duration::from_mins(40);
 /// Between two tries, at first.
 const REST_MIN: Duration = Duration::from_secs(2);
 const REST_MAX: Duration = Duration::from_mins(1);
+/// How often a content is tried: each time whoever promises reads all of it.
+const TRIES_MAX: u32 = 6;
 
 /// A place of copies, as machines of one network tell each other: says nothing to others.
 pub type PlaceTag = [u8; 32];
@@ -101,6 +103,10 @@ impl AskedHolders {
             promises: BTreeMap::new(),
             refusals: Vec::new(),
         }
+    }
+
+    fn has_promised(&self, holder: &HolderId) -> bool {
+        self.promises.values().any(|promise| promise.holder == *holder)
     }
 
     fn refuse(&mut self, holder: HolderId, why: HolderRefusal) {
@@ -163,9 +169,13 @@ impl Dropping {
     pub fn new(rules: DropRules, contents: impl IntoIterator<Item = (ContentHash, u64)>) -> Self {
         let item = |(hash, size)| (hash, DropItem { size, tries: 0, step: DropStep::Waiting });
         let items: BTreeMap<ContentHash, DropItem> = contents.into_iter().map(item).collect();
+        // Small ones first: one that takes its holders long to read holds up no other.
+        let mut fresh: Vec<(u64, ContentHash)> =
+            items.iter().map(|(hash, item)| (item.size, *hash)).collect();
+        fresh.sort_unstable();
         Self {
             rules,
-            fresh: items.keys().copied().collect(),
+            fresh: fresh.into_iter().map(|(_, hash)| hash).collect(),
             resting: BTreeSet::new(),
             active: BTreeSet::new(),
             active_bytes: 0,
@@ -297,7 +307,10 @@ impl Dropping {
                 HolderRefusal::WrongProof
             }
             KeepAnswer::Promised { place, .. } if place == own_place => HolderRefusal::SamePlace,
-            KeepAnswer::Promised { place, .. } if asking.promises.contains_key(&place) => {
+            // One machine counts once, whatever it says its place is by now.
+            KeepAnswer::Promised { place, .. }
+                if asking.promises.contains_key(&place) || asking.has_promised(&holder.id) =>
+            {
                 HolderRefusal::PlaceCounted
             }
             KeepAnswer::Promised { place, .. } => {

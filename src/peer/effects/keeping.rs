@@ -95,7 +95,7 @@ pub(in crate::peer) async fn prepare_drop(
     length: u64,
 ) -> Result<PreparedCopy, String> {
     let prepared = async {
-        if is_pinned(store, mirror, hash).await? {
+        if is_needed(store, mirror, hash).await? {
             return Ok(PreparedCopy::Needed);
         }
         let marked = store.mark_dropping(vec![hash]).await?;
@@ -110,7 +110,7 @@ pub(in crate::peer) async fn prepare_drop(
     prepared.await.map_err(|error: StoreError| error.to_string())
 }
 
-/// Lets go of our own copy, unless somebody pinned it meanwhile.
+/// Lets go of our own copy, unless it is needed here meanwhile.
 pub(in crate::peer) async fn drop_copy(
     store: &StoreRef,
     mirror: &Library,
@@ -118,23 +118,33 @@ pub(in crate::peer) async fn drop_copy(
     by: Duration,
 ) -> Result<DropAnswer, String> {
     let dropped = async {
-        if is_pinned(store, mirror, hash).await? {
-            return Err(StoreError::Invalid("it was pinned meanwhile".into()));
+        if is_needed(store, mirror, hash).await? {
+            return Err(StoreError::Invalid("it was pinned, or a library has it, meanwhile".into()));
         }
         let dropped = store.drop_marked(vec![hash], by).await?.first().copied();
         let dropped = dropped.unwrap_or(DropAnswer::NotMarked);
-        // A pin that came at the same moment counts: it is fetched again.
-        if dropped == DropAnswer::Dropped && is_pinned(store, mirror, hash).await? {
-            store.want(vec![hash]).await?;
+        if dropped == DropAnswer::Dropped
+            && let Err(error) = want_if_needed(store, mirror, hash).await
+        {
+            tracing::warn!(%hash, %error, "a content that was let go of may be pinned, and is not fetched");
         }
         Ok(dropped)
     };
     dropped.await.map_err(|error: StoreError| error.to_string())
 }
 
-async fn is_pinned(store: &StoreRef, mirror: &Library, hash: ContentHash) -> Result<bool, StoreError> {
-    let known = store.records(vec![hash]).await?.pop();
-    Ok(known.is_some_and(|known| mirror.hold_rules().is_pinned(&known.record)))
+/// A pin that came at the same moment counts: it is fetched again.
+async fn want_if_needed(store: &StoreRef, mirror: &Library, hash: ContentHash) -> Result<(), StoreError> {
+    if is_needed(store, mirror, hash).await? {
+        store.want(vec![hash]).await?;
+    }
+    Ok(())
+}
+
+/// Whether it is pinned, or a library of this node has it.
+async fn is_needed(store: &StoreRef, mirror: &Library, hash: ContentHash) -> Result<bool, StoreError> {
+    let (known, rules) = (store.records(vec![hash]).await?.pop(), mirror.hold_rules());
+    Ok(known.is_some_and(|known| rules.is_pinned(&known.record) || rules.is_shared(&known.record)))
 }
 
 /// A piece of a content, which is checked while it is read.

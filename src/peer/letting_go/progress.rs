@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     ASKED_OF_ONE_MAX, AT_ONCE, AfterClearing, BYTES_AT_ONCE, BYTES_PER_SEC, DropEffect, DropOutcome,
     DropStep, Dropping, HolderRefusal, KeptBecause, OpenQuestion, PATIENCE, PATIENCE_MAX, REST_MAX, REST_MIN,
-    Random, SAMPLE_BYTES, number, sample_offset,
+    Random, SAMPLE_BYTES, TRIES_MAX, number, sample_offset,
 };
 use crate::record::ContentHash;
 use crate::store::promises::DROP_WITHIN;
@@ -34,10 +34,10 @@ impl Dropping {
         }
     }
 
-    /// The next content to begin with.
+    /// The next content to begin with. What was tried in vain holds up no other.
     fn next(&self, now: Duration) -> Option<ContentHash> {
-        let rested = self.resting.first().filter(|(from, _)| *from <= now).map(|(_, hash)| *hash);
-        rested.or_else(|| self.fresh.front().copied())
+        let rested = || self.resting.first().filter(|(from, _)| *from <= now).map(|(_, hash)| *hash);
+        self.fresh.front().copied().or_else(rested)
     }
 
     /// Begins what there is room for.
@@ -102,7 +102,7 @@ impl Dropping {
                 if asking.open.len() >= missing {
                     break;
                 }
-                if asking.tried.contains(session) {
+                if asking.tried.contains(session) || asking.has_promised(&holder.id) {
                     continue;
                 }
                 if holder.open >= ASKED_OF_ONE_MAX {
@@ -140,7 +140,7 @@ impl Dropping {
         let promises = std::mem::take(&mut asking.promises).into_values().collect();
         let refusals = std::mem::take(&mut asking.refusals);
         let too_few = KeptBecause::TooFew { promises, refusals };
-        let then = if may_change && from < self.rules.until {
+        let then = if may_change && tries < TRIES_MAX && from < self.rules.until {
             self.shortfall = Some(too_few);
             AfterClearing::Again { from }
         } else {

@@ -85,6 +85,43 @@ fn it_goes_with_promises_of_enough_places() {
 }
 
 #[test]
+fn a_machine_counts_once_whatever_it_says_its_place_is() {
+    let mut one = OneDrop::new(2, 2);
+    one.prepared();
+    one.answered(NOW, 0, one.promise(0, 1));
+    // It comes again in a session of its own, as another place.
+    one.tell(NOW, DropInput::HolderGone { session: session(1) });
+    one.tell(NOW, DropInput::HolderUp { session: session(3), holder: [1; 32] });
+    one.answered(NOW, 1, KeepAnswer::Lacks);
+    assert_eq!(one.asked.len(), 2, "it is not asked again");
+    assert_eq!(one.effects, [DropEffect::Clear { hash: HASH }]);
+    // Nor does it count when it was asked in two sessions at once.
+    let mut one = OneDrop::new(2, 1);
+    one.tell(NOW, DropInput::HolderUp { session: session(2), holder: [1; 32] });
+    one.prepared();
+    one.answered(NOW, 0, one.promise(0, 1));
+    one.answered(NOW, 1, one.promise(1, 2));
+    assert_eq!(one.effects, [DropEffect::Clear { hash: HASH }]);
+}
+
+#[test]
+fn what_is_tried_in_vain_is_given_up_before_the_command_is_over() {
+    let mut one = OneDrop::new(1, 1);
+    let mut now = NOW;
+    for tried in 1..=TRIES_MAX {
+        one.prepared();
+        one.answered(now, one.asked.len() - 1, KeepAnswer::Unable);
+        one.tell(now, DropInput::Cleared { hash: HASH });
+        if tried < TRIES_MAX {
+            assert!(matches!(one.job.shortfall(), Some(KeptBecause::TooFew { .. })), "{tried}");
+            now += Duration::from_secs(91);
+            one.tell(now, DropInput::Tick);
+        }
+    }
+    assert!(matches!(one.outcome(), DropOutcome::Kept(KeptBecause::TooFew { .. })));
+}
+
+#[test]
 fn own_copies_and_wrong_bytes_do_not_count() {
     let mut one = OneDrop::new(1, 2);
     one.prepared();
@@ -150,7 +187,7 @@ fn what_is_promised_or_not_here_stays_as_it_is() {
 #[test]
 fn many_contents_go_a_few_at_a_time() {
     let rules = DropRules { min_copies: 1, own_place: [0; 32], until: NOW + Duration::from_hours(1) };
-    let contents = (0..200).map(|n| (ContentHash([n; 32]), 10));
+    let contents = (0..200).map(|n| (ContentHash([n; 32]), 10 + u64::from(n)));
     let mut job = Dropping::new(rules, contents);
     let mut random = || [1; 32];
     let begun = job.handle(DropInput::Tick, NOW, &mut random);

@@ -90,11 +90,10 @@ impl PeersState {
         let mirror = self.args.replica.libraries.mirror();
         let place = self.args.replica.store.copy_place().map(|place| effects::place_tag(mirror, place));
         let place = place.ok_or(DropRefused::NoPlace)?;
-        let rules = DropRules {
-            min_copies: self.args.limits.min_copies,
-            own_place: place,
-            until: self.uptime() + COMMAND_WITHIN,
-        };
+        let now = self.uptime();
+        self.letting_go.taken.retain(|_, taken| taken.iter().any(|promise| promise.lasts_until > now));
+        let min_copies = self.args.limits.min_copies;
+        let rules = DropRules { min_copies, own_place: place, until: now + COMMAND_WITHIN };
         let number = u64::from(rand::random::<u32>());
         let sizes: HashMap<ContentHash, u64> = contents.iter().copied().collect();
         self.letting_go.command = Some(DropCommand {
@@ -166,9 +165,6 @@ impl PeersState {
             if let DropOutcome::Dropped { promises } = outcome {
                 command.dropped += 1;
                 command.dropped_bytes += command.sizes.get(hash).copied().unwrap_or(0);
-                if self.letting_go.taken.len() >= REMEMBERED_MAX {
-                    self.letting_go.taken.retain(|_, promises| promises.iter().any(|p| p.lasts_until > now));
-                }
                 if self.letting_go.taken.len() < REMEMBERED_MAX {
                     self.letting_go.taken.insert(*hash, promises.clone());
                 }
@@ -318,7 +314,7 @@ fn because(why: &KeptBecause, min_copies: usize, name_of: &dyn Fn(&HolderId) -> 
             )
         }
         KeptBecause::NotHeld => "it is not held here".to_owned(),
-        KeptBecause::Needed => "it is pinned".to_owned(),
+        KeptBecause::Needed => "it is pinned, or a library has it".to_owned(),
         KeptBecause::Late => "the promises came too late".to_owned(),
         KeptBecause::TimeIsUp => "there was no time left for it".to_owned(),
         KeptBecause::Cancelled => "the command was ended".to_owned(),

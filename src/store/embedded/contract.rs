@@ -10,6 +10,7 @@ use rusqlite::params;
 
 use super::merge::Absence;
 use super::rows::{self, COLUMNS, FORMERS};
+use super::scrub::{ReadThrottle, StopOnDrop};
 use super::tx::Totals;
 use super::{EmbeddedStore, HASHES_MAX, StoredAsset, damage, edit, entries, loss, writer};
 use crate::entry::{EntryHash, FolderId, FolderRecord};
@@ -249,8 +250,11 @@ impl ContentStore for EmbeddedStore {
 
     fn verify(&self, hash: ContentHash) -> StoreFuture<'_, bool> {
         async move {
+            // Reading goes on in a thread of its own: it stops when nobody waits for it any more.
+            let throttle = Arc::new(ReadThrottle::unpaced(self.clone()));
+            let _stop = StopOnDrop(Arc::clone(&throttle));
             let _turn = self.0.shared.sums.turn().await;
-            self.examine(hash).await
+            self.examine_at(hash, Some(&throttle)).await
         }
         .boxed()
     }
