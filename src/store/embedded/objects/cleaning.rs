@@ -51,11 +51,13 @@ impl EmbeddedStore {
         let bucket = &objects.bucket;
         let read = move |conn: &Connection| {
             let waits = waiting::since_ms(conn, hash)?.is_some();
-            Ok((pending(conn, hash)?.filter(|_| !waits), is_referred_to(conn, hash)?))
+            let pending = pending(conn, hash)?.filter(|_| !waits);
+            Ok((pending, is_referred_to(conn, hash)?, is_missed(conn, hash)?))
         };
-        let (pending, is_needed) = self.0.shared.readers.run("look at an object", read).await?;
+        let (pending, is_needed, is_missed) = self.0.shared.readers.run("look at an object", read).await?;
         // What waits to go up makes or replaces the object, and is off this list then.
         let Some(PendingObject { upload }) = pending else { return Ok(()) };
+        let is_given_up = upload.is_some();
         let away = |error| match error {
             BucketError::Away(why) | BucketError::Wrong(why) => bucket.away(why),
             BucketError::Missing => bucket.away("it does not find what it has"),
@@ -66,6 +68,13 @@ impl EmbeddedStore {
             // Services say different things of an upload that they do not know; only one that does not answer is asked again.
             bucket.is_there().await.map_err(away)?;
             tracing::debug!(%hash, ?error, "an upload is not aborted: it may be over already");
+        }
+        if is_missed {
+            // Its object may be the only right copy there is. It stays on this list, for when nobody wants it any more.
+            if is_given_up {
+                self.submit_deletion(move |tx| forget_upload(tx.conn, hash).map(Ok)).await?;
+            }
+            return Ok(());
         }
         if !is_needed {
             match bucket.delete(hash).await.map_err(away)? {
@@ -86,4 +95,17 @@ impl EmbeddedStore {
         }
         self.submit_deletion(move |tx| settle(tx.conn, hash).map(Ok)).await
     }
+}
+
+/// Whether a content is wanted, and not here.
+fn is_missed(conn: &Connection, hash: ContentHash) -> Result<bool, rusqlite::Error> {
+    conn.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM records WHERE hash = ?1 AND content IS NULL AND deleted = 0 AND wanted = 1)",
+    )?
+    .query_row([hash.0], |row| row.get(0))
+}
+
+fn forget_upload(conn: &Connection, hash: ContentHash) -> Result<(), rusqlite::Error> {
+    conn.prepare_cached("UPDATE pending_objects SET upload = NULL WHERE hash = ?1")?.execute([hash.0])?;
+    Ok(())
 }
