@@ -160,6 +160,13 @@ impl EmbeddedStore {
             let read = move |conn: &Connection| waiting::after(conn, after, PAGE);
             match self.0.shared.readers.run("list contents that wait", read).await {
                 Ok(listed) if listed.is_empty() => {
+                    if let Some(objects) = &self.0.shared.objects
+                        && after == 0
+                        && under_way.is_empty()
+                    {
+                        // What failed last does not wait any more.
+                        self.note_going_up(objects, None);
+                    }
                     // From the oldest again, when something happens.
                     round.after = 0;
                     return None;
@@ -196,11 +203,8 @@ impl EmbeddedStore {
         let opened = blocking("open content", move || Ok(open_whole(&path, size))).await?;
         let file = match opened {
             Ok(file) => Arc::new(file),
-            Err(error) => {
-                let failed = self.failed(hash, &error);
-                // A damaged one is examined, once it is its turn, and is off the list then.
-                return if matches!(failed, StoreError::Corrupt(_)) { Ok(()) } else { Err(failed) };
-            }
+            // A damaged one is examined, once it is its turn, and is off the list then: until that it is not tried at once again.
+            Err(error) => return Err(self.failed(hash, &error)),
         };
         let note = self.name_object(hash, &objects.bucket).await?;
         match objects.bucket.put(PutContent { hash, size, file }, note).await {
