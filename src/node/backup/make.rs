@@ -289,7 +289,8 @@ impl BackupRun {
                     done.list(content, true);
                 }
                 CopyOutcome::Wrong(problem) => done.miss(content, problem),
-                // It was deleted for good meanwhile, or is being fetched again.
+                // It was deleted for good meanwhile, is being fetched again, or went up to the bucket, where a restored store looks
+                // for it.
                 CopyOutcome::Absent if !EmbeddedStore::needs_file(&self.source.store(), content.hash) => {
                     done.list(content, false);
                 }

@@ -1,4 +1,4 @@
-//! Contents that another store put into a bucket that is shared.
+//! Contents that another store put into a bucket that is shared, or this one before it was set back.
 
 use std::time::{Duration, Instant};
 
@@ -13,20 +13,29 @@ impl Bucket {
     /// Whether contents may be found there that this store did not put there, and they can be read now.
     pub(crate) fn may_find(&self) -> bool {
         let state = self.state();
-        // One that does not answer is left alone for a while.
-        let is_left_alone =
-            state.passed_over.is_some_and(|passed_over| passed_over.elapsed() < self.patience.settle / 2);
         let has_others = match state.used {
             Some(PlaceUse::Shared) => true,
             Some(PlaceUse::Own) => state.is_inherited,
             Some(PlaceUse::Halted(_)) | None => false,
         };
-        has_others && state.trouble.is_none() && !is_left_alone
+        drop(state);
+        has_others && self.may_find_lost()
     }
 
-    /// Reads and hashes a content that another store may have put there; `None` unless all of it is there, and right.
+    /// Whether contents may be found there that this store knew once, and they can be read now. In a place of its own, too: what went
+    /// up behind a backup is there, and a store that was restored from that does not know it.
+    pub(crate) fn may_find_lost(&self) -> bool {
+        let state = self.state();
+        // One that does not answer is left alone for a while.
+        let is_left_alone =
+            state.passed_over.is_some_and(|passed_over| passed_over.elapsed() < self.patience.settle / 2);
+        let is_used = matches!(state.used, Some(PlaceUse::Shared | PlaceUse::Own));
+        is_used && state.trouble.is_none() && !is_left_alone
+    }
+
+    /// Reads and hashes a content that this store does not know to be there; `None` unless all of it is there, and right.
     pub(crate) async fn find(&self, hash: ContentHash, size: u64) -> Option<HashedObject> {
-        if !self.may_find() || self.check_doubt(hash).is_err() {
+        if !self.may_find_lost() || self.check_doubt(hash).is_err() {
             return None;
         }
         let found = {

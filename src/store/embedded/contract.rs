@@ -174,6 +174,9 @@ impl ContentStore for EmbeddedStore {
     }
 
     fn take_over(&self, record: AssetRecord) -> StoreFuture<'_, Option<ItemOutcome>> {
+        if !self.may_take_over(record.size) {
+            return async { Ok(None) }.boxed();
+        }
         self.take_over_object(record).boxed()
     }
 

@@ -235,6 +235,8 @@ impl EmbeddedStore {
             }
         }
         tokio::spawn(self.clone().bring_up());
+        // However much there is to be found, what keeps the bucket goes on.
+        tokio::spawn(self.clone().keep_looking_for_lost());
         tokio::spawn(self.clone().keep_snapshots());
         Ok(())
     }
@@ -246,7 +248,6 @@ impl EmbeddedStore {
         let mut is_settled = objects.bucket.trouble().is_none();
         let mut said = String::new();
         let mut noted_halt = None;
-        let mut search = taking_over::LostSearch::default();
         loop {
             if self.0.turns.is_closed() {
                 return;
@@ -273,7 +274,6 @@ impl EmbeddedStore {
                 }
                 said = why;
             }
-            self.look_for_lost(&mut search).await;
             let _ = tokio::time::timeout(look, objects.wake.notified()).await;
         }
     }

@@ -7,11 +7,12 @@
 //! A place that was taken over from a store that is gone is like a shared one in this.
 //!
 //! This happens where an own device offers a content ([`take_over_object`](EmbeddedStore::take_over_object)), and from time to time for
-//! those that were here, were not found any more, and are wanted since
-//! ([`look_for_lost`](EmbeddedStore::look_for_lost)). What never was here is for agents to ask for: the store does not know who is to
+//! those that were here, were not found any more, and are wanted since, in a place of the store's own, too
+//! ([`keep_looking_for_lost`](EmbeddedStore::keep_looking_for_lost)). What never was here is for agents to ask for: the store does not know who is to
 //! hold what.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -31,7 +32,7 @@ const LOST_AT_ONCE: usize = 16;
 
 /// How far a search for lost contents is.
 #[derive(Default)]
-pub(super) struct LostSearch {
+struct LostSearch {
     after: [u8; 32],
     looked: Option<Instant>,
 }
@@ -48,15 +49,16 @@ impl EmbeddedStore {
         self.0.shared.objects.as_ref().is_some_and(|objects| objects.bucket.may_find())
     }
 
-    /// Takes an asset whose content is in the shared bucket; `None` if it is not there, or not right.
+    /// Takes an asset whose content is in the bucket; `None` if it is not there, or not right.
     pub(in crate::store::embedded) async fn take_over_object(
         &self,
         record: AssetRecord,
     ) -> Result<Option<ItemOutcome>, StoreError> {
-        let Some(objects) = self.0.shared.objects.as_ref().filter(|_| self.may_take_over(record.size)) else {
-            return Ok(None);
-        };
+        let Some(objects) = &self.0.shared.objects else { return Ok(None) };
         let (hash, size) = (record.hash, record.size);
+        if size <= self.inline_bytes_max() || !objects.bucket.may_find_lost() {
+            return Ok(None);
+        }
         if record.deleted || record.meta.validate().is_err() {
             return Ok(None);
         }
@@ -80,8 +82,25 @@ impl EmbeddedStore {
         taken.await.map(Some)
     }
 
-    /// Looks from time to time whether contents that were not found are in the shared bucket again.
-    pub(super) async fn look_for_lost(&self, search: &mut LostSearch) {
+    /// Looks from time to time whether contents that were not found are in the bucket again. Ends when the store is closed.
+    pub(super) async fn keep_looking_for_lost(self) {
+        let Some(objects) = &self.0.shared.objects else { return };
+        let look = objects.bucket.patience().look;
+        let store = Arc::downgrade(&self.0);
+        drop(self);
+        let mut search = LostSearch::default();
+        loop {
+            let Some(store) = store.upgrade().map(EmbeddedStore) else { return };
+            if store.0.turns.is_closed() {
+                return;
+            }
+            store.look_for_lost(&mut search).await;
+            drop(store);
+            tokio::time::sleep(look).await;
+        }
+    }
+
+    async fn look_for_lost(&self, search: &mut LostSearch) {
         // Where many are found, as after a restoration, the others are not left to wait.
         while self.look_for_some(search).await && !self.0.turns.is_closed() {}
     }
@@ -89,7 +108,7 @@ impl EmbeddedStore {
     /// Looks for the next ones; whether there are more behind some that were found.
     async fn look_for_some(&self, search: &mut LostSearch) -> bool {
         let Some(objects) = &self.0.shared.objects else { return false };
-        if !self.shares_bucket() || !search.is_due(objects.bucket.patience().look) {
+        if !objects.bucket.may_find_lost() || !search.is_due(objects.bucket.patience().look) {
             return false;
         }
         let after = search.after;
