@@ -220,3 +220,33 @@ async fn a_directory_does_as_well() {
         assert_eq!(read(&restored, hash_of(content), 0, None).await.as_ref(), Ok(content));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_from_folders_stays_deleted() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let store = open(dir.path(), bucket.config_with_snapshots()).await;
+    let contents = [noise(5_000, 1), noise(200, 2)];
+    let hashes = [hash_of(&contents[0]), hash_of(&contents[1])];
+    let folder = definition(FOLDER, "photos", &author(1, 0));
+    assert_eq!(put_entry(&store, &folder, None).await, EntryOutcome::Stored);
+    for (content, path) in contents.iter().zip(["a", "b"]) {
+        put(&store, content, path).await;
+        assert_eq!(
+            take(&store, &entry(path, None, Some(content), &author(1, 0))).await,
+            EntryOutcome::Stored
+        );
+    }
+    until_snapshot(&store).await;
+    for hash in hashes {
+        assert!(store.delete_from_folders(hash, None).await.unwrap().record.deleted);
+    }
+    until_snapshot(&store).await;
+    let before = known(&store).await;
+    store.close().await;
+    let user = new_user(&bucket.yaml());
+    let ran = restore(&user, &["--alone"]);
+    assert_eq!((ran.code, &report(&ran)["assets"]), (0, &json!(0)), "{}", ran.stderr);
+    let restored = open(&user.home().join("data/store"), bucket.config()).await;
+    assert_eq!(known(&restored).await, before);
+    assert!(before.values().all(|record| record.deleted) && before.len() == 2, "{before:?}");
+}

@@ -28,7 +28,7 @@ use crate::node::DataDir;
 use crate::store::bucket::snapshots::SnapshotManifest;
 use crate::store::bucket::{Bucket, BucketConfig, BucketError};
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
-use crate::store::{ContentStore as _, StoreId};
+use crate::store::{ContentStore as _, StoreError, StoreId, TOMBSTONES_KEPT_MS};
 use crate::text::amounts;
 
 mod looking;
@@ -121,11 +121,11 @@ impl SnapshotRun {
         });
         let bucket = opened.await?;
         let away = |error| unread(&bucket, error);
-        let parts = bucket.snapshot_parts(None).await.map_err(away)?;
+        let parts = bucket.snapshot_parts(order.store).await.map_err(away)?;
         let mut stores: Vec<StoreId> = parts.iter().map(|name| name.store).collect();
         stores.dedup();
         let store = match (order.store, stores.as_slice()) {
-            (_, []) => return Err(none_there(&bucket)),
+            (None, []) => return Err(none_there(&bucket)),
             (Some(store), _) if stores.contains(&store) => store,
             (None, [store]) => *store,
             (Some(store), _) => {
@@ -137,6 +137,13 @@ impl SnapshotRun {
             (None, _) => return Ok(SnapshotStart::Choose(choices(&bucket, &parts).await?)),
         };
         let facts = bucket.place_facts().await.map_err(away)?;
+        if let Some(owner) = facts.as_ref().and_then(|facts| facts.owner.parse().ok())
+            && order.alone
+            && !stores.contains(&owner)
+            && !bucket.snapshot_parts(Some(owner)).await.map_err(away)?.is_empty()
+        {
+            stores.push(owner);
+        }
         check_place(&bucket, &order, facts.as_ref(), store, &stores)?;
         let generations = generations_of(&bucket, &parts, store).await?;
         let bytes = pending(&generations);
@@ -222,7 +229,7 @@ impl SnapshotRun {
         let mut whole = None;
         for (at, generation) in self.generations.iter().enumerate().rev() {
             let Some(base) = generation.parts.first().filter(|part| part.name.part == 0) else { continue };
-            match self.take_part(store, base, read).await? {
+            match self.take_part(store, base, read, &mut problems).await? {
                 Ok(manifest) => {
                     whole = Some((at, manifest.clone()));
                     break;
@@ -237,12 +244,19 @@ impl SnapshotRun {
                 "start with an empty data directory: what other machines have comes from them",
             ));
         };
+        let now_ms = Clock::system().now_ms();
+        if base.is_ahead(now_ms) {
+            problems.push(format!(
+                "the base is dated {}, by a clock that was ahead, or the one here is behind: what changed since may be missing",
+                dated(base.made_ms)
+            ));
+        }
         let (mut known, mut made_ms) = (base.end, base.made_ms);
         for part in self.generations[at..].iter().flat_map(|generation| &generation.parts) {
             if part.name.part == 0 {
                 continue;
             }
-            match self.take_part(store, part, read).await? {
+            match self.take_part(store, part, read, &mut problems).await? {
                 Ok(manifest) => {
                     if manifest.since > known {
                         let from = dated(made_ms);
@@ -257,6 +271,12 @@ impl SnapshotRun {
                 Err(why) => problems.push(format!("what changed until {} is not used: {why}", part.date())),
             }
         }
+        if now_ms.saturating_sub(made_ms) > TOMBSTONES_KEPT_MS {
+            problems.push(format!(
+                "the latest snapshot is of {}: other machines may have forgotten by now what was deleted since, and it comes back",
+                dated(made_ms)
+            ));
+        }
         let more = problems.len().saturating_sub(REMARKS_MAX);
         problems.truncate(REMARKS_MAX);
         if more > 0 {
@@ -265,12 +285,13 @@ impl SnapshotRun {
         Ok(TakenSnapshot { made_ms, problems })
     }
 
-    /// Takes what a part has, or says why not all of it.
+    /// Takes what a part has, or says why not all of it. Items that were passed over are a problem of their own.
     async fn take_part<'a>(
         &self,
         store: &EmbeddedStore,
         part: &'a FoundPart,
         read: &(impl Fn(u64) + Send),
+        problems: &mut Vec<String>,
     ) -> Result<Result<&'a SnapshotManifest, String>, BackupError> {
         let manifest = match &part.manifest {
             Ok(manifest) => manifest,
@@ -289,13 +310,19 @@ impl SnapshotRun {
                 Err(error) => return Err(unread(&self.bucket, error)),
             };
             let bytes = chunk.len() as u64;
-            let taken = store.take_snapshot(chunk).await;
-            let taken = taken.map_err(|error| unwritten(&self.target.join(RESTORING), &error))?;
-            passed_over += taken.passed_over;
+            match store.take_snapshot(chunk).await {
+                Ok(taken) => passed_over += taken.passed_over,
+                Err(StoreError::Invalid(why)) => return Ok(Err(why)),
+                Err(error) => return Err(unwritten(&self.target.join(RESTORING), &error)),
+            }
             read(bytes);
         }
         if passed_over > 0 {
-            tracing::warn!(passed_over, part = ?part.name, "items of a snapshot were passed over");
+            problems.push(format!(
+                "{} of {} were passed over, because they are none by the rules of this version",
+                amounts::counted(passed_over, "item"),
+                part.date()
+            ));
         }
         Ok(Ok(manifest))
     }

@@ -20,7 +20,7 @@ use object_store::path::Path as Key;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode};
 
 pub(crate) use self::manifest::{
-    CHUNK_BYTES_MAX, CHUNKS_MAX, ChunkFacts, Generation, PartFacts, PartName, SnapshotManifest,
+    CHUNK_BYTES_MAX, CHUNKS_MAX, ChunkFacts, Generation, PartFacts, PartName, SnapshotManifest, is_ahead,
 };
 use super::claim::PlaceUse;
 use super::deletion::DeletionOutcome;
@@ -136,6 +136,7 @@ impl Bucket {
             }
         })
         .await?;
+        self.check_listed(found.len())?;
         Ok(found.into_values().collect())
     }
 
@@ -150,7 +151,20 @@ impl Bucket {
             }
         })
         .await?;
+        self.check_listed(found.len())?;
         Ok(found.into_iter().collect())
+    }
+
+    /// What was not remembered is not taken for what is not there.
+    fn check_listed(&self, count: usize) -> Result<(), BucketError> {
+        if count < PARTS_MAX { Ok(()) } else { Err(self.too_many(format_args!("{PARTS_MAX} snapshots"))) }
+    }
+
+    fn too_many(&self, what: std::fmt::Arguments<'_>) -> BucketError {
+        BucketError::Away(format!(
+            "{what} and more are below {}: remove the oldest generations of each store there, or name one store where you restore",
+            self.below(DIR)
+        ))
     }
 
     /// Goes through what is below a directory of the snapshots.
@@ -177,7 +191,7 @@ impl Bucket {
             };
             count += 1;
             if count > LISTED_MAX {
-                return Err(BucketError::Away(format!("more than {LISTED_MAX} objects are below {root}")));
+                return Err(self.too_many(format_args!("{LISTED_MAX} objects")));
             }
             if let Some(path) = meta.location.as_ref().strip_prefix(root.as_ref()) {
                 see(path.trim_start_matches('/'));

@@ -118,23 +118,21 @@ fn take(
     Ok(if is_stored { EntryOutcome::Stored } else { EntryOutcome::Unchanged })
 }
 
-/// Takes what a snapshot has of a path: the version that won, and versions that lost.
+/// Takes what a snapshot has of a path: the version that won, and versions that lost; whether the first one was taken.
 pub(super) fn take_back(
     tx: &mut Tx<'_>,
     record: Option<FolderRecord>,
     history: Vec<FolderRecord>,
-) -> Result<(), rusqlite::Error> {
+) -> Result<bool, rusqlite::Error> {
     for lost in history {
         if fullness(tx, lost.folder(), false)?.is_none() {
             let is_news = keep_history(tx, lost.hash(), &lost)?;
             count(tx, lost.folder(), 0, u32::from(is_news))?;
         }
     }
-    if let Some(record) = record {
-        let current = find(tx.conn, record.hash())?;
-        take(tx, current, record, None)?;
-    }
-    Ok(())
+    let Some(record) = record else { return Ok(true) };
+    let current = find(tx.conn, record.hash())?;
+    Ok(!matches!(take(tx, current, record, None)?, EntryOutcome::Rejected(_)))
 }
 
 /// Whether this very version is at its path.

@@ -139,12 +139,10 @@ fn update(tx: &mut Tx<'_>, stored: &StoredRow, record: AssetRecord) -> Result<It
             tx.put(Some(stored), again, stored.place)?;
             return Ok(ItemOutcome::Unchanged);
         }
-        let record = AssetRecord { blake3: mine.blake3, ..record.keeping_own(mine) };
         if record.deleted {
-            tx.bury(stored)?;
-            put_winner(tx, Some(stored), record, None)?;
-            return Ok(ItemOutcome::Stored);
+            return delete(tx, stored, record);
         }
+        let record = AssetRecord { blake3: mine.blake3, ..record.keeping_own(mine) };
         put_winner(tx, Some(stored), record, stored.place)?;
     } else {
         let mine_too = mine.clone().keeping_own(&record);
@@ -154,6 +152,31 @@ fn update(tx: &mut Tx<'_>, stored: &StoredRow, record: AssetRecord) -> Result<It
         tx.put(Some(stored), mine_too, stored.place)?;
     }
     Ok(if stored.place.is_some() { ItemOutcome::Stored } else { ItemOutcome::Absent })
+}
+
+/// A live asset becomes a deleted one.
+fn delete(tx: &mut Tx<'_>, stored: &StoredRow, record: AssetRecord) -> Result<ItemOutcome, rusqlite::Error> {
+    let mine = &stored.asset.record;
+    let record = AssetRecord { blake3: mine.blake3, ..record.keeping_own(mine) };
+    tx.bury(stored)?;
+    put_winner(tx, Some(stored), record, None)?;
+    Ok(ItemOutcome::Stored)
+}
+
+/// Takes a deletion of which was decided already that no folder keeps the content.
+pub(super) fn take_decided_deletion(
+    tx: &mut Tx<'_>,
+    record: AssetRecord,
+) -> Result<ItemOutcome, rusqlite::Error> {
+    match tx.find(record.hash)? {
+        Some(stored) if !stored.asset.record.deleted && record.supersedes(&stored.asset.record) => {
+            match record.meta.validate() {
+                Ok(()) => delete(tx, &stored, record),
+                Err(broken) => Ok(ItemOutcome::Rejected(broken.to_string())),
+            }
+        }
+        Some(_) | None => apply_valid(tx, record, &WholeInTrash::new(), Absence::Taken),
+    }
 }
 
 /// Puts content to a record whose content is not here: it was let go, deleted, or never came.

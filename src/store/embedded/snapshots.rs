@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use super::EmbeddedStore;
 use super::objects::Objects;
 use crate::store::bucket::deletion::DeletionOutcome;
-use crate::store::bucket::snapshots::{Generation, PartName, SnapshotManifest};
+use crate::store::bucket::snapshots::{Generation, PartName, SnapshotManifest, is_ahead};
 use crate::store::bucket::{BucketError, SnapshotPace};
 use crate::store::{SnapshotReport, StoreError};
 
@@ -35,8 +35,6 @@ mod writing;
 const KEPT: usize = 2;
 /// Increments behind one base, at most.
 const PARTS_MAX: u32 = 10_000;
-/// A base that is dated so much later than now was made by a clock that was ahead.
-const AHEAD_MAX_MS: u64 = 24 * 3600 * 1000;
 
 /// How snapshots stand.
 pub(super) struct Snapshots {
@@ -89,7 +87,7 @@ impl Line {
 
     fn is_over(&self, now_ms: u64, pace: SnapshotPace) -> bool {
         let age = Duration::from_millis(now_ms.saturating_sub(self.base_ms));
-        age >= pace.base || self.base_ms > now_ms.saturating_add(AHEAD_MAX_MS) || self.next_part >= PARTS_MAX
+        age >= pace.base || is_ahead(self.base_ms, now_ms) || self.next_part >= PARTS_MAX
     }
 }
 
@@ -205,8 +203,8 @@ impl EmbeddedStore {
             }
             None => None,
         };
-        *line = Some(self.make_base(objects, before, now_ms).await?);
-        if let Err(error) = self.delete_old_snapshots(objects).await {
+        let made = line.insert(self.make_base(objects, before, now_ms).await?);
+        if let Err(error) = self.delete_old_snapshots(objects, &made.generation).await {
             tracing::debug!(?error, "old snapshots are not deleted yet");
         }
         Ok(now_ms)
@@ -231,7 +229,10 @@ impl EmbeddedStore {
     }
 
     async fn make_base(&self, objects: &Objects, before: Option<u64>, now_ms: u64) -> Result<Line, Unmade> {
-        let name = PartName { store: self.id(), generation: Generation::new(now_ms), part: 0 };
+        let there = objects.bucket.snapshot_generations(self.id()).await;
+        let there = there.map_err(|error| unmade(objects, error))?;
+        let generation = Generation::after(there.last(), now_ms);
+        let name = PartName { store: self.id(), generation, part: 0 };
         let part = self.write_part(objects, &name, 0, now_ms).await?;
         let mut part = part.ok_or("the feed of the store cannot be read")?;
         part.next = before.unwrap_or(part.end).min(part.end);
@@ -248,14 +249,14 @@ impl EmbeddedStore {
         Ok(Line::of(name, &manifest, &manifest))
     }
 
-    /// Deletes all generations of this store but the latest whole ones, in a place of its own.
-    async fn delete_old_snapshots(&self, objects: &Objects) -> Result<(), BucketError> {
+    /// Deletes all generations of this store but the latest whole ones and the one that is gone on with, in a place of its own.
+    async fn delete_old_snapshots(&self, objects: &Objects, current: &Generation) -> Result<(), BucketError> {
         let parts = objects.bucket.snapshot_parts(Some(self.id())).await?;
         let whole: Vec<&Generation> =
             parts.iter().filter(|name| name.part == 0).map(|name| &name.generation).collect();
         let Some(oldest) = whole.len().checked_sub(KEPT).and_then(|at| whole.get(at)) else { return Ok(()) };
         for generation in objects.bucket.snapshot_generations(self.id()).await? {
-            let is_kept = generation >= **oldest && whole.contains(&&generation);
+            let is_kept = generation == *current || generation >= **oldest && whole.contains(&&generation);
             if !is_kept
                 && objects.bucket.delete_generation(self.id(), &generation).await? != DeletionOutcome::Done
             {

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use can_sync::testing::clock::now_ms;
+use can_sync::testing::store::ContentStore as _;
 use serde_json::json;
 
 use super::{
@@ -12,6 +14,7 @@ use super::{
 };
 use crate::support::bucket::{TestBucket, try_open_on};
 use crate::support::clock::{DAY_MS, SetClock};
+use crate::support::nodes::eventually;
 use crate::support::store::{hash_of, noise};
 
 fn flip(path: &Path) {
@@ -117,4 +120,36 @@ async fn where_the_latest_base_rots_the_one_before_has_all_with_what_followed() 
     let ran = restore(&user, &[]);
     assert!(ran.code == 1 && ran.stderr.contains("no snapshot in"), "{}", ran.stderr);
     assert_eq!(user.run(&["serve"]).code, 1, "half of it is no node");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_that_a_clock_dated_ahead_hides_nothing_that_comes_later() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let clock = SetClock::ahead(3 * DAY_MS);
+    let store = try_open_on(dir.path(), bucket.config_with_snapshots(), clock.start()).await.unwrap();
+    put(&store, &noise(5_000, 1), "first.bin").await;
+    until_snapshot_behind(&store, clock.shows_ms()).await;
+    store.close().await;
+    let ran = restore(&new_user(&bucket.shared_yaml()), &[]);
+    assert_eq!((ran.code, &report(&ran)["assets"]), (4, &json!(1)), "{}", ran.stderr);
+    assert!(report(&ran)["problems"].to_string().contains("ahead"), "{}", ran.stderr);
+
+    let store = open(dir.path(), bucket.config_with_snapshots()).await;
+    eventually("a base is dated right", async || {
+        let report = store.status().await.unwrap().snapshots;
+        let last = report.as_ref().and_then(|report| report.last_ms);
+        if last.is_some_and(|last| last < now_ms() + DAY_MS) { Ok(()) } else { Err(format!("{report:?}")) }
+    })
+    .await;
+    put(&store, &noise(5_001, 2), "second.bin").await;
+    until_snapshot(&store).await;
+    store.close().await;
+    let ran = restore(&new_user(&bucket.shared_yaml()), &[]);
+    let report = report(&ran);
+    assert_eq!(
+        (ran.code, &report["assets"], &report["problems"]),
+        (0, &json!(2), &json!([])),
+        "{}",
+        ran.stderr
+    );
 }

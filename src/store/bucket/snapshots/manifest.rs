@@ -22,8 +22,10 @@ const GENERATION_CHARS_MAX: usize = 40;
 const NAME_DIGITS: usize = 16;
 /// Digits of the number of a part.
 const PART_DIGITS: usize = 6;
+/// A base that is dated so much later than now was made by a clock that was ahead.
+const AHEAD_MAX_MS: u64 = 24 * 3600 * 1000;
 
-/// A base and its increments: when it was begun, and something random. Later ones are greater.
+/// A base and its increments: when it was begun, and something random. Later ones are greater, whatever the clock does.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Generation(String);
 
@@ -35,6 +37,34 @@ impl Generation {
         let began: String =
             began.chars().filter(|c| *c != '.').map(|c| if c == ':' { '-' } else { c }).collect();
         Self(format!("{began}-{}", HEXLOWER.encode(&random)))
+    }
+
+    /// One that is greater than this one, which is the greatest that is there.
+    pub(crate) fn after(last: Option<&Self>, now_ms: u64) -> Self {
+        let new = Self::new(now_ms);
+        match last.filter(|last| **last >= new) {
+            // The clock was ahead when that was begun.
+            Some(last) => last.next().unwrap_or(new),
+            None => new,
+        }
+    }
+
+    /// One that is greater; `None` where no number in it can be.
+    fn next(&self) -> Option<Self> {
+        let (date, random) = self.0.rsplit_once('-')?;
+        let mut date = date.as_bytes().to_vec();
+        for digit in date.iter_mut().rev().filter(|digit| digit.is_ascii_digit()) {
+            if *digit < b'9' {
+                *digit += 1;
+                let fresh: [u8; 4] = rand::random();
+                let fresh = HEXLOWER.encode(&fresh);
+                // What nobody of ours named keeps to the length.
+                let end = if random.len() == fresh.len() { fresh } else { random.to_owned() };
+                return Some(Self(format!("{}-{end}", String::from_utf8(date).ok()?)));
+            }
+            *digit = b'0';
+        }
+        None
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -196,6 +226,11 @@ impl SnapshotManifest {
         self.chunks.iter().map(|chunk| chunk.bytes as u64).sum()
     }
 
+    /// Whether the clock was ahead when it was made.
+    pub(crate) fn is_ahead(&self, now_ms: u64) -> bool {
+        is_ahead(self.made_ms, now_ms)
+    }
+
     /// Reads one that is to be of this part.
     ///
     /// # Errors
@@ -218,6 +253,11 @@ impl SnapshotManifest {
             Err("its manifest is not what was written".into())
         }
     }
+}
+
+/// Whether only a clock that was ahead can have dated something so.
+pub(crate) fn is_ahead(made_ms: u64, now_ms: u64) -> bool {
+    made_ms > now_ms.saturating_add(AHEAD_MAX_MS)
 }
 
 #[cfg(test)]
@@ -246,6 +286,31 @@ mod tests {
             assert_eq!(PartName::of_manifest(other), None, "{other}");
         }
         assert!(Generation::new(1_700_000_000_000) < Generation::new(1_700_000_000_001));
+    }
+
+    #[test]
+    fn names_grow_even_where_the_clock_was_ahead() {
+        const NOW: u64 = 1_700_000_000_000;
+        let usual = Generation::after(Some(&Generation::new(NOW - 1)), NOW);
+        assert!(usual > Generation::new(NOW - 1) && usual < Generation::new(NOW + 1));
+        let mut last = Generation::new(NOW + 400 * 24 * 3600 * 1000 - 1);
+        for _ in 0..2500 {
+            let next = Generation::after(Some(&last), NOW);
+            assert!(next > last, "{next} {last}");
+            assert_eq!(Generation::parse(&next.to_string()), Some(next.clone()));
+            last = next;
+        }
+        for odd in ["9-0", "z-1", "z"] {
+            let odd = Generation::parse(odd).unwrap();
+            assert!(Generation::after(Some(&odd), NOW) > Generation::new(NOW - 1), "{odd}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_dated_ahead_of_now_is_told_from_others() {
+        let made = SnapshotManifest::new(&name(0), facts(Vec::new()));
+        assert!(!made.is_ahead(0));
+        assert!(is_ahead(AHEAD_MAX_MS + 2, 1) && !is_ahead(AHEAD_MAX_MS + 1, 1) && !is_ahead(1, u64::MAX));
     }
 
     #[test]

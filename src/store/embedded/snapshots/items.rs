@@ -20,7 +20,7 @@ const PAGE: usize = 250;
 
 /// Items behind a number.
 pub(super) struct ItemPage {
-    /// Each behind its length.
+    /// Each behind its length, in the order of their numbers.
     pub(super) items: Vec<Vec<u8>>,
     /// Up to which number they are all there is.
     pub(super) end: u64,
@@ -54,11 +54,13 @@ pub(super) fn page(
     of_folders.retain(|entry| entry.seq <= end);
 
     let mut items = Vec::with_capacity(numbers.len());
-    for row in assets {
-        items.push(encoded(&of_asset(conn, &row)?));
-    }
+    let mut assets = assets.into_iter().peekable();
     let mut foreign = HashMap::new();
     for entry in of_folders {
+        // In the order of the changes: a deletion is one only behind the removal from folders that came before it.
+        while let Some(row) = assets.next_if(|row| row.asset.seq < entry.seq) {
+            items.push(encoded(&of_asset(conn, &row)?));
+        }
         let folder = entry.record.folder();
         let is_foreign = match foreign.get(&folder.0) {
             Some(known) => *known,
@@ -68,6 +70,9 @@ pub(super) fn page(
         if !is_foreign {
             add_entry(conn, &entry, &mut items)?;
         }
+    }
+    for row in assets {
+        items.push(encoded(&of_asset(conn, &row)?));
     }
     Ok(Some(ItemPage { items, end, is_last: last.is_none(), assets: totals.assets }))
 }

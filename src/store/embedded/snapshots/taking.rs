@@ -13,7 +13,7 @@ use super::items::record_of;
 use crate::entry::FolderRecord;
 use crate::record::AssetRecord;
 use crate::store::sync_wire::holding_of;
-use crate::store::{Holding, StoreError};
+use crate::store::{Holding, ItemOutcome, StoreError};
 use crate::wire::decode::decode;
 use crate::wire::proto::{SnapshotItem, WireEntry, WireFeedEntry};
 
@@ -26,7 +26,7 @@ const BYTES_AT_ONCE: usize = 4 << 20;
 /// What became of the items of a chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct TakenItems {
-    /// Items that are none by today's rules, and were passed over.
+    /// Items that are none by today's rules or do not fit what was taken before, and were passed over.
     pub(crate) passed_over: u64,
 }
 
@@ -63,10 +63,14 @@ impl EmbeddedStore {
             taken.passed_over += count - items.len() as u64;
             let texts = items.iter().map(|_| bytes / ITEMS_AT_ONCE);
             let growth = usize::try_from(writer::change_bytes(texts) / 2).unwrap_or(usize::MAX);
-            self.submit(Vec::new(), growth, move |tx| {
-                items.into_iter().try_for_each(|item| take(tx, item)).map(Ok)
-            })
-            .await?;
+            let refused = self.submit(Vec::new(), growth, move |tx| {
+                let mut refused = 0;
+                for item in items {
+                    refused += u64::from(!take(tx, item)?);
+                }
+                Ok(Ok(refused))
+            });
+            taken.passed_over += refused.await?;
         }
         Ok(taken)
     }
@@ -114,24 +118,31 @@ fn content_of(record: &AssetRecord, bytes: Bytes) -> Result<Verified, String> {
     Ok(Verified { hash: record.hash, size, blake3, bytes: VerifiedBytes::Inline(bytes) })
 }
 
-fn take(tx: &mut Tx<'_>, item: Item) -> Result<(), rusqlite::Error> {
+/// Takes an item; whether it was one to take.
+fn take(tx: &mut Tx<'_>, item: Item) -> Result<bool, rusqlite::Error> {
     match item {
         Item::Entry { record, history } => entries::take_back(tx, record.map(|record| *record), history),
         Item::Asset(asset) => take_asset(tx, *asset),
     }
 }
 
-fn take_asset(tx: &mut Tx<'_>, item: AssetItem) -> Result<(), rusqlite::Error> {
+fn take_asset(tx: &mut Tx<'_>, item: AssetItem) -> Result<bool, rusqlite::Error> {
     let AssetItem { record, holding, content, own_names } = item;
     let (hash, blake3, size) = (record.hash, record.blake3, record.size);
-    match content.filter(|_| !record.deleted) {
-        Some(content) => merge::ingest(tx, record, &content).map(drop)?,
-        None => merge::apply_valid(tx, record, &WholeInTrash::new(), Absence::Taken).map(drop)?,
+    let outcome = match content {
+        // The store that it was in had no file of a folder for it, even if the removal is in a part that is damaged.
+        _ if record.deleted => merge::take_decided_deletion(tx, record)?,
+        Some(content) => merge::ingest(tx, record, &content)?,
+        None => merge::apply_valid(tx, record, &WholeInTrash::new(), Absence::Taken)?,
+    };
+    if let ItemOutcome::Rejected(why) = outcome {
+        tracing::warn!(%hash, why, "an item of a snapshot is passed over");
+        return Ok(false);
     }
     own_names::note(tx.conn, hash, own_names.iter().map(String::as_str))?;
     let Some(stored) = tx.find(hash)?.filter(|stored| !stored.asset.record.deleted && stored.place.is_none())
     else {
-        return Ok(());
+        return Ok(true);
     };
     // What was made of the content itself stays known of it.
     if let Some(blake3) =
@@ -147,7 +158,7 @@ fn take_asset(tx: &mut Tx<'_>, item: AssetItem) -> Result<(), rusqlite::Error> {
         let stored = tx.find(hash)?.unwrap_or(stored);
         tx.put_absent(&stored, is_wanted)?;
     }
-    Ok(())
+    Ok(true)
 }
 
 #[cfg(test)]
