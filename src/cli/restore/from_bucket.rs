@@ -108,6 +108,10 @@ fn show(context: &Context, report: &SnapshotRestored) -> Result<(), CliError> {
                 "Contents come from other machines, or from the object storage if store.content names it.",
         }
     ));
+    message(
+        "Pins and the list of denied machines are in no snapshot: before it meets others, run `can-sync deny` again for each of those \
+         machines, or change the passphrase on the others first.",
+    );
     if report.problems.is_empty() {
         return Ok(());
     }
