@@ -1,11 +1,12 @@
-//! Contents that another store put into the bucket that both use.
+//! Contents that are in the bucket and that a store does not know to be there: another one put them there, or it was set back.
 
 use can_sync::testing::store::bucket::BucketConfig;
 use can_sync::testing::store::{ContentStore, Holding, ItemOutcome, StoreError};
 use hyper::Method;
 
-use super::{open, put, until_usable};
+use super::{open, put, until_nothing_is_pending, until_usable};
 use crate::support::bucket::{BucketFault, TestBucket};
+use crate::support::embedded::{content_files, content_path};
 use crate::support::nodes::eventually;
 use crate::support::store::{edited, hash_of, held, incoming, noise, read, record_of};
 
@@ -113,4 +114,43 @@ async fn what_was_lost_is_found_once_it_is_there_again_and_nothing_else_is_looke
     let looks = bucket.take_seen().into_iter().filter(|request| request.method == Method::HEAD);
     let name = hash_of(&never_here).to_string();
     assert!(looks.into_iter().all(|request| !request.path.contains(&name)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_right_in_the_bucket_outlives_a_file_of_it_that_is_not() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let mut config = bucket.config();
+    config.place.write_back = true;
+    let store = open(&dir, config).await;
+    let waiting =
+        async || store.status().await.unwrap().waiting_uploads.map_or(0, |waiting| waiting.contents);
+    let content = noise(300_000, 1);
+    let hash = put(&store, &content).await;
+    eventually("it is up", async || {
+        let left = (waiting().await, content_files(dir.path()));
+        if left.0 == 0 && left.1.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+    let is_put = |request: &hyper::Method| *request == Method::PUT;
+    bucket.fail(move |request| {
+        is_put(&request.method).then_some(BucketFault::Status(503, "ServiceUnavailable"))
+    });
+    put(&store, &content).await;
+    assert_eq!(waiting().await, 1);
+    std::fs::write(content_path(dir.path(), hash), noise(300_000, 2)).unwrap();
+    assert_eq!(read(&store, hash, 0, None).await, Err(StoreError::Corrupt(hash)));
+    eventually("it is set aside", async || {
+        let damaged = store.status().await.unwrap().damaged;
+        if damaged == 1 { Ok(()) } else { Err(damaged.to_string()) }
+    })
+    .await;
+    bucket.fail(|_| None);
+    eventually("it is found where it was all the time", async || {
+        let stored = store.records(vec![hash]).await.unwrap().remove(0);
+        if stored.holding == Holding::Held { Ok(()) } else { Err(format!("{stored:?}")) }
+    })
+    .await;
+    assert_eq!(read(&store, hash, 0, None).await, Ok(content));
+    until_nothing_is_pending(&dir).await;
+    assert_eq!((bucket.objects(), store.status().await.unwrap().damaged), ([hash].into(), 0));
 }
