@@ -35,7 +35,7 @@ pub enum KeepAnswer {
     Unable,
 }
 
-/// What a [`Dropping`] is told.
+/// What a [`Dropping`](super::Dropping) is told.
 #[derive(Debug)]
 pub enum DropInput {
     /// A machine of ours can be asked.
