@@ -2,7 +2,6 @@
 
 use crate::library::filter::FilterSpec;
 
-/// All that match.
 #[derive(clap::Args, Debug)]
 pub(super) struct FilterArgs {
     /// Program that made the asset

@@ -19,6 +19,7 @@ use super::Context;
 use super::asking::confirm;
 use super::client::ApiClient;
 use super::error::CliError;
+use super::filter_args::FilterArgs;
 use super::folder::which::Which;
 use super::output::message;
 use super::resolve::{self, NameKind};
@@ -93,18 +94,8 @@ enum ContentFate {
 struct CreateArgs {
     /// For people; at most 64 characters
     name: String,
-    /// Program that made the asset
-    #[arg(long)]
-    application: Option<String>,
-    /// One of the asset's tags; any of them, where it is given several times
-    #[arg(long = "tag", value_name = "TAG")]
-    tags: Vec<String>,
-    /// Person that made the asset
-    #[arg(long)]
-    user: Option<String>,
-    /// How the media type begins, such as `image/`
-    #[arg(long, value_name = "PREFIX")]
-    mime_prefix: Option<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// The asset itself, by its hash, the beginning of that, or its name; any of them, where it is given several times
     #[arg(long = "hash", value_name = "ASSET")]
     hashes: Vec<String>,
@@ -180,16 +171,14 @@ async fn folder_meant(agent: &ApiClient, wanted: String) -> String {
 }
 
 async fn create(context: &Context, agent: &ApiClient, args: CreateArgs) -> Result<(), CliError> {
-    let CreateArgs { name, application, tags, user, mime_prefix, hashes, folder, fresh_within, dry_run } =
-        args;
+    let CreateArgs { name, filter, hashes, folder, fresh_within, dry_run } = args;
     let hashes = resolved(context, hashes).await?;
     let folder = match folder {
         Some(wanted) => Some(folder_meant(agent, wanted).await),
         None => None,
     };
-    let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
-    let filter =
-        FilterSpec { application, tags: some(tags), user, mime_prefix, hashes: some(hashes), folder };
+    let hashes = (!hashes.is_empty()).then_some(hashes);
+    let filter = FilterSpec { hashes, folder, ..filter.spec().unwrap_or_default() };
     if dry_run {
         let held: LibrarySizeBody = agent.post("/libraries/preview", &json!({ "filter": filter })).await?;
         return context.out.result(&held, || format!("that would be {}", held.told()));
