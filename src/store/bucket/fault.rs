@@ -1,6 +1,7 @@
 //! What a failure of object storage means, and what people can do about it.
 
 use object_store::Error;
+use object_store::client::{HttpError, HttpErrorKind};
 
 /// Most of what a service says that is shown, in characters.
 const SAID_MAX: usize = 240;
@@ -65,6 +66,14 @@ pub(super) fn of(error: &Error) -> BucketError {
 pub(super) fn is_unsupported(error: &Error) -> bool {
     let is_ours = matches!(error, Error::NotImplemented { .. } | Error::NotSupported { .. });
     is_ours || UNSUPPORTED.iter().any(|word| chain(error).contains(word))
+}
+
+/// Whether the connection ended after the request had begun and before its answer: what became of it is not known.
+pub(super) fn is_unanswered(error: &Error) -> bool {
+    use HttpErrorKind::{Interrupted, Request, Unknown};
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let mut http = causes.filter_map(|cause| cause.downcast_ref::<HttpError>());
+    http.any(|error| matches!(error.kind(), Interrupted | Request | Unknown))
 }
 
 /// What the service answered, without the client's account of what it asked.

@@ -280,12 +280,16 @@ impl Bucket {
         }
     }
 
-    /// Writes it; [`BucketError::Missing`] where it is not as it is expected to be.
+    /// Writes it; [`BucketError::Missing`] where it is not as it is expected to be, or may not be: who writes it reads what came of it.
     pub(super) async fn write(&self, marker: &Marker, mode: PutMode) -> Result<(), BucketError> {
         let key = self.below(NAME);
         match self.put_object(&key, Bytes::from(marker.text()), mode).await {
             Ok(()) => Ok(()),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                Err(BucketError::Missing)
+            }
+            Err(error) if fault::is_unanswered(&error) => {
+                tokio::time::sleep(self.patience.pause).await;
                 Err(BucketError::Missing)
             }
             Err(error) => self.note_change(Err(fault::of(&error))),

@@ -12,7 +12,7 @@ use object_store::path::Path as Key;
 use object_store::{Error, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
 use super::fault;
-use super::{Bucket, BucketError, NoteUpload, PART_BYTES};
+use super::{Bucket, BucketError, NoteUpload, PART_BYTES, TRIES};
 use crate::record::ContentHash;
 use crate::store::StoreError;
 
@@ -124,8 +124,24 @@ impl Bucket {
         }
     }
 
+    /// Puts a content in one piece. The client repeats what replaces an object, but not what only makes one; and a service that has
+    /// one already may say so before it has read everything, and end the connection, so that its answer is lost.
     async fn put_whole(&self, key: &Key, content: &PutContent, mode: PutMode) -> Result<(), PutFailed> {
         let bytes = read(Arc::clone(&content.file), 0, content.size).await.map_err(PutFailed::Store)?;
+        let mut pause = self.patience.pause;
+        for _ in 1..TRIES {
+            match self.put_object(key, bytes.clone(), mode.clone()).await {
+                Err(error) if mode == PutMode::Create && fault::is_unanswered(&error) => {}
+                done => return Ok(done?),
+            }
+            match self.backend.objects.head(key).await {
+                Ok(_) => return Err(PutFailed::There),
+                Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
         Ok(self.put_object(key, bytes, mode).await?)
     }
 

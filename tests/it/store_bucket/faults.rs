@@ -1,5 +1,7 @@
 //! What goes wrong between a store and its bucket.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use can_sync::testing::store::{ContentStore, Holding, ItemOutcome, StoreError};
 use futures::future::join_all;
 use hyper::Method;
@@ -39,6 +41,35 @@ async fn requests_that_fail_now_and_then_are_made_again() {
         assert_eq!(&read.await, content);
     }
     assert_eq!(store.status().await.unwrap().damaged, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_was_put_without_an_answer_it_is_found_out_what_became() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let store = open(&dir, bucket.config()).await;
+    until_usable(&store).await;
+    for (seed, fault) in (1..).zip([BucketFault::Deaf, BucketFault::Drop]) {
+        let is_first = AtomicBool::new(true);
+        bucket.fail(move |request| {
+            (request.creates && is_first.swap(false, Ordering::Relaxed)).then_some(fault)
+        });
+        let content = noise(100_000, seed);
+        let hash = put(&store, &content).await;
+        assert_eq!(read(&store, hash, 0, None).await.as_ref(), Ok(&content));
+    }
+    // Services say that there is one already before they have read another one, and end the connection in the middle of it.
+    let content = noise(4 << 20, 3);
+    let hash = put(&store, &content).await;
+    bucket.fail(|request| request.creates.then_some(BucketFault::Status(412, "PreconditionFailed")));
+    for _ in 0..5 {
+        assert_eq!(put(&store, &content).await, hash);
+    }
+    // One of which no connection lives long enough is refused.
+    bucket.fail(|request| request.creates.then_some(BucketFault::Drop));
+    let refused = try_put(&store, &noise(100_000, 9)).await;
+    assert!(matches!(refused, Err(StoreError::BucketAway { .. })), "{refused:?}");
+    bucket.fail(|_| None);
+    assert_eq!(read(&store, hash, 0, None).await, Ok(content));
 }
 
 #[tokio::test(flavor = "multi_thread")]
