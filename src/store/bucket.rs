@@ -20,7 +20,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -69,6 +69,8 @@ const HASH_AHEAD: usize = 2;
 const DOUBTFUL_FOR: Duration = Duration::from_mins(10);
 /// How often a request is made that fails, apart from those that the client repeats by itself.
 const TRIES: u32 = 3;
+/// How long closing waits for a request to write the marker.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where contents go, and with how much patience.
 #[derive(Clone, Debug)]
@@ -154,6 +156,9 @@ pub(crate) struct Bucket {
     patience: BucketPatience,
     slots: Semaphore,
     looks: Semaphore,
+    /// Held while the marker is written.
+    marking: tokio::sync::Mutex<()>,
+    is_closed: AtomicBool,
     /// The service has no way to make an object so that none is replaced.
     only_replaces: AtomicBool,
     /// It has none to replace one only if it is as it was read.
@@ -211,10 +216,19 @@ impl Bucket {
             patience: config.patience,
             slots: Semaphore::new(SLOTS as usize),
             looks: Semaphore::new(LOOKS),
+            marking: tokio::sync::Mutex::default(),
+            is_closed: AtomicBool::new(false),
             only_replaces: AtomicBool::new(false),
             only_overwrites: AtomicBool::new(false),
             state: Mutex::new(BucketState { trouble, ..BucketState::default() }),
         })
+    }
+
+    /// Changes nothing of whose place it is from now on: the store may be opened anew, and would be taken for another one's. Waits for
+    /// what is under way.
+    pub(crate) async fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        let _ = tokio::time::timeout(CLOSE_WITHIN, self.marking.lock()).await;
     }
 
     /// Which place it is, once that is known.

@@ -443,6 +443,7 @@ impl EmbeddedStore {
         self.0.shared.targets_deleted.notify_one();
         if let Some(objects) = &self.0.shared.objects {
             objects.wake_all();
+            objects.bucket.close().await;
         }
         // One place is left in the queue for this message, so it is never refused for want of room.
         let _ = self.send(Msg::Stop);

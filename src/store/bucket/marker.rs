@@ -4,6 +4,8 @@
 //! place, or is refused. A store that shares it says so in the object, and waits until the owner must have read that: from then
 //! on nothing is deleted there. Of two copies of the owner, see [`claim`](super::claim).
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use object_store::{PutMode, UpdateVersion};
@@ -282,6 +284,10 @@ impl Bucket {
 
     /// Writes it; [`BucketError::Missing`] where it is not as it is expected to be, or may not be: who writes it reads what came of it.
     pub(super) async fn write(&self, marker: &Marker, mode: PutMode) -> Result<(), BucketError> {
+        let _turn = self.marking.lock().await;
+        if self.is_closed.load(Ordering::SeqCst) {
+            return Err(BucketError::Away("the store is closed".into()));
+        }
         let key = self.below(NAME);
         match self.put_object(&key, Bytes::from(marker.text()), mode).await {
             Ok(()) => Ok(()),

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use can_sync::testing::clock::Clock;
 use can_sync::testing::record::ContentHash;
 use can_sync::testing::store::bucket::BucketConfig;
 use can_sync::testing::store::embedded::EmbeddedStore;
@@ -11,7 +12,7 @@ use hyper::Method;
 use tempfile::TempDir;
 
 use super::{open, put, until_nothing_is_pending, until_usable};
-use crate::support::bucket::{BucketFault, TestBucket, impatient, parse_place};
+use crate::support::bucket::{BucketFault, TestBucket, impatient, parse_place, try_open_on};
 use crate::support::nodes::eventually;
 use crate::support::store::{edited, hash_of, incoming, noise, read, record_of};
 
@@ -237,4 +238,29 @@ async fn a_store_that_ended_at_any_moment_goes_on_deleting_what_is_its_own() {
     until_nothing_is_pending(&dir).await;
     assert_eq!(store.status().await.unwrap().notice, None);
     assert!(left.iter().all(|hash| !bucket.object(*hash).exists()));
+}
+
+/// What it was about to write there would be another store's to the one that is opened next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_closed_says_nothing_more_of_whose_place_it_is() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let store = open(&dir, bucket.config()).await;
+    until_usable(&store).await;
+    store.close().await;
+    bucket.fail(|request| request.updates.then_some(BucketFault::Drop));
+    let opening = {
+        let (path, config) = (dir.path().to_owned(), bucket.config());
+        tokio::spawn(async move { try_open_on(&path, config, Clock::system()).await })
+    };
+    let is_writing = || bucket.take_seen().iter().any(|request| request.updates);
+    eventually("it writes its opening", async || if is_writing() { Ok(()) } else { Err("not yet".to_owned()) }).await;
+    let store = opening.await.unwrap().unwrap();
+    store.close().await;
+    bucket.take_seen();
+    let one_more = eventually("one more", async || if is_writing() { Ok(()) } else { Err("none".to_owned()) });
+    assert!(tokio::time::timeout(Duration::from_secs(3), one_more).await.is_err());
+    bucket.fail(|_| None);
+    let store = open(&dir, bucket.config()).await;
+    until_usable(&store).await;
+    assert_eq!(store.status().await.unwrap().notice, None);
 }
