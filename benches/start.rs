@@ -110,11 +110,12 @@ async fn watch(api: String, began: Instant, last: u64) -> Result<(Duration, Dura
     Ok((ready, began.elapsed()))
 }
 
-/// Whether the actor that follows the store has come as far as this change.
+/// Whether the actor that follows the store has come as far as this change, or to the end behind it.
 fn has_read(tree: &Value, change: u64) -> bool {
     let actors = tree["children"].as_array().into_iter().flatten();
     let mut follower = actors.filter(|actor| actor["kind"] == "CanServiceActor");
-    follower.any(|actor| actor["detail"] == format!("at {change}"))
+    let read_to = |actor: &Value| actor["detail"].as_str()?.strip_prefix("at ")?.parse::<u64>().ok();
+    follower.any(|actor| read_to(actor).is_some_and(|read_to| read_to >= change))
 }
 
 fn database(store: &Path) -> Result<Connection> {

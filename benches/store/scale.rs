@@ -14,7 +14,7 @@ use can_sync::testing::store::embedded::{EmbeddedStore, ListFilter, ListQuery, O
 use rusqlite::{Connection, OpenFlags};
 
 use super::support::agent::Bins;
-use super::support::figures::{Runs, Table, mib, ms, per_sec};
+use super::support::figures::{Runs, Table, mib, ms, per_sec, say};
 use super::support::http::get;
 use super::support::process::Process;
 use super::support::stores::{incoming, open};
@@ -181,6 +181,7 @@ async fn measure_store(bins: &Bins, data_dir: &Path, of: usize) -> Result<Measur
     let began = Instant::now();
     fill(&store, of).await?;
     facts.push(("ingest from a peer", format!("{:.0}/s", per_sec(of, began.elapsed()))));
+    say(&format!("{of} assets are stored after {:.0} s", began.elapsed().as_secs_f64()));
     store.close().await;
     facts.extend(disk(dir)?);
 
@@ -191,6 +192,7 @@ async fn measure_store(bins: &Bins, data_dir: &Path, of: usize) -> Result<Measur
     for (_, question) in QUESTIONS {
         alone.push(measure(&store, question, of, ALONE).await?);
     }
+    say(&format!("{of} assets: asked alone"));
     let stop = Arc::new(AtomicBool::new(false));
     let searchers: Vec<_> = (0..SEARCHERS)
         .map(|first| tokio::spawn(search_on(store.clone(), of, first * 31, Arc::clone(&stop))))
@@ -204,6 +206,7 @@ async fn measure_store(bins: &Bins, data_dir: &Path, of: usize) -> Result<Measur
     for searcher in searchers {
         searcher.await??;
     }
+    say(&format!("{of} assets: asked beside {SEARCHERS} searchers"));
     assert_eq!(store.status().await?.assets, of as u64, "nothing was lost");
     store.close().await;
     facts.extend(program(bins, data_dir, of).await?);

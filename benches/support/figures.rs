@@ -4,6 +4,11 @@
 
 use std::time::Duration;
 
+/// Says how far a long measurement is.
+pub(crate) fn say(progress: &str) {
+    println!("{progress}");
+}
+
 /// A table under way: the names of its columns are printed.
 pub(crate) struct Table(Vec<usize>);
 

@@ -253,11 +253,16 @@ async fn a_store_that_was_closed_says_nothing_more_of_whose_place_it_is() {
         tokio::spawn(async move { try_open_on(&path, config, Clock::system()).await })
     };
     let is_writing = || bucket.take_seen().iter().any(|request| request.updates);
-    eventually("it writes its opening", async || if is_writing() { Ok(()) } else { Err("not yet".to_owned()) }).await;
+    eventually(
+        "it writes its opening",
+        async || if is_writing() { Ok(()) } else { Err("not yet".to_owned()) },
+    )
+    .await;
     let store = opening.await.unwrap().unwrap();
     store.close().await;
     bucket.take_seen();
-    let one_more = eventually("one more", async || if is_writing() { Ok(()) } else { Err("none".to_owned()) });
+    let one_more =
+        eventually("one more", async || if is_writing() { Ok(()) } else { Err("none".to_owned()) });
     assert!(tokio::time::timeout(Duration::from_secs(3), one_more).await.is_err());
     bucket.fail(|_| None);
     let store = open(&dir, bucket.config()).await;
