@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -17,7 +16,7 @@ use utoipa::ToSchema;
 use self::entries::{
     EntryOutcome, EntryPage, EntryPut, EntryQuery, FolderClaim, FolderPlaces, HistoryPlace, StoredEntry,
 };
-use self::promises::{CopyPlace, CopyStanding, DropAnswer, MarkAnswer, PromiseAnswer};
+use self::promises::{CopyPlace, CopyStanding, DropAnswer, DropTerms, MarkAnswer, PromiseAnswer};
 use self::scrub::{ScrubFinding, ScrubReport};
 use crate::entry::{EntryHash, FolderId, FolderRecord};
 use crate::record::{AssetRecord, ContentHash, Hlc, LibraryId};
@@ -672,14 +671,15 @@ pub trait ContentStore: Send + Sync + 'static {
     }
 
     /// Lets go of marked copies for good, which are not in the trash afterwards: the records stay, and the contents are
-    /// [not wanted](Holding::Unwanted). Not later than `by`, by [`Clock::uptime`](crate::clock::Clock::uptime) of the clock that the
-    /// store was opened with. Same order, same durability. At most 1,000.
+    /// [not wanted](Holding::Unwanted). Not later than the terms say, by [`Clock::uptime`](crate::clock::Clock::uptime) of the clock that the
+    /// store was opened with, and only while the terms hold, which are looked at in the same transaction. Same order, same durability. At
+    /// most 1,000.
     fn drop_marked(
         &self,
         hashes: Vec<ContentHash>,
-        by: Duration,
+        terms: DropTerms,
     ) -> BoxFuture<'_, Result<Vec<DropAnswer>, StoreError>> {
-        let _ = (hashes, by);
+        let _ = (hashes, terms);
         Box::pin(async { Err(promises::unsupported()) })
     }
 

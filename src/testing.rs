@@ -280,7 +280,7 @@ pub mod store {
     }
     pub mod promises {
         pub use crate::store::promises::{
-            CopyStanding, DROP_WITHIN, DropAnswer, KEPT_FOR, MarkAnswer, PromiseAnswer,
+            CopyStanding, DROP_WITHIN, DropAnswer, DropTerms, KEPT_FOR, MarkAnswer, PromiseAnswer,
         };
     }
     pub mod scrub {

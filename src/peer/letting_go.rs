@@ -4,7 +4,8 @@
 //! to nobody from then on, and a piece of it is read. Own devices that are connected are asked to keep theirs, no more of them at a
 //! time than promises are missing, each with a nonce of its own: the answer is `keyed_hash(nonce, piece)`. Promises count by the
 //! place of the copy, and the own place does not. With enough of them the copy goes, within an hour of the first question; else the
-//! mark is taken away, and what may be otherwise soon is tried again after a while, until the command's time is up.
+//! mark is taken away, and what may be otherwise soon is tried again after a while, until the command's time is up. Who is shut out
+//! meanwhile does not count any more, whatever it promised.
 //!
 //! Everything volatile may be lost at any time: then nothing is let go of, and marks are cleared at the next start.
 
@@ -199,6 +200,15 @@ impl Dropping {
         &self.ended
     }
 
+    /// Who is to keep a content that is let go of at this moment.
+    #[must_use]
+    pub fn counted_on(&self, hash: &ContentHash) -> Vec<HolderId> {
+        match self.items.get(hash).map(|item| &item.step) {
+            Some(DropStep::LettingGo { promises }) => promises.iter().map(|promise| promise.holder).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// What was lacking when it was last tried in vain to let go of one of those that are left.
     #[must_use]
     pub fn shortfall(&self) -> Option<&KeptBecause> {
@@ -219,6 +229,7 @@ impl Dropping {
                 self.holders.insert(session, OwnDevice { id: holder, open: 0 });
             }
             DropInput::HolderGone { session } => self.on_holder_gone(session),
+            DropInput::HolderDenied { holder } => self.on_holder_denied(&holder),
             DropInput::Prepared { hash, answer } => self.on_prepared(hash, answer, now, &mut out),
             DropInput::Answered { session, hash, nonce, answer } => {
                 self.on_answered(session, hash, &nonce, answer, now);
@@ -244,6 +255,22 @@ impl Dropping {
                 && asking.open.remove(&session).is_some()
             {
                 asking.refuse(holder.id, HolderRefusal::Lost);
+            }
+        }
+    }
+
+    /// It may have what it promised, and nobody here gets it from there.
+    fn on_holder_denied(&mut self, denied: &HolderId) {
+        let sessions = self.holders.iter().filter(|(_, holder)| holder.id == *denied);
+        for session in sessions.map(|(session, _)| *session).collect::<Vec<_>>() {
+            self.on_holder_gone(session);
+        }
+        for hash in &self.active {
+            if let Some(DropStep::Asking(asking)) = self.items.get_mut(hash).map(|item| &mut item.step)
+                && asking.has_promised(denied)
+            {
+                asking.promises.retain(|_, promise| promise.holder != *denied);
+                asking.refuse(*denied, HolderRefusal::Denied);
             }
         }
     }
@@ -341,6 +368,7 @@ impl Dropping {
             Ok(DropAnswer::Dropped) => return self.end(hash, DropOutcome::Dropped { promises }),
             Ok(DropAnswer::NotHeld) => KeptBecause::NotHeld,
             Ok(DropAnswer::Late) => KeptBecause::Late,
+            Ok(DropAnswer::Unpromised) => KeptBecause::ShutOut,
             Ok(DropAnswer::NotMarked) => KeptBecause::Failed("its mark was taken away meanwhile".into()),
             Err(why) => KeptBecause::Failed(why),
         };

@@ -9,6 +9,7 @@
 //! Times are those of a monotonic clock that counts sleep ([`Clock::uptime`](crate::clock::Clock::uptime)), so that it means nothing
 //! what anybody sets the time of day to. A restart loses that clock, and promises run anew from then on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::StoreError;
@@ -64,12 +65,31 @@ pub enum PromiseAnswer {
     TooMany,
 }
 
+/// On which terms marked copies may go.
+#[derive(Clone)]
+pub struct DropTerms {
+    /// Not later.
+    pub by: Duration,
+    /// Whether those that promised to keep them still count. Asked while nothing else is written: it waits for nothing.
+    pub holds: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl DropTerms {
+    /// Terms that always hold, until then.
+    #[must_use]
+    pub fn until(by: Duration) -> Self {
+        Self { by, holds: Arc::new(|| true) }
+    }
+}
+
 /// Whether a copy was let go of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DropAnswer {
     Dropped,
     /// Too much time has passed since it was asked for promises.
     Late,
+    /// Whoever promised to keep it does not count any more.
+    Unpromised,
     /// The mark is not there any more, or the copy was promised.
     NotMarked,
     NotHeld,

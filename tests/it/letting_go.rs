@@ -312,6 +312,41 @@ async fn kills_lose_neither_a_promise_nor_a_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_shut_out_meanwhile_does_not_count_whatever_it_promised() {
+    let names = ["laptop", "desk", "cellar"];
+    let [laptop, desk, cellar] = names.map(|name| Daemon::start(&embedded_yaml(&format!("name: {name}"))));
+    for other in [&desk, &cellar] {
+        laptop.dial(other).await;
+    }
+    desk.dial(&cellar).await;
+    for daemon in [&laptop, &desk, &cellar] {
+        daemon_connected(daemon, 2).await;
+    }
+    let hash = put(&laptop, "a.txt", &[&desk, &cellar]).await;
+
+    // One has promised, and the other one does not answer yet.
+    cellar.signal(Signal::STOP);
+    let answer = laptop.post("/drops", &json!({ "hashes": [hash] })).await;
+    assert_eq!(answer["status"], "success", "{answer}");
+    eventually("the desk has promised it", async || {
+        let why = desk.get(&format!("/why/{hash}")).await;
+        let promised = why["promised_to"].as_array().is_some_and(|all| !all.is_empty());
+        promised.then_some(()).ok_or_else(|| why.to_string())
+    })
+    .await;
+    laptop.post(&format!("/devices/{}/deny", desk.id()), &json!({})).await;
+    cellar.signal(Signal::CONT);
+    let stands = eventually("it is over", async || {
+        let stands = laptop.get("/drops").await;
+        (stands["running"] == false).then_some(stands.clone()).ok_or_else(|| stands.to_string())
+    })
+    .await;
+    assert_eq!((&stands["dropped"], &stands["kept"]), (&json!(0), &json!(1)), "{stands}");
+    assert!(said(&stands).contains("2 promises from other places are needed, there are 1"), "{stands}");
+    assert!(laptop.ok(&["list", "--held"]).text().contains(&hash));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn machines_that_share_a_place_are_one_copy() {
     let dir = tempfile::tempdir().expect("a directory");
     let shared = format!(

@@ -1,10 +1,11 @@
 //! What the embedded store promises others to keep, and what it lets go of for good.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use can_sync::testing::store::embedded::IngestFields;
 use can_sync::testing::store::promises::{
-    CopyStanding, DROP_WITHIN, DropAnswer, KEPT_FOR, MarkAnswer, PromiseAnswer,
+    CopyStanding, DROP_WITHIN, DropAnswer, DropTerms, KEPT_FOR, MarkAnswer, PromiseAnswer,
 };
 use can_sync::testing::store::{ContentStore as _, Holding, ItemOutcome};
 
@@ -38,7 +39,7 @@ async fn what_is_promised_stays_for_a_day_and_over_restarts() {
     assert!(matches!(store.mark_dropping(vec![hash]).await.unwrap()[..], [MarkAnswer::Promised(_)]));
     assert_eq!(store.let_go(vec![hash]).await, Ok(vec![ItemOutcome::Unchanged]));
     let by = started.uptime() + DROP_WITHIN;
-    assert_eq!(store.drop_marked(vec![hash], by).await, Ok(vec![DropAnswer::NotMarked]));
+    assert_eq!(store.drop_marked(vec![hash], DropTerms::until(by)).await, Ok(vec![DropAnswer::NotMarked]));
     assert!(content_files(dir.path()).contains(&hash));
     store.purge().await.unwrap();
     assert_eq!(store.standing(hash).await.unwrap().promises.len(), 1);
@@ -70,16 +71,16 @@ async fn what_is_marked_goes_for_good_and_in_time() {
     assert_eq!(store.mark_dropping(hashes.clone()).await, Ok(vec![MarkAnswer::Marked; 4]));
     let by = started.uptime() + DROP_WITHIN;
     clock.pass(HOUR_MS);
-    assert_eq!(store.drop_marked(hashes.clone(), by).await, Ok(vec![DropAnswer::Late; 4]));
+    assert_eq!(store.drop_marked(hashes.clone(), DropTerms::until(by)).await, Ok(vec![DropAnswer::Late; 4]));
     store.close().await;
 
     let started = clock.start();
     let store = open_by(dir.path(), &started).await;
     let by = started.uptime() + DROP_WITHIN;
-    let not_marked = store.drop_marked(hashes.clone(), by).await;
+    let not_marked = store.drop_marked(hashes.clone(), DropTerms::until(by)).await;
     assert_eq!(not_marked, Ok(vec![DropAnswer::NotMarked; 4]), "marks are cleared when it opens");
     store.mark_dropping(hashes[..3].to_vec()).await.unwrap();
-    let dropped = store.drop_marked(hashes.clone(), by).await.unwrap();
+    let dropped = store.drop_marked(hashes.clone(), DropTerms::until(by)).await.unwrap();
     let gone = DropAnswer::Dropped;
     assert_eq!(dropped, [gone, gone, gone, DropAnswer::NotMarked]);
     let status = store.status().await.unwrap();
@@ -95,4 +96,20 @@ async fn what_is_marked_goes_for_good_and_in_time() {
     assert_eq!(store.want(hashes[..3].to_vec()).await, Ok(vec![ItemOutcome::NeedsContent; 3]));
     upload(&store, &contents[2], IngestFields::default()).await;
     assert!(content_files(dir.path()).contains(&hashes[2]));
+}
+
+#[tokio::test]
+async fn what_is_marked_stays_where_the_terms_hold_no_more() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), SetClock::right());
+    let started = clock.start();
+    let store = open_by(dir.path(), &started).await;
+    let content = noise(100_000, 1);
+    upload(&store, &content, IngestFields::default()).await;
+    let hash = hash_of(&content);
+    store.mark_dropping(vec![hash]).await.unwrap();
+    let by = started.uptime() + DROP_WITHIN;
+    let void = DropTerms { holds: Arc::new(|| false), ..DropTerms::until(by) };
+    assert_eq!(store.drop_marked(vec![hash], void).await, Ok(vec![DropAnswer::Unpromised]));
+    assert!(content_files(dir.path()).contains(&hash));
+    assert_eq!(store.drop_marked(vec![hash], DropTerms::until(by)).await, Ok(vec![DropAnswer::Dropped]));
 }

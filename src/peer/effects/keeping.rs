@@ -1,15 +1,18 @@
 //! What a store does for copies that somebody lets go of: the one who does, and those that are asked to keep theirs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
+use iroh::EndpointId;
 use tokio::time::timeout;
 
-use crate::library::Library;
-use crate::peer::letting_go::{KeepAnswer, Nonce, PlaceTag, PreparedCopy, SAMPLE_BYTES, proof_of};
+use crate::library::registry::DeviceStanding;
+use crate::library::{Libraries, Library};
+use crate::peer::letting_go::{HolderId, KeepAnswer, Nonce, PlaceTag, PreparedCopy, SAMPLE_BYTES, proof_of};
 use crate::record::ContentHash;
-use crate::store::promises::{CopyPlace, DROP_WITHIN, DropAnswer, MarkAnswer, PromiseAnswer};
+use crate::store::promises::{CopyPlace, DROP_WITHIN, DropAnswer, DropTerms, MarkAnswer, PromiseAnswer};
 use crate::store::{StoreError, StoreRef};
 
 /// How long a copy is read before it is promised. Whoever asked waits no longer.
@@ -110,18 +113,25 @@ pub(in crate::peer) async fn prepare_drop(
     prepared.await.map_err(|error: StoreError| error.to_string())
 }
 
-/// Lets go of our own copy, unless it is needed here meanwhile.
+/// Lets go of our own copy, unless it is needed here meanwhile, or one of its keepers was shut out.
 pub(in crate::peer) async fn drop_copy(
     store: &StoreRef,
-    mirror: &Library,
+    libraries: &Arc<Libraries>,
     hash: ContentHash,
     by: Duration,
+    keepers: Vec<HolderId>,
 ) -> Result<DropAnswer, String> {
+    let (mirror, known) = (libraries.mirror(), Arc::clone(libraries));
+    let counts = move |holder: &HolderId| {
+        let id = EndpointId::from_bytes(holder);
+        id.is_ok_and(|id| known.standing(&id) == DeviceStanding::Approved)
+    };
+    let terms = DropTerms { by, holds: Arc::new(move || !keepers.is_empty() && keepers.iter().all(&counts)) };
     let dropped = async {
         if is_needed(store, mirror, hash).await? {
             return Err(StoreError::Invalid("it was pinned, or a library has it, meanwhile".into()));
         }
-        let dropped = store.drop_marked(vec![hash], by).await?.first().copied();
+        let dropped = store.drop_marked(vec![hash], terms).await?.first().copied();
         let dropped = dropped.unwrap_or(DropAnswer::NotMarked);
         if dropped == DropAnswer::Dropped
             && let Err(error) = want_if_needed(store, mirror, hash).await

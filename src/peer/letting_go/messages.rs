@@ -42,6 +42,8 @@ pub enum DropInput {
     HolderUp { session: SessionId, holder: HolderId },
     /// It cannot be asked any more, and will not answer.
     HolderGone { session: SessionId },
+    /// A user shut it out: what it promised does not count any more.
+    HolderDenied { holder: HolderId },
     /// Of [`DropEffect::Prepare`].
     Prepared { hash: ContentHash, answer: Result<PreparedCopy, String> },
     /// Of [`DropEffect::Ask`].
@@ -74,7 +76,8 @@ pub enum DropEffect {
     Prepare { hash: ContentHash, offset: u64, length: u64 },
     /// Ask a machine: [`DropInput::Answered`].
     Ask { session: SessionId, hash: ContentHash, nonce: Nonce, offset: u64 },
-    /// Let go of the copy, if it is still marked and it is not later than `by`: [`DropInput::LetGo`].
+    /// Let go of the copy, if it is still marked, nobody was shut out of those that are
+    /// [counted on](super::Dropping::counted_on), and it is not later than `by`: [`DropInput::LetGo`].
     LetGo { hash: ContentHash, by: Duration },
     /// Take the mark away: [`DropInput::Cleared`].
     Clear { hash: ContentHash },

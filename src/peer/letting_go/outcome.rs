@@ -31,6 +31,8 @@ pub enum HolderRefusal {
     Silent,
     /// Its session ended before it answered.
     Lost,
+    /// A user shut it out after it had promised.
+    Denied,
 }
 
 impl HolderRefusal {
@@ -39,7 +41,7 @@ impl HolderRefusal {
     pub fn may_change(self) -> bool {
         match self {
             Self::Dropping | Self::Unable | Self::Silent | Self::Lost => true,
-            Self::Lacks | Self::SamePlace | Self::PlaceCounted | Self::WrongProof => false,
+            Self::Lacks | Self::SamePlace | Self::PlaceCounted | Self::WrongProof | Self::Denied => false,
         }
     }
 }
@@ -71,6 +73,8 @@ pub enum KeptBecause {
     Needed,
     /// There were enough promises, and too late.
     Late,
+    /// One of those that promised was shut out at the last moment.
+    ShutOut,
     /// The command's time was up.
     TimeIsUp,
     /// A user ended it.

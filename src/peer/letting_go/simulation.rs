@@ -1,6 +1,6 @@
 //! A few machines that let go of contents at the same time, in one thread and in virtual time, from a seed: the real decisions of those
 //! who let go and of the stores that promise, and between them messages that take their time, or are lost. Machines are killed at any
-//! point and come back, with what was durable; clocks are set; bytes rot; users delete. Some machines lie: they promise and do not
+//! point and come back, with what was durable; clocks are set; bytes rot; users delete, and shut machines out. Some machines lie: they promise and do not
 //! keep, and fewer places than promises are needed do that.
 //!
 //! At no time may the last copy go that is at an honest place, unless a user deleted the asset. And who lets go of a copy has promises
@@ -38,6 +38,8 @@ enum PlantedBug {
     ReadsNothing,
     /// One promise less does as well.
     OneLess,
+    /// A machine counts that was shut out since it promised.
+    CountsTheDenied,
 }
 
 /// What a run was good for.
@@ -99,4 +101,5 @@ finds! {
     finds_places_that_count_twice: CountsMachines;
     finds_promises_of_what_nobody_read: ReadsNothing;
     finds_one_promise_too_few: OneLess;
+    finds_promises_of_machines_that_were_shut_out: CountsTheDenied;
 }

@@ -105,6 +105,41 @@ fn a_machine_counts_once_whatever_it_says_its_place_is() {
 }
 
 #[test]
+fn who_is_shut_out_does_not_count_whatever_it_promised() {
+    let mut one = OneDrop::new(2, 3);
+    one.prepared();
+    one.answered(NOW, 0, one.promise(0, 1));
+    // It ends the session by itself: that takes nothing back.
+    one.tell(NOW, DropInput::HolderGone { session: session(1) });
+    one.tell(NOW, DropInput::HolderDenied { holder: [1; 32] });
+    assert_eq!(one.asked.len(), 3, "another one is asked");
+    one.answered(NOW, 1, one.promise(1, 2));
+    assert_eq!(one.effects, []);
+    one.answered(NOW, 2, KeepAnswer::Lacks);
+    assert_eq!(one.effects, [DropEffect::Clear { hash: HASH }]);
+    one.tell(NOW, DropInput::Cleared { hash: HASH });
+    let DropOutcome::Kept(KeptBecause::TooFew { promises, refusals }) = one.outcome() else {
+        panic!("{:?}", one.outcome())
+    };
+    assert_eq!((promises.len(), refusals[0]), (1, ([1; 32], HolderRefusal::Denied)));
+
+    // An open question is none any more.
+    let mut one = OneDrop::new(1, 2);
+    one.prepared();
+    one.tell(NOW, DropInput::HolderDenied { holder: [1; 32] });
+    one.answered(NOW, 0, one.promise(0, 1));
+    assert_eq!((one.asked.len(), one.effects.len()), (2, 0));
+    one.answered(NOW, 1, one.promise(1, 2));
+    assert!(matches!(one.effects[..], [DropEffect::LetGo { .. }]));
+    // At the last moment the store looks: it knows who is counted on.
+    assert_eq!(one.job.counted_on(&HASH), [[2; 32]]);
+    one.tell(NOW, DropInput::HolderDenied { holder: [2; 32] });
+    one.tell(NOW, DropInput::LetGo { hash: HASH, answer: Ok(DropAnswer::Unpromised) });
+    one.tell(NOW, DropInput::Cleared { hash: HASH });
+    assert_eq!(*one.outcome(), DropOutcome::Kept(KeptBecause::ShutOut));
+}
+
+#[test]
 fn what_is_tried_in_vain_is_given_up_before_the_command_is_over() {
     let mut one = OneDrop::new(1, 1);
     let mut now = NOW;

@@ -92,6 +92,8 @@ impl PeersState {
         if self.args.replica.libraries.standing(id) == DeviceStanding::Approved {
             self.roster.let_in(id, Instant::now());
             self.dial_due(myself);
+        } else {
+            self.drop_holder_denied(id);
         }
     }
 

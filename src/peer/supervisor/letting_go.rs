@@ -156,6 +156,11 @@ impl PeersState {
         }
     }
 
+    /// A user shut a machine out: nobody counts on it any more.
+    pub(super) fn drop_holder_denied(&mut self, id: &EndpointId) {
+        self.step_drops(DropInput::HolderDenied { holder: *id.as_bytes() });
+    }
+
     fn step_drops(&mut self, input: DropInput) {
         let now = self.uptime();
         let Some(command) = &mut self.letting_go.command else { return };
@@ -195,10 +200,14 @@ impl PeersState {
                 let answer = effects::prepare_drop(&store, libraries.mirror(), hash, offset, length).await;
                 tell(DropInput::Prepared { hash, answer });
             })),
-            DropEffect::LetGo { hash, by } => drop(self.tasks.spawn(async move {
-                let answer = effects::drop_copy(&store, libraries.mirror(), hash, by).await;
-                tell(DropInput::LetGo { hash, answer });
-            })),
+            DropEffect::LetGo { hash, by } => {
+                let command = self.letting_go.command.as_ref();
+                let keepers = command.map(|command| command.dropping.counted_on(&hash)).unwrap_or_default();
+                drop(self.tasks.spawn(async move {
+                    let answer = effects::drop_copy(&store, &libraries, hash, by, keepers).await;
+                    tell(DropInput::LetGo { hash, answer });
+                }));
+            }
             DropEffect::Clear { hash } => drop(self.tasks.spawn(async move {
                 if let Err(error) = store.clear_dropping(Some(vec![hash])).await {
                     tracing::warn!(%hash, %error, "a copy that stays is promised to nobody until the next start");
@@ -316,6 +325,7 @@ fn because(why: &KeptBecause, min_copies: usize, name_of: &dyn Fn(&HolderId) -> 
         KeptBecause::NotHeld => "it is not held here".to_owned(),
         KeptBecause::Needed => "it is pinned, or a library has it".to_owned(),
         KeptBecause::Late => "the promises came too late".to_owned(),
+        KeptBecause::ShutOut => "a machine that promised to keep it was shut out".to_owned(),
         KeptBecause::TimeIsUp => "there was no time left for it".to_owned(),
         KeptBecause::Cancelled => "the command was ended".to_owned(),
         KeptBecause::Failed(why) => why.clone(),
@@ -332,6 +342,7 @@ fn said(why: HolderRefusal) -> &'static str {
         HolderRefusal::WrongProof => "did not show that it has it",
         HolderRefusal::Silent => "did not answer in time",
         HolderRefusal::Lost => "was disconnected",
+        HolderRefusal::Denied => "promised to keep it and was shut out",
     }
 }
 

@@ -1,7 +1,6 @@
 //! The embedded store as a [`ContentStore`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
@@ -18,7 +17,7 @@ use crate::record::{AssetRecord, ContentHash, LibraryId, META_BYTES_MAX};
 use crate::store::entries::{
     EntryOutcome, EntryPage, EntryPut, EntryQuery, FolderClaim, HistoryPlace, StoredEntry,
 };
-use crate::store::promises::{CopyPlace, CopyStanding, DropAnswer, MarkAnswer, PromiseAnswer};
+use crate::store::promises::{CopyPlace, CopyStanding, DropAnswer, DropTerms, MarkAnswer, PromiseAnswer};
 use crate::store::scrub::ScrubFinding;
 use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError,
@@ -306,8 +305,8 @@ impl ContentStore for EmbeddedStore {
         self.unmark_batch(hashes).boxed()
     }
 
-    fn drop_marked(&self, hashes: Vec<ContentHash>, by: Duration) -> StoreFuture<'_, Vec<DropAnswer>> {
-        self.drop_batch(hashes, by).boxed()
+    fn drop_marked(&self, hashes: Vec<ContentHash>, terms: DropTerms) -> StoreFuture<'_, Vec<DropAnswer>> {
+        self.drop_batch(hashes, terms).boxed()
     }
 
     fn promise(&self, hash: ContentHash, to: [u8; 32]) -> StoreFuture<'_, PromiseAnswer> {

@@ -21,8 +21,8 @@ use super::{EmbeddedStore, StoreShared, objects, sums};
 use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::promises::{
-    CopyPlace, CopyStanding, DropAnswer, GivenPromise, KEPT_FOR, LastingPromise, MarkAnswer, OwnCopy,
-    PROMISED_TO_MAX, PROMISES_MAX, PromiseAnswer,
+    CopyPlace, CopyStanding, DropAnswer, DropTerms, GivenPromise, KEPT_FOR, LastingPromise, MarkAnswer,
+    OwnCopy, PROMISED_TO_MAX, PROMISES_MAX, PromiseAnswer,
 };
 
 /// A content, and the endpoint id of whom it is promised to.
@@ -158,10 +158,13 @@ fn drop_marked(
     tx: &mut Tx<'_>,
     shared: &StoreShared,
     hash: ContentHash,
-    by: Duration,
+    terms: &DropTerms,
 ) -> Result<DropAnswer, rusqlite::Error> {
     let (copy, stored) = own_copy(tx, shared, hash)?;
-    let answer = copy.drop(by, shared.clock.uptime());
+    let answer = match copy.drop(terms.by, shared.clock.uptime()) {
+        DropAnswer::Dropped if !(terms.holds)() => DropAnswer::Unpromised,
+        answer => answer,
+    };
     let (DropAnswer::Dropped, Some(stored)) = (answer, stored) else { return Ok(answer) };
     if waits_for_upload(tx, hash)? {
         return Ok(DropAnswer::NotMarked);
@@ -242,12 +245,12 @@ impl EmbeddedStore {
     pub(super) async fn drop_batch(
         &self,
         hashes: Vec<ContentHash>,
-        by: Duration,
+        terms: DropTerms,
     ) -> Result<Vec<DropAnswer>, StoreError> {
         check_batch_size(hashes.len())?;
         let shared = self.0.shared.clone();
         let dropped = self.submit_deletion(move |tx| {
-            let each = hashes.iter().map(|hash| drop_marked(tx, &shared, *hash, by));
+            let each = hashes.iter().map(|hash| drop_marked(tx, &shared, *hash, &terms));
             each.collect::<Result<Vec<_>, _>>().map(Ok)
         });
         let dropped = dropped.await?;

@@ -1,10 +1,10 @@
 //! A machine: what its disk has, what its process knows, and its store's decisions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::PlantedBug;
-use crate::peer::letting_go::{Dropping, PlaceTag};
+use crate::peer::letting_go::{Dropping, HolderId, PlaceTag};
 use crate::record::ContentHash;
 use crate::store::promises::{DropAnswer, KEPT_FOR, LastingPromise, MarkAnswer, OwnCopy, PromiseAnswer};
 
@@ -33,6 +33,8 @@ pub(super) struct DropMachine {
     /// Until when promises last that this process gave.
     until: BTreeMap<(ContentHash, usize), Duration>,
     pub(super) job: Option<Dropping>,
+    /// Machines that its user shut out.
+    pub(super) denied: BTreeSet<usize>,
 }
 
 pub(super) fn tag(place: usize) -> PlaceTag {
@@ -50,6 +52,7 @@ impl DropMachine {
             off: Duration::ZERO,
             until: BTreeMap::new(),
             job: None,
+            denied: BTreeSet::new(),
         }
     }
 
@@ -168,6 +171,11 @@ impl DropMachine {
         let mut copy = self.own_copy(hash);
         if matches!(bug, Some(PlantedBug::MarksWhatIsPromised | PlantedBug::PromisesWhatGoes)) {
             copy.promised = None;
+        }
+        let keepers = self.job.as_ref().map(|job| job.counted_on(&hash)).unwrap_or_default();
+        let is_denied = |keeper: &HolderId| self.denied.contains(&usize::from(keeper[0]));
+        if keepers.iter().any(is_denied) && bug != Some(PlantedBug::CountsTheDenied) {
+            return DropAnswer::Unpromised;
         }
         let by = if bug == Some(PlantedBug::GoesLate) { Duration::MAX } else { by };
         let answer = copy.drop(by, self.clock(now, bug));

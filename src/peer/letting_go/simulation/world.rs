@@ -10,8 +10,8 @@ use bytes::Bytes;
 use super::machine::{DropMachine, tag};
 use super::{PlantedBug, SimFigures};
 use crate::peer::letting_go::{
-    DropEffect, DropInput, DropOutcome, DropRules, Dropping, KeepAnswer, Nonce, PlaceTag, PreparedCopy,
-    proof_of,
+    DropEffect, DropInput, DropOutcome, DropRules, Dropping, HolderId, KeepAnswer, Nonce, PlaceTag,
+    PreparedCopy, proof_of,
 };
 use crate::record::ContentHash;
 use crate::store::promises::{DROP_WITHIN, DropAnswer, KEPT_FOR, MarkAnswer, PromiseAnswer};
@@ -93,6 +93,8 @@ enum DropEvent {
     Delete(ContentHash),
     /// It is read on a machine, and fetched.
     Fetch(usize, ContentHash),
+    /// A machine's user shuts another one out.
+    Deny(usize, usize),
     /// Who lies loses what it has.
     Lose(usize),
 }
@@ -238,6 +240,7 @@ impl DropWorld {
             DropEvent::Rot(machine, hash) => self.rot(machine, hash),
             DropEvent::Delete(hash) => self.delete(hash),
             DropEvent::Fetch(machine, hash) => self.fetch(machine, hash),
+            DropEvent::Deny(machine, denied) => self.deny(machine, denied)?,
             DropEvent::Lose(machine) => self.machines[machine].lose_everything(),
         }
         Ok(())
@@ -256,7 +259,8 @@ impl DropWorld {
         let job = Dropping::new(rules, self.contents.iter().map(|hash| (*hash, SIZE)));
         self.machines[machine].job = Some(job);
         for other in 0..self.machines.len() {
-            if other != machine && self.machines[other].started.is_some() {
+            let is_denied = self.machines[machine].denied.contains(&other);
+            if other != machine && !is_denied && self.machines[other].started.is_some() {
                 self.step(machine, holder_up(other))?;
             }
         }
@@ -340,10 +344,12 @@ impl DropWorld {
             return Ok(());
         }
         let (own, long) = (self.machines[machine].place, KEPT_FOR.saturating_sub(DROP_WITHIN));
-        let keeps = |other: &&DropMachine| {
+        let keeps = |other: &DropMachine| {
             !other.lies && other.place != own && other.keeps(hash, machine, self.now, long, self.bug)
         };
-        let places: BTreeSet<usize> = self.machines.iter().filter(keeps).map(|other| other.place).collect();
+        let others = self.machines.iter().enumerate();
+        let counted = others.filter(|(n, other)| !self.machines[machine].denied.contains(n) && keeps(other));
+        let places: BTreeSet<usize> = counted.map(|(_, other)| other.place).collect();
         if places.len() + self.liars < self.min_copies {
             let (found, needed) = (places.len(), self.min_copies);
             return Err(format!("{machine} lets go of {} with {found} of {needed} copies", hash.0[0]));
@@ -413,6 +419,9 @@ impl DropWorld {
 }
 
 fn holder_up(machine: usize) -> DropInput {
-    let holder = [u8::try_from(machine).unwrap_or(u8::MAX); 32];
-    DropInput::HolderUp { session: SessionId(machine as u64), holder }
+    DropInput::HolderUp { session: SessionId(machine as u64), holder: holder_id(machine) }
+}
+
+fn holder_id(machine: usize) -> HolderId {
+    [u8::try_from(machine).unwrap_or(u8::MAX); 32]
 }

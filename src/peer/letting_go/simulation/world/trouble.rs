@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::super::PlantedBug;
 use super::super::machine::DropMachine;
-use super::{DropEvent, DropWorld, TROUBLE, holder_up};
+use super::{DropEvent, DropWorld, TROUBLE, holder_id, holder_up};
 use crate::peer::letting_go::DropInput;
 use crate::record::ContentHash;
 use crate::transfer::schedule::SessionId;
@@ -29,6 +30,7 @@ impl DropWorld {
                 6..9 => DropEvent::SetClock(machine),
                 9..11 => DropEvent::Rot(machine, hash),
                 11 => DropEvent::Delete(hash),
+                12 | 13 => DropEvent::Deny(machine, self.dice.index(count)),
                 _ => DropEvent::Fetch(machine, hash),
             };
             self.at(after, event);
@@ -56,11 +58,27 @@ impl DropWorld {
 
     pub(super) fn others_hear(&mut self, machine: usize, is_up: bool) -> Result<(), String> {
         let session = SessionId(machine as u64);
-        for other in (0..self.machines.len()).filter(|other| *other != machine) {
+        let is_denied = |other: &usize| self.machines[*other].denied.contains(&machine);
+        let others: Vec<usize> =
+            (0..self.machines.len()).filter(|other| *other != machine && !is_denied(other)).collect();
+        for other in others {
             let input = if is_up { holder_up(machine) } else { DropInput::HolderGone { session } };
             self.step(other, input)?;
         }
         Ok(())
+    }
+
+    /// It is disconnected first.
+    pub(super) fn deny(&mut self, machine: usize, denied: usize) -> Result<(), String> {
+        if machine == denied || !self.machines[machine].denied.insert(denied) {
+            return Ok(());
+        }
+        self.tell(|| format!("{machine} shuts {denied} out"));
+        self.step(machine, DropInput::HolderGone { session: SessionId(denied as u64) })?;
+        if self.bug == Some(PlantedBug::CountsTheDenied) {
+            return Ok(());
+        }
+        self.step(machine, DropInput::HolderDenied { holder: holder_id(denied) })
     }
 
     /// Bytes rot that nobody counts on: of what was promised, that would be a lie.
