@@ -116,7 +116,7 @@ impl DropRequest {
         (status = 400, description = "A hash or the filter makes no sense, or it is too much at once."),
         (status = 409, description = "Another such command runs, or the store cannot let go of contents."),
         (status = 415, description = "The body is not JSON."),
-        (status = 503, description = "PeersActor, FoldersActor or the store does not answer.")
+        (status = 503, description = "PeersActor or the store does not answer, or it is not known yet which folders are bound.")
     )
 )]
 async fn begin(

@@ -11,12 +11,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
+use self::bound::BoundFolders;
 use super::filter::Filter;
 use super::registry::KeptPins;
 use super::{Libraries, Library, LibraryKind, SharedLibrary};
 use crate::identity::LibraryKeys;
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::{FeedEntry, Holding, StoredRecord};
+
+mod bound;
 
 /// Most contents that are pinned by name.
 pub const PINNED_HASHES_MAX: usize = 100_000;
@@ -115,6 +118,7 @@ pub struct TooManyPins;
 pub struct HoldRules {
     rule: HoldRule,
     exceptions: RwLock<HoldExceptions>,
+    bound: RwLock<BoundFolders>,
     /// Grows when more is wanted than before.
     generation: AtomicU64,
 }

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use data_encoding::HEXLOWER;
 use tokio::time::timeout;
 
 use super::DropRefusal;
@@ -12,15 +11,12 @@ use crate::api::view::AgentView;
 use crate::http::{ApiError, ApiResult};
 use crate::library::filter::{Filter, FilterSpec};
 use crate::record::{AssetRecord, ContentHash};
-use crate::store::entries::PLACES_MAX;
 use crate::store::{StoreError, StoreRef, StoredRecord};
 
 /// For reading all of the store.
 const CHOOSE_WITHIN: Duration = Duration::from_secs(25);
 /// Records that are asked for at once.
 const PAGE: usize = 1_000;
-/// Contents that are looked for in folders at once.
-const PLACES_AT_ONCE: usize = 100;
 /// Contents of one command.
 const DROPPED_AT_ONCE_MAX: usize = 100_000;
 /// How often reading all of the store may begin anew.
@@ -71,7 +67,7 @@ impl Chosen {
 /// Chooses.
 ///
 /// # Errors
-/// Too much at once; a store or FoldersActor that does not answer.
+/// Too much at once; a store that does not answer; it is not known yet which folders are bound.
 pub(super) async fn choose(view: &AgentView, by: ChosenBy) -> ApiResult<Chosen> {
     let chosen = timeout(CHOOSE_WITHIN, all_chosen(view, by)).await;
     let late = || {
@@ -111,7 +107,9 @@ async fn all_chosen(view: &AgentView, by: ChosenBy) -> ApiResult<Chosen> {
             free.push((record.hash, record.size));
         }
     }
-    let in_folders = in_bound_folders(view, &free).await?;
+    let hashes: Vec<ContentHash> = free.iter().map(|(hash, _)| *hash).collect();
+    let in_folders =
+        rules.in_bound_folders(&view.store, &hashes).await.map_err(|error| unreadable(&error))?;
     for (hash, size) in free {
         if !in_folders.contains(&hash) {
             chosen.contents.push((hash, size));
@@ -175,36 +173,6 @@ async fn held(
     all.sort_unstable_by_key(|record: &AssetRecord| record.hash);
     all.dedup_by_key(|record| record.hash);
     Ok(all)
-}
-
-/// Those of these contents that folders have which are bound on this machine.
-async fn in_bound_folders(
-    view: &AgentView,
-    contents: &[(ContentHash, u64)],
-) -> ApiResult<HashSet<ContentHash>> {
-    let mut found = HashSet::new();
-    let bound: HashSet<String> =
-        view.folder_reports().await?.into_iter().map(|report| report.folder).collect();
-    if bound.is_empty() {
-        return Ok(found);
-    }
-    for some in contents.chunks(PLACES_AT_ONCE) {
-        let hashes: Vec<ContentHash> = some.iter().map(|(hash, _)| *hash).collect();
-        let entries = match view.store.entries_with(hashes.clone()).await {
-            Ok(entries) => entries,
-            Err(StoreError::NoFolders) => return Ok(found),
-            Err(error) => return Err(unreadable(&error)),
-        };
-        if entries.len() >= PLACES_MAX {
-            // Some may not have been told.
-            found.extend(hashes);
-            continue;
-        }
-        let entries = entries.into_iter().filter_map(crate::entry::FolderRecord::into_entry);
-        let here = entries.filter(|entry| bound.contains(&HEXLOWER.encode(&entry.folder.0)));
-        found.extend(here.filter_map(|entry| Some(entry.file?.target)));
-    }
-    Ok(found)
 }
 
 fn unreadable(error: &StoreError) -> ApiError {

@@ -93,9 +93,12 @@ pub(super) async fn remove(
     tell(context, owner).await
 }
 
-/// Tells FoldersActor what is bound now.
+/// Tells FoldersActor what is bound now, and whoever lets go of contents.
 pub(super) async fn tell(context: &FolderContext, owner: &ActorRef<FoldersMsg>) -> Result<(), FolderError> {
     let bindings = bindings(context).await?;
+    let bound = bindings.all.iter().filter(|binding| !binding.settings.removed);
+    let bound = bound.map(|binding| binding.marker.folder).collect();
+    context.libraries.hold_rules().set_bound(bindings.at, bound);
     let names = names(context).await;
     let _ = owner.send_message(FoldersMsg::Bound { bindings, names });
     Ok(())

@@ -129,21 +129,23 @@ pub(in crate::peer) async fn drop_copy(
     let terms = DropTerms { by, holds: Arc::new(move || !keepers.is_empty() && keepers.iter().all(&counts)) };
     let dropped = async {
         if is_needed(store, mirror, hash).await? {
-            return Err(StoreError::Invalid("it was pinned, or a library has it, meanwhile".into()));
+            return Err(StoreError::Invalid(
+                "it was pinned, or a library or a bound folder has it, meanwhile".into(),
+            ));
         }
         let dropped = store.drop_marked(vec![hash], terms).await?.first().copied();
         let dropped = dropped.unwrap_or(DropAnswer::NotMarked);
         if dropped == DropAnswer::Dropped
             && let Err(error) = want_if_needed(store, mirror, hash).await
         {
-            tracing::warn!(%hash, %error, "a content that was let go of may be pinned, and is not fetched");
+            tracing::warn!(%hash, %error, "a content that was let go of may be pinned or in a bound folder, and is not fetched");
         }
         Ok(dropped)
     };
     dropped.await.map_err(|error: StoreError| error.to_string())
 }
 
-/// A pin that came at the same moment counts: it is fetched again.
+/// A pin or a folder that came at the same moment counts: it is fetched again.
 async fn want_if_needed(store: &StoreRef, mirror: &Library, hash: ContentHash) -> Result<(), StoreError> {
     if is_needed(store, mirror, hash).await? {
         store.want(vec![hash]).await?;
@@ -151,10 +153,11 @@ async fn want_if_needed(store: &StoreRef, mirror: &Library, hash: ContentHash) -
     Ok(())
 }
 
-/// Whether it is pinned, or a library of this node has it.
+/// Whether it is pinned, a library of this node has it, or a folder that is bound here.
 async fn is_needed(store: &StoreRef, mirror: &Library, hash: ContentHash) -> Result<bool, StoreError> {
     let (known, rules) = (store.records(vec![hash]).await?.pop(), mirror.hold_rules());
-    Ok(known.is_some_and(|known| rules.is_pinned(&known.record) || rules.is_shared(&known.record)))
+    let is_held = known.is_some_and(|known| rules.is_pinned(&known.record) || rules.is_shared(&known.record));
+    Ok(is_held || !rules.in_bound_folders(store, &[hash]).await?.is_empty())
 }
 
 /// A piece of a content, which is checked while it is read.

@@ -65,7 +65,7 @@ pub enum PreparedCopy {
     Marked { sample: Bytes },
     /// It was not marked, and why.
     Not(MarkAnswer),
-    /// It is pinned, or a folder has it: since when it was looked at.
+    /// It is pinned, or a library or a bound folder has it: since when it was looked at.
     Needed,
 }
 

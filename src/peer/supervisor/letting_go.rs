@@ -323,7 +323,7 @@ fn because(why: &KeptBecause, min_copies: usize, name_of: &dyn Fn(&HolderId) -> 
             )
         }
         KeptBecause::NotHeld => "it is not held here".to_owned(),
-        KeptBecause::Needed => "it is pinned, or a library has it".to_owned(),
+        KeptBecause::Needed => "it is pinned, or a library or a folder that is bound here has it".to_owned(),
         KeptBecause::Late => "the promises came too late".to_owned(),
         KeptBecause::ShutOut => "a machine that promised to keep it was shut out".to_owned(),
         KeptBecause::TimeIsUp => "there was no time left for it".to_owned(),
