@@ -124,18 +124,19 @@ async fn begin(
     JsonBody(request): JsonBody<DropRequest>,
 ) -> ApiResult<(StatusCode, Success<DropsBegun>)> {
     let (by, dry_run) = request.checked()?;
-    let Chosen { contents, refused } = choosing::choose(&state.view, by).await?;
+    let Chosen { contents, refused, refusals, .. } = choosing::choose(&state.view, by).await?;
     let mut begun = DropsBegun {
         command: None,
         contents: contents.len() as u64,
-        bytes: contents.iter().map(|(_, size)| size).sum(),
-        hashes: contents.iter().take(TOLD_MAX).map(|(hash, _)| hash.to_string()).collect(),
-        refused: refused.len() as u64,
-        refusals: refused.into_iter().take(TOLD_MAX).collect(),
+        bytes: contents.values().sum(),
+        hashes: contents.keys().take(TOLD_MAX).map(ToString::to_string).collect(),
+        refused,
+        refusals,
     };
     if dry_run || contents.is_empty() {
         return Ok((StatusCode::OK, Success::new(begun)));
     }
+    let contents = contents.into_iter().collect();
     let asked =
         ask(&state.view.peers, |reply| PeersMsg::Drops(DropsMessage::Begin { contents, reply })).await?;
     let number = asked.map_err(|refused| {
