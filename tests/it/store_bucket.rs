@@ -46,6 +46,49 @@ async fn until_usable(store: &EmbeddedStore) {
     .await;
 }
 
+async fn until_no_file_is_there(dir: &tempfile::TempDir) {
+    eventually("no file is there", async || {
+        let files = content_files(dir.path());
+        if files.is_empty() { Ok(()) } else { Err(format!("{files:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_in_the_trash_goes_when_its_content_comes_anew_to_another_place() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let content = noise(300_000, 1);
+    let store = crate::support::embedded::open(dir.path()).await;
+    let hash = put(&store, &content).await;
+    store.delete(hash).await.unwrap();
+    store.close().await;
+    let store = open(&dir, bucket.config()).await;
+    assert_eq!(content_files(dir.path()), [hash].into(), "it is in the trash");
+    assert_eq!(put(&store, &content).await, hash);
+    assert_eq!((bucket.objects(), store.trash(None, None, 1).await.unwrap().total), ([hash].into(), 0));
+    until_no_file_is_there(&dir).await;
+    assert_eq!(read(&store, hash, 0, None).await.as_ref(), Ok(&content));
+
+    // Without a bucket, what is in a file with one is in the database.
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let content = noise(20_000, 2);
+    let mut waits = bucket.config();
+    waits.place.write_back = true;
+    bucket.fail(|request| {
+        (request.method == Method::PUT && request.is_content())
+            .then_some(BucketFault::Status(503, "SlowDown"))
+    });
+    let store = open(&dir, waits).await;
+    let hash = put(&store, &content).await;
+    store.delete(hash).await.unwrap();
+    store.close().await;
+    let store = crate::support::embedded::open(dir.path()).await;
+    assert_eq!(content_files(dir.path()), [hash].into(), "it is in the trash");
+    assert_eq!(put(&store, &content).await, hash);
+    until_no_file_is_there(&dir).await;
+    assert_eq!(read(&store, hash, 0, None).await, Ok(content));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn larger_contents_are_in_the_bucket_alone() {
     let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);

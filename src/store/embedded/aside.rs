@@ -17,6 +17,7 @@ use super::examining::{FileIdentity, hash_file};
 use super::failure::Abort;
 use super::incoming::blocking;
 use super::layout::Layout;
+use super::objects;
 use super::purge::TRASH_KEPT_MS;
 use super::rows::{self, ContentPlace};
 use super::tx::{self, Tx};
@@ -49,6 +50,11 @@ pub(super) fn mend(conn: &Connection, layout: &Layout, now_ms: u64) -> Result<()
         // What is held or deleted has no damaged bytes that are counted; `look_again` finds out about those.
         if rows::find(conn, hash)?.is_some_and(|known| known.place.is_some() || known.asset.record.deleted) {
             continue;
+        }
+        // The mark of an object in the bucket gives way to that of the file: it is cleaned up once nobody wants the content any more.
+        let is_object = "SELECT EXISTS (SELECT 1 FROM damaged WHERE hash = ?1 AND content = -1)";
+        if conn.prepare_cached(is_object)?.query_row([hash.0], |row| row.get(0))? {
+            objects::leave(conn, hash)?;
         }
         conn.prepare_cached(
             "INSERT INTO damaged (hash, content, size, found_at_ms, reason) VALUES (?1, 0, ?2, ?3, ?4) \

@@ -171,12 +171,8 @@ fn drop_marked(
     }
     match stored.place {
         Some(ContentPlace::Inline(id)) => rows::remove_inline(tx.conn, tx.probe, id)?,
-        // Removed after the commit, and when the store opens.
         Some(ContentPlace::File) => {
-            tx.files_left = true;
-            tx.conn
-                .prepare_cached("INSERT OR IGNORE INTO pending_files (hash) VALUES (?1)")?
-                .execute([hash.0])?;
+            tx.leave_file(hash)?;
             sums::forget(tx.conn, hash)?;
         }
         // The clean-up deletes it, if nothing refers to it and the bucket is not shared.

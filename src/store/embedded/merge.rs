@@ -300,11 +300,7 @@ pub(super) fn move_to_object(
         ContentPlace::Inline(id) => rows::remove_inline(tx.conn, tx.probe, id),
         ContentPlace::File => {
             waiting::unlist(tx.conn, hash)?;
-            tx.files_left = true;
-            tx.conn
-                .prepare_cached("INSERT OR IGNORE INTO pending_files (hash) VALUES (?1)")?
-                .execute([hash.0])
-                .map(drop)
+            tx.leave_file(hash)
         }
         ContentPlace::Object => Ok(()),
     }

@@ -10,6 +10,7 @@ use super::index::{self, IndexChanges, IndexStage};
 use super::layout::Layout;
 use super::objects::{self, waiting};
 use super::rows::{self, ContentPlace, InlineContent, StoredRow};
+use super::sums;
 use super::types::StoredAsset;
 use crate::record::{AssetRecord, ContentHash, Hlc, WriterId};
 use crate::store::Holding;
@@ -357,16 +358,27 @@ impl Tx<'_> {
         self.conn.prepare_cached("DELETE FROM trash WHERE hash = ?1")?.execute([hash.0]).map(drop)
     }
 
-    /// Forgets what the trash has of this hash, now that its content has arrived anew. A file in the trash has the
-    /// place of the new one, and was replaced by it; so was an object, unless the new one is in a file.
-    pub(super) fn discard_trashed(&self, hash: ContentHash) -> Result<(), rusqlite::Error> {
+    /// Forgets what the trash has of this hash, now that its content has arrived anew. A file in the trash has the place of the new one,
+    /// and was replaced by it, unless the new one is elsewhere; so was an object. Which it is turns out once there is a record.
+    pub(super) fn discard_trashed(&mut self, hash: ContentHash) -> Result<(), rusqlite::Error> {
         let Some(trashed) = self.trashed(hash)? else { return Ok(()) };
         match trashed.place {
             ContentPlace::Inline(id) => rows::remove_inline(self.conn, self.probe, id)?,
             ContentPlace::Object => objects::leave(self.conn, hash)?,
-            ContentPlace::File => {}
+            ContentPlace::File => self.leave_file(hash)?,
         }
+        // What comes as a file or an object brings its own.
+        sums::forget(self.conn, hash)?;
         self.unbury(hash)
+    }
+
+    /// Names a file to which nothing refers any more. It is removed after the commit, and when the store opens.
+    pub(super) fn leave_file(&mut self, hash: ContentHash) -> Result<(), rusqlite::Error> {
+        self.files_left = true;
+        self.conn
+            .prepare_cached("INSERT OR IGNORE INTO pending_files (hash) VALUES (?1)")?
+            .execute([hash.0])
+            .map(drop)
     }
 
     /// Whether anything refers to a file of this hash.

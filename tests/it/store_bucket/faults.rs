@@ -199,6 +199,32 @@ async fn an_object_with_wrong_bytes_that_nobody_wants_any_more_is_deleted() {
     assert_eq!(bucket.objects(), [].into());
 }
 
+/// A file that was set aside of the same content takes the mark of the object in the database.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_with_wrong_bytes_is_deleted_also_where_a_file_was_set_aside_beside_it() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let store = open(&dir, bucket.config()).await;
+    let hash = put(&store, &noise(20_000, 1)).await;
+    std::fs::write(bucket.object(hash), noise(20_000, 2)).unwrap();
+    assert_eq!(read(&store, hash, 0, None).await, Err(StoreError::Corrupt(hash)));
+    eventually("it is set aside", async || {
+        let damaged = store.status().await.unwrap().damaged;
+        if damaged == 1 { Ok(()) } else { Err(damaged.to_string()) }
+    })
+    .await;
+    store.close().await;
+    let aside = dir.path().join("damaged").join(hash.to_string());
+    std::fs::write(&aside, noise(20_000, 3)).unwrap();
+
+    let store = open(&dir, bucket.config()).await;
+    until_usable(&store).await;
+    assert!(bucket.object(hash).exists(), "it may be right tomorrow");
+    store.delete(hash).await.unwrap();
+    until_nothing_is_pending(&dir).await;
+    assert_eq!(bucket.objects(), [].into());
+    assert!(!aside.exists());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_is_gone_is_looked_for_and_then_absent() {
     let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
