@@ -9,6 +9,8 @@
 //! - One that finds another's, or whose database is another file than the one that it had then, halts the place: it writes a code
 //!   there. So does one that is open when another one writes its opening; it looks before each deletion, and twice as often as others
 //!   wait before their first.
+//! - A store that was restored from a snapshot, and took the place over, counts on nothing there before what the former owner may have
+//!   been about to delete is gone.
 //! - In a halted place nobody deletes anything, for good, until a user says that one store is the only one left, by that code
 //!   (`store.content.alone`), or that several use the place (`store.content.shared`). A code is good for once: if the other one
 //!   appears after all, there is a new one.

@@ -182,7 +182,20 @@ impl Bucket {
             }
             return Ok((place, PlaceUse::Shared));
         }
-        Ok((place, self.claim(claim).await?))
+        let used = self.claim(claim).await?;
+        if is_owner && marker.inherited && known.is_none() && used == PlaceUse::Own {
+            return Ok((place, self.wait_for_former_owner(claim).await?));
+        }
+        Ok((place, used))
+    }
+
+    /// For the heir of a place that comes there for the first time: should its former owner run after all, it may have looked a moment
+    /// ago whether it may delete. Until that is over nothing there is counted on. Who is ended meanwhile waits anew.
+    async fn wait_for_former_owner(&self, claim: &Claim) -> Result<PlaceUse, Unsettled> {
+        let why = "the place was taken over from a store that is said to be gone: it is used in a moment";
+        self.note_trouble(why, false);
+        tokio::time::sleep(self.patience.settle).await;
+        self.claim(claim).await
     }
 
     /// Says that others use the place.
@@ -250,7 +263,8 @@ impl Bucket {
     }
 
     /// Makes the place one of `heir`, which a user said takes the place of its owner. Should that appear after all, it finds another's
-    /// opening there, and halts the place ([`claim`](super::claim)). Nothing becomes of a place that several stores use.
+    /// opening there, and halts the place ([`claim`](super::claim)); what it was about to delete, the heir waits for when it comes there.
+    /// Nothing becomes of a place that several stores use.
     pub(crate) async fn bequeath(&self, heir: StoreId) -> Result<(), BucketError> {
         for _ in 0..BEQUESTS {
             let (marker, version) = match self.read_marker().await {

@@ -60,6 +60,8 @@ async fn a_machine_that_is_gone_comes_back_from_its_bucket_and_its_peer() {
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert_eq!(report(&ran)["assets"], json!(SMALL + LARGE));
     let restored = began.elapsed();
+    // It waits for what the one that is gone may have been about to delete, without the patience of a daemon.
+    open(&home.home().join("data/store"), bucket.config()).await.close().await;
     let c = Daemon::start_as(home);
     assert_ne!(c.id(), id);
     c.dial(&b).await;

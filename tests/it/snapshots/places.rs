@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use can_sync::testing::store::bucket::{BucketConfig, SnapshotPace};
 use can_sync::testing::store::{ContentStore as _, Holding};
 use hyper::Method;
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::{manifests, new_user, open, put, report, restore, snapshots_of, until_all_held, until_snapshot};
@@ -130,6 +132,52 @@ async fn a_store_that_was_said_to_be_gone_and_comes_back_deletes_nothing() {
     let refused = try_open_on(dir.path(), bucket.config(), clock).await.map(drop).unwrap_err();
     assert!(refused.to_string().contains("took the place over"), "{refused}");
     assert!(bucket.object(hash_of(&content)).is_file());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_a_place_over_counts_on_nothing_there_before_deletions_of_before_are_over() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let store = open(dir.path(), bucket.config_with_snapshots()).await;
+    let content = noise(100_000, 1);
+    let hash = put(&store, &content, "file.bin").await;
+    until_snapshot(&store).await;
+    store.close().await;
+    let user = new_user(&bucket.yaml());
+    let ran = restore(&user, &["--alone"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+
+    let times = Arc::new(Mutex::new((None, None)));
+    let noted = Arc::clone(&times);
+    bucket.fail(move |request| {
+        let (written, looked) = &mut *noted.lock();
+        if request.method == Method::PUT && request.path.ends_with("can-sync-bucket") {
+            written.get_or_insert(Instant::now());
+        } else if request.is_content() {
+            looked.get_or_insert(Instant::now());
+        }
+        None
+    });
+    let mut config = bucket.config();
+    config.patience.settle = Duration::from_secs(1);
+    let settle = config.patience.settle;
+    let data = user.home().join("data/store");
+    let restored = open(&data, config).await;
+    eventually("the content is found", async || {
+        let found = holding(&restored, hash).await.unwrap().holding;
+        if found == Holding::Held { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+    let (written, looked) = *times.lock();
+    let waited = looked.expect("a look").duration_since(written.expect("its opening"));
+    assert!(waited >= settle, "{waited:?}");
+    restored.close().await;
+
+    // It did so once.
+    let away = Duration::from_hours(1);
+    let mut config = bucket.config();
+    config.patience.settle = away;
+    let restored = open(&data, config).await;
+    assert_eq!(restored.status().await.unwrap().contents_away, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
