@@ -15,8 +15,8 @@ use futures::StreamExt as _;
 use serde::Serialize;
 
 use self::looking::{
-    FoundGeneration, FoundPart, check_place, choices, dated, generations_of, none_there, patience, pending,
-    unread, unwritten,
+    FoundGeneration, check_place, choices, dated, generations_of, manifest_of, none_there, patience, pending,
+    undated, unread, unwritten,
 };
 use super::place::private;
 use super::restore::blocking;
@@ -25,7 +25,7 @@ use super::{BackupError, RESTORED_FROM, RESTORING};
 use crate::clock::Clock;
 use crate::config::{BucketUrl, ContentBucket};
 use crate::node::DataDir;
-use crate::store::bucket::snapshots::SnapshotManifest;
+use crate::store::bucket::snapshots::{PartName, SnapshotManifest, is_ahead};
 use crate::store::bucket::{Bucket, BucketConfig, BucketError};
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
 use crate::store::{ContentStore as _, StoreError, StoreId, TOMBSTONES_KEPT_MS};
@@ -35,6 +35,8 @@ mod looking;
 
 /// Chunks that are read ahead.
 const CHUNKS_AHEAD: usize = 2;
+/// Manifests that are read ahead.
+const MANIFESTS_AHEAD: usize = 4;
 /// Most damaged parts that are named one by one.
 const REMARKS_MAX: usize = 20;
 
@@ -92,6 +94,7 @@ pub(crate) struct SnapshotRun {
     store: StoreId,
     /// From the oldest to the latest, as far back as is needed.
     generations: Vec<FoundGeneration>,
+    pending_bytes: u64,
     target: PathBuf,
     /// Keeps other restorations out of the place.
     _place: File,
@@ -101,6 +104,19 @@ pub(crate) struct SnapshotRun {
 struct TakenSnapshot {
     made_ms: u64,
     problems: Vec<String>,
+}
+
+/// A part of which all was taken: the changes after `since`, up to `end`.
+struct TakenPart {
+    since: u64,
+    end: u64,
+    made_ms: u64,
+}
+
+/// A part that cannot be used, and how people know it.
+struct Unused {
+    date: String,
+    why: String,
 }
 
 impl SnapshotRun {
@@ -145,13 +161,13 @@ impl SnapshotRun {
             stores.push(owner);
         }
         check_place(&bucket, &order, facts.as_ref(), store, &stores)?;
-        let generations = generations_of(&bucket, &parts, store).await?;
-        let bytes = pending(&generations);
+        let generations = generations_of(&parts, store);
+        let pending_bytes = pending(&bucket, &generations).await?;
         let at = target.to_owned();
         let place = blocking(move || {
             let place = take_target(&at)?;
             // In the database it takes more than in the snapshot.
-            begin_draft(&at, bytes.saturating_mul(3))?;
+            begin_draft(&at, pending_bytes.saturating_mul(3))?;
             Ok(place)
         })
         .await?;
@@ -162,6 +178,7 @@ impl SnapshotRun {
             order,
             store,
             generations,
+            pending_bytes,
             target,
             _place: place,
         })))
@@ -169,7 +186,7 @@ impl SnapshotRun {
 
     /// Bytes that are going to be read, if nothing is damaged.
     pub(crate) fn pending_bytes(&self) -> u64 {
-        pending(&self.generations)
+        self.pending_bytes
     }
 
     /// Restores; `read` is told what was read.
@@ -228,13 +245,16 @@ impl SnapshotRun {
         let mut problems = Vec::new();
         let mut whole = None;
         for (at, generation) in self.generations.iter().enumerate().rev() {
-            let Some(base) = generation.parts.first().filter(|part| part.name.part == 0) else { continue };
-            match self.take_part(store, base, read, &mut problems).await? {
-                Ok(manifest) => {
-                    whole = Some((at, manifest.clone()));
+            let Some(base) = generation.parts.first() else { continue };
+            let manifest = manifest_of(&self.bucket, base).await?;
+            match self.take_part(store, base, manifest, read, &mut problems).await? {
+                Ok(taken) => {
+                    whole = Some((at, taken));
                     break;
                 }
-                Err(why) => problems.push(format!("the base of {} is not used: {why}", base.date())),
+                Err(Unused { date, why }) => {
+                    problems.push(format!("the base of {date} is not used: {why}"));
+                }
             }
         }
         let Some((at, base)) = whole else {
@@ -245,30 +265,30 @@ impl SnapshotRun {
             ));
         };
         let now_ms = Clock::system().now_ms();
-        if base.is_ahead(now_ms) {
+        if is_ahead(base.made_ms, now_ms) {
             problems.push(format!(
                 "the base is dated {}, by a clock that was ahead, or the one here is behind: what changed since may be missing",
                 dated(base.made_ms)
             ));
         }
         let (mut known, mut made_ms) = (base.end, base.made_ms);
-        for part in self.generations[at..].iter().flat_map(|generation| &generation.parts) {
-            if part.name.part == 0 {
-                continue;
-            }
-            match self.take_part(store, part, read, &mut problems).await? {
-                Ok(manifest) => {
-                    if manifest.since > known {
-                        let from = dated(made_ms);
-                        problems.push(format!(
-                            "what changed from {from} to {} is missing",
-                            dated(manifest.made_ms)
-                        ));
+        let parts = self.generations[at..].iter().flat_map(|generation| &generation.parts);
+        let mut increments = futures::stream::iter(parts.filter(|name| name.part > 0))
+            .map(|name| async move { (name, manifest_of(&self.bucket, name).await) })
+            .buffered(MANIFESTS_AHEAD);
+        while let Some((name, manifest)) = increments.next().await {
+            match self.take_part(store, name, manifest?, read, &mut problems).await? {
+                Ok(taken) => {
+                    if taken.since > known {
+                        let (from, to) = (dated(made_ms), dated(taken.made_ms));
+                        problems.push(format!("what changed from {from} to {to} is missing"));
                     }
-                    known = known.max(manifest.end);
-                    made_ms = made_ms.max(manifest.made_ms);
+                    known = known.max(taken.end);
+                    made_ms = made_ms.max(taken.made_ms);
                 }
-                Err(why) => problems.push(format!("what changed until {} is not used: {why}", part.date())),
+                Err(Unused { date, why }) => {
+                    problems.push(format!("what changed until {date} is not used: {why}"));
+                }
             }
         }
         if now_ms.saturating_sub(made_ms) > TOMBSTONES_KEPT_MS {
@@ -286,33 +306,36 @@ impl SnapshotRun {
     }
 
     /// Takes what a part has, or says why not all of it. Items that were passed over are a problem of their own.
-    async fn take_part<'a>(
+    async fn take_part(
         &self,
         store: &EmbeddedStore,
-        part: &'a FoundPart,
+        name: &PartName,
+        manifest: Result<SnapshotManifest, String>,
         read: &(impl Fn(u64) + Send),
         problems: &mut Vec<String>,
-    ) -> Result<Result<&'a SnapshotManifest, String>, BackupError> {
-        let manifest = match &part.manifest {
+    ) -> Result<Result<TakenPart, Unused>, BackupError> {
+        let manifest = match manifest {
             Ok(manifest) => manifest,
-            Err(why) => return Ok(Err(why.clone())),
+            Err(why) => return Ok(Err(Unused { date: undated(name), why })),
         };
+        let SnapshotManifest { since, end, made_ms, .. } = manifest;
+        let unused = |why| Ok(Err(Unused { date: dated(made_ms), why }));
         let chunks = manifest.chunks.iter().enumerate();
         let mut chunks = futures::stream::iter(chunks)
-            .map(|(index, facts)| self.bucket.read_chunk(&part.name, index, facts))
+            .map(|(index, facts)| self.bucket.read_chunk(name, index, facts))
             .buffered(CHUNKS_AHEAD);
         let mut passed_over = 0;
         while let Some(chunk) = chunks.next().await {
             let chunk = match chunk {
                 Ok(chunk) => chunk,
-                Err(BucketError::Wrong(why)) => return Ok(Err(why)),
-                Err(BucketError::Missing) => return Ok(Err("a chunk of it is not there".into())),
+                Err(BucketError::Wrong(why)) => return unused(why),
+                Err(BucketError::Missing) => return unused("a chunk of it is not there".into()),
                 Err(error) => return Err(unread(&self.bucket, error)),
             };
             let bytes = chunk.len() as u64;
             match store.take_snapshot(chunk).await {
                 Ok(taken) => passed_over += taken.passed_over,
-                Err(StoreError::Invalid(why)) => return Ok(Err(why)),
+                Err(StoreError::Invalid(why)) => return unused(why),
                 Err(error) => return Err(unwritten(&self.target.join(RESTORING), &error)),
             }
             read(bytes);
@@ -321,10 +344,10 @@ impl SnapshotRun {
             problems.push(format!(
                 "{} of {} were passed over, because they are none by the rules of this version",
                 amounts::counted(passed_over, "item"),
-                part.date()
+                dated(made_ms)
             ));
         }
-        Ok(Ok(manifest))
+        Ok(Ok(TakenPart { since, end, made_ms }))
     }
 }
 

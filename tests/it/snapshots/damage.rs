@@ -102,6 +102,15 @@ async fn where_the_latest_base_rots_the_one_before_has_all_with_what_followed() 
     let parts = manifests(&bucket, &id);
     let latest = parts.iter().rposition(|path| path.ends_with("000000.json")).unwrap();
     assert!(latest >= 3, "{parts:?}");
+    let generation = |path: &Path| path.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+    let (earlier, later) = (generation(&parts[0]), generation(&parts[latest]));
+    assert_ne!(earlier, later);
+    bucket.take_seen();
+    let ran = restore(&new_user(&bucket.shared_yaml()), &[]);
+    assert_eq!(report(&ran)["assets"], json!(5), "{}", ran.stderr);
+    let seen = bucket.take_seen();
+    let count = |of: &str| seen.iter().filter(|request| request.path.contains(of)).count();
+    assert!(count(&earlier) == 0 && count(&later) > 0, "nothing is read of what is not needed: {seen:?}");
     flip(&chunks_of(&bucket, &parts[latest])[0]);
     let user = new_user(&bucket.shared_yaml());
     let ran = restore(&user, &[]);

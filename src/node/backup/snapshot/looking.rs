@@ -9,7 +9,7 @@ use super::super::BackupError;
 use super::{SnapshotChoice, SnapshotOrder};
 use crate::clock::rfc3339;
 use crate::store::bucket::marker::PlaceFacts;
-use crate::store::bucket::snapshots::{Generation, PartName, SnapshotManifest};
+use crate::store::bucket::snapshots::{PartName, SnapshotManifest};
 use crate::store::bucket::{Bucket, BucketError, BucketPatience};
 use crate::store::{StoreError, StoreId};
 
@@ -18,30 +18,27 @@ const MANIFESTS_AT_ONCE: usize = 16;
 /// Generations back to which is looked for a base that is right.
 const GENERATIONS_MAX: usize = 4;
 
-/// A generation of the store's snapshots.
+/// A generation of the store's snapshots that has a base: the names of its parts, by number. What their manifests say is read where it is
+/// needed, and not kept: there may be many, and each may be long.
 pub(super) struct FoundGeneration {
-    pub(super) name: Generation,
-    /// By number.
-    pub(super) parts: Vec<FoundPart>,
+    pub(super) parts: Vec<PartName>,
 }
 
-pub(super) struct FoundPart {
-    pub(super) name: PartName,
-    /// Or why it cannot be used.
-    pub(super) manifest: Result<SnapshotManifest, String>,
+/// How people know a part whose manifest nobody could read.
+pub(super) fn undated(name: &PartName) -> String {
+    format!("{}, part {}", name.generation, name.part)
 }
 
-impl FoundPart {
-    fn bytes(&self) -> u64 {
-        self.manifest.as_ref().map_or(0, SnapshotManifest::bytes)
-    }
-
-    /// When it was made, as far as is known.
-    pub(super) fn date(&self) -> String {
-        match &self.manifest {
-            Ok(manifest) => dated(manifest.made_ms),
-            Err(_) => format!("{}, part {}", self.name.generation, self.name.part),
-        }
+/// The manifest of a part, or why it cannot be used.
+pub(super) async fn manifest_of(
+    bucket: &Bucket,
+    name: &PartName,
+) -> Result<Result<SnapshotManifest, String>, BackupError> {
+    match bucket.read_part(name).await {
+        Ok(manifest) => Ok(Ok(manifest)),
+        Err(BucketError::Wrong(why)) => Ok(Err(why)),
+        Err(BucketError::Missing) => Ok(Err("its manifest is not there any more".into())),
+        Err(error) => Err(unread(bucket, error)),
     }
 }
 
@@ -140,44 +137,38 @@ pub(super) async fn choices(bucket: &Bucket, parts: &[PartName]) -> Result<Vec<S
     Ok(found)
 }
 
-/// The latest generations of a store that have a base.
-pub(super) async fn generations_of(
-    bucket: &Bucket,
-    parts: &[PartName],
-    store: StoreId,
-) -> Result<Vec<FoundGeneration>, BackupError> {
+/// The latest generations of a store that have a base, from the oldest to the latest.
+pub(super) fn generations_of(parts: &[PartName], store: StoreId) -> Vec<FoundGeneration> {
     let mut found: Vec<FoundGeneration> = Vec::new();
-    let bases = parts.iter().rev().filter(|name| name.store == store && name.part == 0);
-    let Some(oldest) = bases.take(GENERATIONS_MAX).last().map(|name| &name.generation) else {
-        return Ok(found);
-    };
-    let names = parts.iter().filter(|name| name.store == store && name.generation >= *oldest).cloned();
-    let mut read = futures::stream::iter(names)
-        .map(|name| async move { (bucket.read_part(&name).await, name) })
-        .buffered(MANIFESTS_AT_ONCE);
-    while let Some((manifest, name)) = read.next().await {
-        let manifest = match manifest {
-            Ok(manifest) => Ok(manifest),
-            Err(BucketError::Wrong(why)) => Err(why),
-            Err(BucketError::Missing) => continue,
-            Err(error) => return Err(unread(bucket, error)),
-        };
-        match found.last_mut().filter(|last| last.name == name.generation) {
-            Some(last) => last.parts.push(FoundPart { name, manifest }),
-            None => found.push(FoundGeneration {
-                name: name.generation.clone(),
-                parts: vec![FoundPart { name, manifest }],
-            }),
+    for name in parts.iter().filter(|name| name.store == store) {
+        match found.last_mut().filter(|last| last.parts[0].generation == name.generation) {
+            Some(last) => last.parts.push(name.clone()),
+            None => found.push(FoundGeneration { parts: vec![name.clone()] }),
         }
     }
-    found.retain(|generation| generation.parts.first().is_some_and(|part| part.name.part == 0));
-    Ok(found)
+    found.retain(|generation| generation.parts[0].part == 0);
+    found.drain(..found.len().saturating_sub(GENERATIONS_MAX));
+    found
 }
 
-/// Bytes that are going to be read, if nothing is damaged.
-pub(super) fn pending(generations: &[FoundGeneration]) -> u64 {
-    let has_base =
-        |generation: &FoundGeneration| generation.parts.first().is_some_and(|base| base.manifest.is_ok());
-    let first = generations.iter().rposition(has_base).unwrap_or(0);
-    generations.iter().skip(first).flat_map(|generation| &generation.parts).map(FoundPart::bytes).sum()
+/// Bytes that are going to be read, if nothing is damaged: of the latest base whose manifest is right, and of what came later.
+pub(super) async fn pending(bucket: &Bucket, generations: &[FoundGeneration]) -> Result<u64, BackupError> {
+    let mut first = generations.len();
+    for (at, generation) in generations.iter().enumerate().rev() {
+        if manifest_of(bucket, &generation.parts[0]).await?.is_ok() {
+            first = at;
+            break;
+        }
+    }
+    let names = generations[first..].iter().flat_map(|generation| &generation.parts);
+    let mut sizes = futures::stream::iter(names)
+        .map(|name| async move {
+            Ok::<_, BackupError>(manifest_of(bucket, name).await?.map_or(0, |manifest| manifest.bytes()))
+        })
+        .buffered(MANIFESTS_AT_ONCE);
+    let mut sum: u64 = 0;
+    while let Some(bytes) = sizes.next().await {
+        sum = sum.saturating_add(bytes?);
+    }
+    Ok(sum)
 }

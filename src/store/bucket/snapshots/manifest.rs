@@ -226,11 +226,6 @@ impl SnapshotManifest {
         self.chunks.iter().map(|chunk| chunk.bytes as u64).sum()
     }
 
-    /// Whether the clock was ahead when it was made.
-    pub(crate) fn is_ahead(&self, now_ms: u64) -> bool {
-        is_ahead(self.made_ms, now_ms)
-    }
-
     /// Reads one that is to be of this part.
     ///
     /// # Errors
@@ -308,8 +303,6 @@ mod tests {
 
     #[test]
     fn one_that_is_dated_ahead_of_now_is_told_from_others() {
-        let made = SnapshotManifest::new(&name(0), facts(Vec::new()));
-        assert!(!made.is_ahead(0));
         assert!(is_ahead(AHEAD_MAX_MS + 2, 1) && !is_ahead(AHEAD_MAX_MS + 1, 1) && !is_ahead(1, u64::MAX));
     }
 
