@@ -20,7 +20,7 @@ use crate::http::{ApiError, ApiResult};
 use crate::library::actor::LibraryMsg;
 use crate::library::error::LibraryError;
 use crate::library::manage::{Invitation, Revoke};
-use crate::library::report::{LibraryDetail, LibrarySize, Preview, Released};
+use crate::library::report::{LetGo, LibraryDetail, LibrarySize, Preview, Released};
 use crate::library::ticket::LibraryId;
 use crate::qr::Code;
 use crate::text::quoted;
@@ -296,7 +296,7 @@ async fn show(State(state): State<ApiState>, PathText(id): PathText) -> ApiResul
 /// Forget a library; what came through it stays, unless `content=delete`
 ///
 /// Then the contents go to this node's trash, and what is known of the assets stays: other machines keep theirs. Joining
-/// again, and `POST /fetch/{hash}`, bring them back.
+/// again, and `POST /fetch/{hash}`, bring them back. What another machine was promised stays until that is over, and goes then.
 #[utoipa::path(
     delete,
     path = "/libraries/{id}",
@@ -326,11 +326,12 @@ async fn delete(
             return Err(ApiError::invalid_parameter("content", "is neither keep nor delete", hint));
         }
     };
-    let let_go = ask(&state, |reply| LibraryMsg::DeleteLibrary { id, content, reply }).await?;
+    let LetGo { gone, promised } =
+        ask(&state, |reply| LibraryMsg::DeleteLibrary { id, content, reply }).await?;
     let deletes = Arc::clone(&state.view.deletes);
     // What waited in it waits for nobody any more; a failure would be told in the log.
     let _ = spawn_blocking(move || deletes.forget_library(&id.to_string())).await;
-    Ok(Success::new(Deleted { let_go }))
+    Ok(Success::new(Deleted { let_go: gone, promised }))
 }
 
 /// Issue a ticket for a library of this node's own

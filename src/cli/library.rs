@@ -226,6 +226,14 @@ async fn delete(
             text::counted(gone, "content")
         ));
     }
+    let promised = done["promised"].as_u64().unwrap_or_default();
+    if promised > 0 {
+        message(&format!(
+            "{} still held here: other machines were promised that (`can-sync why HASH` says which, and how long), and it goes by itself \
+             once that is over",
+            text::counted(promised, "content")
+        ));
+    }
     Ok(())
 }
 

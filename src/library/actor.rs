@@ -18,7 +18,8 @@ use super::filter::FilterSpec;
 use super::manage::{Invitation, Manager, Revoke};
 use super::registry::DeviceStanding;
 use super::report::{
-    DeviceReport, Invited, LibraryDetail, LibraryReport, LibrarySize, Preview, Released, UnreleasedReport,
+    DeviceReport, Invited, LetGo, LibraryDetail, LibraryReport, LibrarySize, Preview, Released,
+    UnreleasedReport,
 };
 use super::ticket::LibraryId;
 use super::{Libraries, Library};
@@ -33,6 +34,8 @@ const TASKS_MAX: usize = 16;
 const TICK: Duration = Duration::from_secs(5);
 /// How often what was deleted long ago is looked for.
 const PURGE: Duration = Duration::from_hours(1);
+/// How often it is looked whether what forgotten libraries left is promised to nobody any more.
+const LEFT_EVERY: Duration = Duration::from_mins(10);
 /// Pause after the registry did not take something.
 const KEEP_RETRY: Duration = Duration::from_secs(1);
 /// How long an answer waits for what the store held before to be read in; the rest follows.
@@ -64,8 +67,8 @@ pub enum LibraryMsg {
         id: LibraryId,
         /// Whether what came through it goes, too.
         content: bool,
-        /// How many assets went.
-        reply: OperationResult<u64>,
+        /// How many assets went, and how many do later.
+        reply: OperationResult<LetGo>,
     },
     /// HTTP API: issue a ticket.
     Invite { id: LibraryId, invitation: Invitation, reply: OperationResult<Invited> },
@@ -154,6 +157,7 @@ impl Actor for LibraryActor {
         tasks.spawn(restore(manager.clone()));
         tasks.spawn(keep_asides(manager.clone()));
         tasks.spawn(keep_shares(manager.clone()));
+        tasks.spawn(keep_leaving(manager.clone()));
         myself.send_after(TICK, || LibraryMsg::Tick);
         let (permits, looked_at) = (Arc::new(Semaphore::new(TASKS_MAX)), manager.clock.uptime());
         Ok(LibraryState { manager, tasks, permits, looked_at })
@@ -190,9 +194,9 @@ impl Actor for LibraryActor {
             }
             LibraryMsg::DeleteLibrary { id, content, reply } => {
                 state.run(reply, async move {
-                    let gone = manager.delete(id, content).await?;
+                    let done = manager.delete(id, content).await?;
                     manager.follow_filters().await;
-                    Ok(gone)
+                    Ok(done)
                 });
             }
             LibraryMsg::Invite { id, invitation, reply } => {
@@ -380,6 +384,22 @@ async fn keep_shares(manager: Manager) {
         } else {
             manager.libraries.shares_changed().await;
         }
+    }
+}
+
+/// Lets go of what forgotten libraries left, once it is promised to nobody any more. Never ends.
+async fn keep_leaving(manager: Manager) {
+    loop {
+        let pause = match manager.let_go_of_left().await {
+            Ok(true) => LEFT_EVERY,
+            Ok(false) => KEEP_RETRY,
+            Err(LibraryError::NoRegistry) => return,
+            Err(error) => {
+                tracing::debug!(%error, "what forgotten libraries left is let go of later");
+                KEEP_RETRY
+            }
+        };
+        sleep(pause).await;
     }
 }
 

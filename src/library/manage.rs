@@ -6,6 +6,7 @@
 mod asides;
 mod folders;
 mod joining;
+mod leaving;
 mod members;
 mod pins;
 #[cfg(test)]
@@ -38,8 +39,7 @@ use crate::clock::{Clock, now_ms};
 use crate::discovery::address_book::AddressBook;
 use crate::discovery::candidates::Candidates;
 use crate::net::gate::Gate;
-use crate::record::ContentHash;
-use crate::store::{FeedEntry, ItemOutcome, StoreError, StoreRef};
+use crate::store::{FeedEntry, StoreError, StoreRef};
 use crate::text::same_text;
 
 /// Records in one page of the store.
@@ -278,51 +278,6 @@ impl Manager {
             self.registry(move |registry| Ok((registry.members(id)?, registry.tickets(id)?))).await?;
         let report = LibraryReport::new(&library, self.clock.now_ms()).ok_or(LibraryError::Unknown(id))?;
         Ok(LibraryDetail::new(report, &library, members, tickets))
-    }
-
-    /// Forgets a library; with `content`, lets go of what came through it and is in no other: the records stay, here and
-    /// everywhere, and nobody deletes anything. Says how much that was.
-    ///
-    /// # Errors
-    /// An unknown library, a registry or store that does not work; then the library is still there.
-    pub async fn delete(&self, id: LibraryId, content: bool) -> Result<u64, LibraryError> {
-        let _one = self.busy.lock().await;
-        let library = self.find(id)?;
-        let mut gone = 0;
-        if content {
-            let mut hashes = self.came_through(id).await?;
-            let others: Vec<_> =
-                self.libraries.shared().into_iter().filter(|other| other.id() != Some(id)).collect();
-            hashes.retain(|hash| !others.iter().any(|other| other.has(hash)));
-            gone = self.let_go(&hashes).await?;
-        }
-        if let Some(folder) = library.joined_folder() {
-            self.drop_folder(id, folder).await?;
-        }
-        self.registry(move |registry| registry.forget(id)).await?;
-        self.libraries.take(id);
-        Ok(gone)
-    }
-
-    /// What the store has through a library alone. What was here before it came, and what somebody put here since, is this
-    /// node's own, whatever members said about it.
-    async fn came_through(&self, id: LibraryId) -> Result<Vec<ContentHash>, LibraryError> {
-        let add = |hashes: &mut Vec<ContentHash>, entries: Vec<FeedEntry>| {
-            let records = entries.iter().map(|entry| &entry.record);
-            let theirs =
-                records.filter(|record| !record.deleted && record.via == Some(id) && !record.is_own());
-            hashes.extend(theirs.map(|record| record.hash));
-        };
-        Ok(self.read_store(add).await?)
-    }
-
-    async fn let_go(&self, hashes: &[ContentHash]) -> Result<u64, LibraryError> {
-        let mut gone = 0;
-        for some in hashes.chunks(PAGE) {
-            let outcomes = self.store.let_go(some.to_vec()).await?;
-            gone += outcomes.iter().filter(|outcome| **outcome == ItemOutcome::Absent).count() as u64;
-        }
-        Ok(gone)
     }
 
     /// Wants what is in a library that a user has just joined and was let go of before: it comes back from the trash, or

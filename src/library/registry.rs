@@ -7,6 +7,7 @@
 mod asides;
 mod deletions;
 mod devices;
+mod left;
 mod libraries;
 mod members;
 mod pins;
@@ -26,6 +27,7 @@ use rusqlite_migration::{M, Migrations};
 
 pub use self::deletions::{Deleter, Deletion, DeletionChange, DeletionDecision, KeptDeletions};
 pub use self::devices::{Device, DeviceStanding};
+pub use self::left::LeftContent;
 pub use self::libraries::Kept;
 pub use self::members::Member;
 pub use self::pins::KeptPins;
@@ -140,6 +142,7 @@ const STEPS: &[M<'_>] = &[
     M::up(AGREED),
     M::up(ASIDES_NOTED),
     M::up(pins::SCHEMA),
+    M::up(left::SCHEMA),
 ];
 /// The newest schema that is understood.
 pub(crate) const SCHEMA_KNOWN: usize = STEPS.len();

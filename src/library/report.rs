@@ -184,6 +184,15 @@ pub struct Released {
     pub absent: u64,
 }
 
+/// What became of the contents of a library that was forgotten with them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LetGo {
+    /// They are not here any more.
+    pub gone: u64,
+    /// They stay for now: other machines were promised that, and they go once it is over.
+    pub promised: u64,
+}
+
 /// A member of a library.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct MemberReport {

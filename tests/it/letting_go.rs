@@ -446,7 +446,7 @@ async fn machines_that_share_a_place_are_one_copy() {
     assert!(!laptop.ok(&["list", "--held"]).text().contains(&hash));
 }
 
-fn keep(hash: ContentHash, place: u8, nonce: [u8; 32], offset: u64) -> frame::Kind {
+pub(crate) fn keep(hash: ContentHash, place: u8, nonce: [u8; 32], offset: u64) -> frame::Kind {
     let request = KeepRequest { hash: hash.0.to_vec().into(), nonce: nonce.to_vec().into(), offset };
     frame::Kind::Keep(Keep { place: vec![place; 32].into(), contents: vec![request] })
 }

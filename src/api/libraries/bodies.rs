@@ -99,6 +99,8 @@ pub(super) struct Invitee {
 pub(super) struct Deleted {
     /// Assets whose contents were let go of with it; the assets stay known, and nobody else is concerned.
     pub(super) let_go: u64,
+    /// Those whose contents stay for now, because other machines were promised that: they go once it is over, within a day.
+    pub(super) promised: u64,
 }
 
 /// `POST /libraries/{id}/release`.

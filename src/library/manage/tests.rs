@@ -13,7 +13,7 @@ use crate::discovery::channel::Channels;
 use crate::entry::FolderId;
 use crate::identity::LibraryKeys;
 use crate::library::OfferMeaning;
-use crate::record::{AssetMeta, AssetRecord, Hlc};
+use crate::record::{AssetMeta, AssetRecord, ContentHash, Hlc};
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore, MetaPatch};
 use crate::store::{ContentStore as _, IncomingAsset, IncomingContent, StoredRecord};
 

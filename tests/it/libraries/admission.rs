@@ -322,7 +322,7 @@ async fn a_library_is_deleted_while_a_transfer_runs() {
     .await;
     let url = format!("http://{}/libraries/{}?content=delete", c.node().api_addr(), share.id);
     let answer: serde_json::Value = c.http.delete(url).send().await.unwrap().json().await.unwrap();
-    assert_eq!(answer["data"], json!({ "let_go": 1 }), "{answer}");
+    assert_eq!(answer["data"], json!({ "let_go": 1, "promised": 0 }), "{answer}");
     let_go(&share, &a).await;
     eventually("what came goes, and what was here stays", async || {
         let held: Vec<_> = c.held().await;

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use can_sync::testing::record::ContentHash;
 use can_sync::testing::store::{ContentStore as _, Holding};
-use can_sync::testing::wire::proto::frame;
+use can_sync::testing::wire::proto::{frame, kept};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use super::{Share, stranger};
+use crate::letting_go::keep;
+use crate::support::hostile::Attacker;
 use crate::support::library_member::Member;
 use crate::support::nodes::{PASSPHRASE, TestNode, eventually};
 use crate::support::store::noise;
@@ -15,9 +18,13 @@ use crate::support::store::noise;
 const IMAGE: &[(&str, &str)] = &[("mime_type", "image/png")];
 
 async fn forget(node: &TestNode, share: &Share) -> u64 {
-    let url = format!("http://{}/libraries/{}?content=delete", node.node().api_addr(), share.id);
-    let answer: Value = node.http.delete(url).send().await.expect("an answer").json().await.expect("JSON");
+    let answer = forgotten(node, share).await;
     answer["data"]["let_go"].as_u64().unwrap_or_else(|| panic!("{answer}"))
+}
+
+async fn forgotten(node: &TestNode, share: &Share) -> Value {
+    let url = format!("http://{}/libraries/{}?content=delete", node.node().api_addr(), share.id);
+    node.http.delete(url).send().await.expect("an answer").json().await.expect("JSON")
 }
 
 async fn holds(node: &TestNode, hashes: &[&str]) {
@@ -124,6 +131,40 @@ async fn what_was_let_go_of_stays_so_when_everything_starts_again() {
     a.wait_in_sync().await;
     holds(&a, &[]).await;
     assert_eq!(received(&a, &b).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_machine_was_promised_is_told_and_goes_once_that_is_over() {
+    let owner = stranger("owner").await;
+    let mut a = TestNode::start("a", |_| {}).await;
+    let (free, promised) =
+        (owner.ingest(noise(90_000, 1), IMAGE).await, owner.ingest(noise(100_000, 2), IMAGE).await);
+    let pinned = owner.ingest(noise(110_000, 3), IMAGE).await;
+    let share = Share::images(&owner).await;
+    share.invite(&owner, json!({ "access": "read" })).await.join(&a).await;
+    holds(&a, &[&free, &promised, &pinned]).await;
+    let machine = Attacker::member_of(&a).await;
+    let mut session = machine.session().await;
+    for hash in [&promised, &pinned] {
+        session.send(keep(hash.parse().expect("a hash"), 1, [9; 32], 0)).await;
+        let kept = session.wait_for("an answer", |kind| match kind {
+            frame::Kind::Kept(kept) => Some(kept),
+            _ => None,
+        });
+        assert_eq!(kept.await.outcome(), kept::Outcome::Promised);
+    }
+    let done = forgotten(&a, &share).await["data"].clone();
+    assert_eq!((&done["let_go"], &done["promised"]), (&json!(1), &json!(2)), "{done}");
+    holds(&a, &[&promised, &pinned]).await;
+    a.post("/pins", json!({ "hashes": [pinned] })).await;
+
+    a.stop().await;
+    let database = a.config.data_dir.join("store/store.db");
+    let ended = Connection::open(database).and_then(|conn| conn.execute("DELETE FROM promises", []));
+    assert_eq!(ended, Ok(2));
+    a.boot().await;
+    holds(&a, &[&pinned]).await;
+    assert_eq!(a.get(&format!("/why/{promised}")).await["data"]["state"], "let_go");
 }
 
 #[tokio::test(flavor = "multi_thread")]

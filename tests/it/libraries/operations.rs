@@ -50,7 +50,10 @@ async fn a_library_is_made_listed_kept_and_forgotten() {
     })
     .await;
     assert_eq!(delete(&node, &format!("/libraries/{id}?content=burn")).await["code"], "invalid_parameter");
-    assert_eq!(delete(&node, &format!("/libraries/{id}")).await["data"], json!({ "let_go": 0 }));
+    assert_eq!(
+        delete(&node, &format!("/libraries/{id}")).await["data"],
+        json!({ "let_go": 0, "promised": 0 })
+    );
     assert_eq!(refusal(&node.get(&format!("/libraries/{id}")).await).0, "unknown_library");
     assert_eq!(node.assets().await.len(), 3 + 1, "the content stays");
 }
