@@ -122,7 +122,7 @@ async fn a_directory_from_before_contents_could_be_absent_opens() {
     let database = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
     database
         .execute_batch(
-            "DROP TABLE waiting_objects; DROP TABLE dropping; DROP TABLE promises; DROP TABLE bucket_openings; DROP TABLE bucket_halts; DROP TABLE bucket; DROP TABLE pending_objects;
+            "DROP TABLE waiting_objects; DROP TABLE waiting_totals; DROP TABLE dropping; DROP TABLE promises; DROP TABLE bucket_openings; DROP TABLE bucket_halts; DROP TABLE bucket; DROP TABLE pending_objects;
              DROP TABLE foreign_folders; DROP TABLE entries; DROP TABLE entry_history; DROP TABLE entry_counts;
              DROP TABLE words;
              DROP TABLE faceted;

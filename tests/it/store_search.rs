@@ -274,7 +274,7 @@ fn without_index(dir: &Path) {
     database
         .execute_batch(
             "DROP INDEX content_sums_by_part;
-             DROP TABLE waiting_objects; DROP TABLE dropping; DROP TABLE promises; DROP TABLE bucket_openings; DROP TABLE bucket_halts; DROP TABLE bucket; DROP TABLE pending_objects;
+             DROP TABLE waiting_objects; DROP TABLE waiting_totals; DROP TABLE dropping; DROP TABLE promises; DROP TABLE bucket_openings; DROP TABLE bucket_halts; DROP TABLE bucket; DROP TABLE pending_objects;
              DROP TABLE foreign_folders; DROP TABLE entries;
              DROP TABLE entry_history;
              DROP TABLE entry_counts;

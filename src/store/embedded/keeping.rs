@@ -1,17 +1,16 @@
 //! Promises to other machines to keep contents, and letting go of some for good.
 //!
 //! The tables `dropping` and `promises` are what is durable; [`promises`](crate::store::promises) decides. Everything is looked at and
-//! written in one transaction of the writer, so that no mark and no promise comes in between. Until when a promise lasts is known to
-//! this process alone: those that it found when the store opened last from then on as if they had just been given.
+//! written in one transaction of the writer, so that no mark and no promise comes in between. Until when a promise lasts means something
+//! to the process that gave it alone: those that were found when the store opened last from then on as if they had just been given.
 //!
 //! What is let go of here is not in the trash afterwards: others keep it, and the room is wanted.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 
 use super::incoming::check_batch_size;
 use super::objects::waiting;
@@ -25,18 +24,20 @@ use crate::store::promises::{
     OwnCopy, PROMISED_TO_MAX, PROMISES_MAX, PromiseAnswer,
 };
 
-/// A content, and the endpoint id of whom it is promised to.
-type PromiseKey = (ContentHash, [u8; 32]);
+/// Promises that are forgotten at once, so that changes do not wait long behind that.
+const FORGOTTEN_AT_ONCE: usize = 5_000;
 
 /// What this process knows of promises beyond what is durable.
 #[derive(Debug)]
 pub(super) struct PromiseTimes {
     /// When the store was opened, by its clock's uptime.
     opened_at: Duration,
-    /// Until when those last that were given since.
-    until: Mutex<HashMap<PromiseKey, Duration>>,
+    /// Which opening this is: greater than that of all promises it found.
+    run: i64,
     /// About how many there are.
     count: AtomicUsize,
+    /// Whether more may be over than were forgotten.
+    has_old: AtomicBool,
 }
 
 impl PromiseTimes {
@@ -47,39 +48,69 @@ impl PromiseTimes {
             tracing::info!(cleared, "copies that were about to be let go of when the process ended stay");
         }
         let count = conn.query_row("SELECT count(*) FROM promises", [], |row| rows::unsigned(row, 0))?;
+        let run = conn.query_row("SELECT coalesce(max(run), 0) + 1 FROM promises", [], |row| row.get(0))?;
         Ok(Self {
             opened_at: now,
-            until: Mutex::default(),
+            run,
             count: AtomicUsize::new(usize::try_from(count).unwrap_or(usize::MAX)),
+            has_old: AtomicBool::new(false),
         })
     }
 
-    fn until(&self, key: &PromiseKey) -> Duration {
-        self.until.lock().get(key).copied().unwrap_or(self.opened_at + KEPT_FOR)
+    /// Until when one lasts that was given in this opening, or in an earlier one: that runs anew.
+    fn until(&self, run: i64, until_ms: u64) -> Duration {
+        if run == self.run { Duration::from_millis(until_ms) } else { self.opened_at + KEPT_FOR }
     }
 }
 
-/// Forgets promises that are over.
-pub(super) fn forget_old(conn: &Connection, shared: &StoreShared) -> Result<(), rusqlite::Error> {
-    let (times, now) = (&shared.promises, shared.clock.uptime());
-    let all: Vec<PromiseKey> = conn
-        .prepare_cached("SELECT hash, promised_to FROM promises")?
-        .query_map([], |row| Ok((ContentHash(row.get(0)?), row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    let mut left = all.len();
-    for key in all.iter().filter(|key| times.until(key) <= now) {
-        conn.prepare_cached("DELETE FROM promises WHERE hash = ?1 AND promised_to = ?2")?
-            .execute((key.0.0, key.1))?;
-        times.until.lock().remove(key);
-        left -= 1;
-    }
-    times.count.store(left, Ordering::Relaxed);
+/// The time, in whole milliseconds of which none is missing.
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
+}
+
+/// Forgets some of the promises that are over.
+pub(super) fn forget_old(conn: &mut Connection, shared: &StoreShared) -> Result<(), rusqlite::Error> {
+    let has_more = forget_some(conn, &shared.promises, shared.clock.uptime())?;
+    shared.promises.has_old.store(has_more, Ordering::Relaxed);
     Ok(())
 }
 
-fn promised_to(conn: &Connection, hash: ContentHash) -> Result<Vec<[u8; 32]>, rusqlite::Error> {
-    conn.prepare_cached("SELECT promised_to FROM promises WHERE hash = ?1")?
-        .query_map([hash.0], |row| row.get(0))?
+/// Whether there may be more of them.
+pub(super) fn has_old(shared: &StoreShared) -> bool {
+    shared.promises.has_old.load(Ordering::Relaxed)
+}
+
+fn forget_some(conn: &mut Connection, times: &PromiseTimes, now: Duration) -> Result<bool, rusqlite::Error> {
+    let limit = i64::try_from(FORGOTTEN_AT_ONCE).unwrap_or(i64::MAX);
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let delete = |which: &str, bound: i64| {
+        let sql = format!(
+            "DELETE FROM promises WHERE (hash, promised_to) IN (SELECT hash, promised_to FROM promises WHERE {which} LIMIT ?3)"
+        );
+        transaction.prepare_cached(&sql)?.execute((times.run, bound, limit))
+    };
+    let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+    let mut forgotten = delete("run = ?1 AND until_ms <= ?2", now_ms)?;
+    if forgotten < FORGOTTEN_AT_ONCE && times.opened_at + KEPT_FOR <= now {
+        forgotten += delete("run < ?1 AND until_ms <= ?2", i64::MAX)?;
+    }
+    transaction.commit()?;
+    let left = times.count.load(Ordering::Relaxed).saturating_sub(forgotten);
+    times.count.store(left, Ordering::Relaxed);
+    Ok(forgotten >= FORGOTTEN_AT_ONCE)
+}
+
+/// To whom a content is promised, and until when.
+fn promised(
+    conn: &Connection,
+    times: &PromiseTimes,
+    hash: ContentHash,
+) -> Result<Vec<LastingPromise>, rusqlite::Error> {
+    conn.prepare_cached("SELECT promised_to, run, until_ms FROM promises WHERE hash = ?1")?
+        .query_map([hash.0], |row| {
+            let until = times.until(row.get(1)?, rows::unsigned(row, 2)?);
+            Ok(LastingPromise { to: row.get(0)?, until })
+        })?
         .collect()
 }
 
@@ -98,9 +129,8 @@ fn own_copy(
 ) -> Result<(OwnCopy, Option<StoredRow>), rusqlite::Error> {
     let stored = tx.find(hash)?;
     let held = stored.as_ref().is_some_and(|stored| shared.damage.holding(&stored.asset).is_held());
-    let to = promised_to(tx.conn, hash)?;
-    let lasting = to.into_iter().map(|to| LastingPromise { to, until: shared.promises.until(&(hash, to)) });
-    let promised = lasting.max_by_key(|promised| promised.until);
+    let promised = promised(tx.conn, &shared.promises, hash)?.into_iter();
+    let promised = promised.max_by_key(|promised| promised.until);
     Ok((OwnCopy { held, dropping: is_dropping(tx.conn, hash)?, promised }, stored))
 }
 
@@ -139,18 +169,19 @@ fn promise(
     if answer != PromiseAnswer::Promised {
         return Ok(answer);
     }
-    let (times, others) = (&shared.promises, promised_to(tx.conn, hash)?);
-    if !others.contains(&to) {
+    let (times, others) = (&shared.promises, promised(tx.conn, &shared.promises, hash)?);
+    if !others.iter().any(|other| other.to == to) {
         if others.len() >= PROMISED_TO_MAX || times.count.load(Ordering::Relaxed) >= PROMISES_MAX {
             return Ok(PromiseAnswer::TooMany);
         }
-        tx.conn
-            .prepare_cached("INSERT INTO promises (hash, promised_to) VALUES (?1, ?2)")?
-            .execute((hash.0, to))?;
         times.count.fetch_add(1, Ordering::Relaxed);
     }
-    // If it is not committed, nobody hears of it, and nothing looks for it.
-    times.until.lock().insert((hash, to), shared.clock.uptime() + KEPT_FOR);
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO promises (hash, promised_to, run, until_ms) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT (hash, promised_to) DO UPDATE SET run = excluded.run, until_ms = excluded.until_ms",
+        )?
+        .execute((hash.0, to, times.run, millis(shared.clock.uptime() + KEPT_FOR)))?;
     Ok(answer)
 }
 
@@ -161,10 +192,10 @@ fn drop_marked(
     terms: &DropTerms,
 ) -> Result<DropAnswer, rusqlite::Error> {
     let (copy, stored) = own_copy(tx, shared, hash)?;
-    let answer = match copy.drop(terms.by, shared.clock.uptime()) {
-        DropAnswer::Dropped if !(terms.holds)() => DropAnswer::Unpromised,
-        answer => answer,
-    };
+    let mut answer = copy.drop(terms.by, shared.clock.uptime());
+    if answer == DropAnswer::Dropped && !(terms.holds)() {
+        answer = DropAnswer::Unpromised;
+    }
     let (DropAnswer::Dropped, Some(stored)) = (answer, stored) else { return Ok(answer) };
     if waits_for_upload(tx, hash)? {
         return Ok(DropAnswer::NotMarked);
@@ -257,13 +288,62 @@ impl EmbeddedStore {
     }
 
     pub(super) async fn read_standing(&self, hash: ContentHash) -> Result<CopyStanding, StoreError> {
-        let read = move |conn: &Connection| Ok((is_dropping(conn, hash)?, promised_to(conn, hash)?));
+        let shared = Arc::clone(&self.0.shared);
+        let read =
+            move |conn: &Connection| Ok((is_dropping(conn, hash)?, promised(conn, &shared.promises, hash)?));
         let shared = &self.0.shared;
         let (dropping, promised) = shared.readers.run("look for promises", read).await?;
         let now = shared.clock.uptime();
         let given = promised
             .into_iter()
-            .map(|to| GivenPromise { to, lasts: shared.promises.until(&(hash, to)).saturating_sub(now) });
+            .map(|promised| GivenPromise { to: promised.to, lasts: promised.until.saturating_sub(now) });
         Ok(CopyStanding { dropping, promises: given.filter(|given| !given.lasts.is_zero()).collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(conn: &Connection) -> usize {
+        let count = conn.query_row("SELECT count(*) FROM promises", [], |row| rows::unsigned(row, 0));
+        usize::try_from(count.unwrap()).unwrap()
+    }
+
+    fn promise_many(conn: &mut Connection, many: usize, run: i64, until: Duration) {
+        let tx = conn.transaction().unwrap();
+        for n in 0..many {
+            let key = (n as u64).to_le_bytes().repeat(4);
+            tx.execute("INSERT INTO promises VALUES (?1, randomblob(32), ?2, ?3)", (key, run, millis(until)))
+                .unwrap();
+        }
+        tx.commit().unwrap();
+    }
+
+    #[test]
+    fn however_many_promises_are_over_few_are_forgotten_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut conn = super::super::schema::open_for_writing(&dir.path().join("store.db")).unwrap();
+        let opened_at = Duration::from_hours(5);
+        promise_many(&mut conn, FORGOTTEN_AT_ONCE + 10, 3, Duration::from_millis(1));
+        let times = PromiseTimes::open(&conn, opened_at).unwrap();
+        assert_eq!(times.run, 4);
+        promise_many(&mut conn, FORGOTTEN_AT_ONCE + 20, times.run, Duration::from_hours(6));
+        promise_many(&mut conn, 7, times.run, Duration::from_hours(40));
+        times.count.store(count(&conn), Ordering::Relaxed);
+        let mut forget = |now| {
+            let more = forget_some(&mut conn, &times, now).unwrap();
+            assert_eq!(times.count.load(Ordering::Relaxed), count(&conn));
+            (more, count(&conn))
+        };
+        let all = 2 * FORGOTTEN_AT_ONCE + 37;
+        assert_eq!(forget(Duration::from_mins(6 * 60 - 1)), (false, all));
+        // Those of this opening; those from before run a day since then.
+        assert_eq!(forget(Duration::from_hours(6)), (true, all - FORGOTTEN_AT_ONCE));
+        assert_eq!(forget(Duration::from_hours(6)), (false, FORGOTTEN_AT_ONCE + 17));
+        assert_eq!(forget(opened_at + Duration::from_mins(24 * 60 - 1)), (false, FORGOTTEN_AT_ONCE + 17));
+        assert_eq!(forget(opened_at + KEPT_FOR), (true, 17));
+        assert_eq!(forget(opened_at + KEPT_FOR), (false, 7));
+        assert_eq!(forget(Duration::from_hours(40)), (false, 0));
     }
 }

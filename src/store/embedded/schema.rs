@@ -378,6 +378,28 @@ CREATE TABLE promises (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What makes it cheap to forget promises, and to say how much waits.
+///
+/// - `run` is the opening of the store in which a promise was given last, and `until_ms` until when it lasts, by that opening's clock.
+/// - `waiting_totals` has one row: how many contents wait to go to the bucket, and the sum of their sizes.
+const SCHEMA_CHEAP: &str = "
+ALTER TABLE promises ADD COLUMN run INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE promises ADD COLUMN until_ms INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX promises_by_end ON promises (run, until_ms);
+CREATE TABLE waiting_totals (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    contents INTEGER NOT NULL,
+    bytes INTEGER NOT NULL
+) STRICT;
+INSERT INTO waiting_totals SELECT 1, count(*), coalesce(sum(size), 0) FROM waiting_objects;
+CREATE TRIGGER waiting_objects_come AFTER INSERT ON waiting_objects BEGIN
+    UPDATE waiting_totals SET contents = contents + 1, bytes = bytes + new.size;
+END;
+CREATE TRIGGER waiting_objects_go AFTER DELETE ON waiting_objects BEGIN
+    UPDATE waiting_totals SET contents = contents - 1, bytes = bytes - old.size;
+END;
+";
+
 /// The newest schema that is understood.
 pub(super) const KNOWN: usize = MIGRATIONS.len();
 /// Every version of the schema, oldest first. Released entries are never edited.
@@ -405,6 +427,7 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(SCHEMA_SUMS_BY_PART),
     M::up(SCHEMA_WAITING),
     M::up(SCHEMA_PROMISES),
+    M::up(SCHEMA_CHEAP),
 ];
 /// Schemas from here on touch nothing but what is made from the records and the contents, or add tables, so that no copy is kept: it
 /// would take long, and as much room as the database.
@@ -613,6 +636,32 @@ mod tests {
         );
         assert_eq!(found("SELECT count(*) FROM record_tags WHERE tag IN ('sea', 'été')"), 2);
         assert_eq!(found("SELECT count(*) FROM record_tags"), 2);
+    }
+
+    #[test]
+    fn what_waits_is_counted_as_it_comes_and_goes_and_what_waited_before_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let conn = database(&path, 23);
+        let list = "INSERT OR IGNORE INTO waiting_objects (hash, size, since_ms) VALUES (?1, ?2, 7)";
+        for (hash, size) in [([1; 32], 100), ([2; 32], 23)] {
+            conn.execute(list, (hash, size)).unwrap();
+        }
+        drop(conn);
+        let conn = open_for_writing(&path).unwrap();
+        let waits = |contents: u64, bytes: u64| {
+            let sql = "SELECT contents, bytes FROM waiting_totals";
+            let found = conn.query_row(sql, [], |row| Ok((rows::unsigned(row, 0)?, rows::unsigned(row, 1)?)));
+            assert_eq!(found, Ok((contents, bytes)));
+        };
+        waits(2, 123);
+        conn.execute(list, ([3; 32], 1)).unwrap();
+        conn.execute(list, ([1; 32], 50)).unwrap();
+        waits(3, 124);
+        conn.execute("DELETE FROM waiting_objects WHERE hash IN (?1, ?2)", ([2; 32], [9; 32])).unwrap();
+        waits(2, 101);
+        conn.execute("DELETE FROM waiting_objects", []).unwrap();
+        waits(0, 0);
     }
 
     #[test]

@@ -476,14 +476,22 @@ impl StoreWriter {
                 .map_err(|abort| self.on_abort(abort)),
         };
         self.shared.purge_floor.store(self.totals.purge_floor, Ordering::Release);
-        if let Err(error) = keeping::forget_old(&self.conn, &self.shared) {
-            tracing::debug!(%error, "promises that are over are forgotten later");
-        }
+        self.forget_promises();
         if let Ok(trashed) = quota::trashed_bytes(&self.conn) {
             self.shared.quota.set_used(self.totals.bytes_held, trashed);
         }
         self.clean_objects();
         let _ = reply.send(result);
+    }
+
+    /// Forgets promises that are over, some at a time.
+    fn forget_promises(&mut self) {
+        if self.shared.read_only().is_some() {
+            return;
+        }
+        if let Err(error) = keeping::forget_old(&mut self.conn, &self.shared) {
+            tracing::debug!(%error, "promises that are over are forgotten later");
+        }
     }
 
     fn on_idle(&mut self) {
@@ -506,6 +514,9 @@ impl StoreWriter {
         }
         if self.has_pending {
             self.clean_pending();
+        }
+        if keeping::has_old(&self.shared) {
+            self.forget_promises();
         }
         self.shared.space.lay_by();
         if self.purging.since_last_look() >= LOOK_INTERVAL {

@@ -95,7 +95,8 @@ pub(super) fn after(
 }
 
 pub(super) fn figures(conn: &Connection) -> Result<WaitingFigures, rusqlite::Error> {
-    let read = "SELECT count(*), coalesce(sum(size), 0), min(since_ms) FROM waiting_objects";
+    // The oldest is the first one, whatever the clock showed.
+    let read = "SELECT contents, bytes, (SELECT since_ms FROM waiting_objects ORDER BY id LIMIT 1) FROM waiting_totals";
     conn.prepare_cached(read)?.query_row([], |row| {
         Ok(WaitingFigures {
             contents: rows::unsigned(row, 0)?,
