@@ -63,7 +63,7 @@
 //! store net                                    where assets live; the endpoint and proofs
 //! actor http wire reconcile                    supervision kit; HTTP servers; frames; set difference
 //! entry                                        what a folder has at a path
-//! record events clock text identity config qr stderr  the ground
+//! record events clock text identity config qr stderr seeded  the ground
 //! disk                                         what file systems cannot do
 //! ```
 //!
@@ -118,6 +118,8 @@ mod peer;
 mod qr;
 mod reconcile;
 mod record;
+#[cfg(test)]
+mod seeded;
 pub mod stderr;
 mod store;
 #[doc(hidden)]

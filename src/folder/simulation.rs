@@ -32,6 +32,7 @@ use self::ledger::FolderLedger;
 use self::world::FolderWorld;
 use crate::entry::EntryRecord;
 use crate::record::ContentHash;
+use crate::seeded::{self, Dice};
 
 const SEEDS: u64 = 1_000;
 /// Within how many seeds a planted bug has to be found.
@@ -69,40 +70,10 @@ enum PlantedBug {
     OldFileForgotten,
 }
 
-/// Numbers that look random, from a seed.
-#[derive(Debug)]
-struct FolderDice(u64);
-
-impl FolderDice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.roll() % end
-    }
-
-    fn index(&mut self, len: usize) -> usize {
-        usize::try_from(self.below(len as u64)).unwrap()
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.index(from.len())]
-    }
-}
-
 /// Chance, time, and what everything is judged by.
 #[derive(Debug)]
 struct SimTrouble {
-    dice: FolderDice,
+    dice: Dice,
     now_ms: u64,
     bug: Option<PlantedBug>,
     is_calm: bool,
@@ -121,7 +92,7 @@ struct SimTrouble {
 impl SimTrouble {
     fn new(seed: u64, bug: Option<PlantedBug>) -> Self {
         Self {
-            dice: FolderDice(seed),
+            dice: Dice(seed),
             now_ms: 1_800_000_000_000,
             bug,
             is_calm: false,
@@ -173,12 +144,10 @@ fn first_failure(seeds: std::ops::Range<u64>, bug: Option<PlantedBug>) -> Option
 
 #[test]
 fn all_end_equal_and_nothing_is_lost() {
-    let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
-    let all = 0..number("CAN_SYNC_SIM_SEEDS").unwrap_or(SEEDS);
-    let seeds = number("CAN_SYNC_SIM_SEED").map_or(all, |seed| seed..seed + 1);
+    let seeds = seeded::seeds(SEEDS);
     let count = seeds.end - seeds.start;
     if let Some((seed, why)) = first_failure(seeds, None) {
-        panic!("seed {seed}: {why}\nagain: CAN_SYNC_SIM_SEED={seed}");
+        seeded::fail(seed, "", &why);
     }
     println!("{count} seeds, 0 lost, 0 apart");
 }

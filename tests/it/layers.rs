@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["store", "net"],
     &["actor", "http", "wire", "reconcile"],
     &["entry"],
-    &["record", "events", "clock", "text", "identity", "config", "qr", "stderr"],
+    &["record", "events", "clock", "text", "identity", "config", "qr", "stderr", "seeded"],
     &["disk"],
 ];
 

@@ -25,7 +25,7 @@ use super::{BackupError, RESTORED_FROM, RESTORING};
 use crate::clock::Clock;
 use crate::config::{BucketUrl, ContentBucket};
 use crate::node::DataDir;
-use crate::store::bucket::snapshots::{PartName, SnapshotManifest, is_ahead};
+use crate::store::bucket::snapshots::{PartFacts, PartName, SnapshotManifest, is_ahead};
 use crate::store::bucket::{Bucket, BucketConfig, BucketError};
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
 use crate::store::{ContentStore as _, StoreError, StoreId, TOMBSTONES_KEPT_MS};
@@ -318,10 +318,9 @@ impl SnapshotRun {
             Ok(manifest) => manifest,
             Err(why) => return Ok(Err(Unused { date: undated(name), why })),
         };
-        let SnapshotManifest { since, end, made_ms, .. } = manifest;
+        let PartFacts { since, end, made_ms, chunks, .. } = manifest.facts;
         let unused = |why| Ok(Err(Unused { date: dated(made_ms), why }));
-        let chunks = manifest.chunks.iter().enumerate();
-        let mut chunks = futures::stream::iter(chunks)
+        let mut chunks = futures::stream::iter(chunks.iter().enumerate())
             .map(|(index, facts)| self.bucket.read_chunk(name, index, facts))
             .buffered(CHUNKS_AHEAD);
         let mut passed_over = 0;

@@ -14,6 +14,7 @@ mod machine;
 mod world;
 
 use self::world::DropWorld;
+use crate::seeded;
 
 const SEEDS: u64 = 400;
 /// Within how many seeds a planted bug has to be found.
@@ -69,12 +70,10 @@ fn first_failure(
 
 #[test]
 fn the_last_copy_is_never_lost() {
-    let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
-    let all = 0..number("CAN_SYNC_SIM_SEEDS").unwrap_or(SEEDS);
-    let seeds = number("CAN_SYNC_SIM_SEED").map_or(all, |seed| seed..seed + 1);
+    let seeds = seeded::seeds(SEEDS);
     let (count, mut figures) = (seeds.end - seeds.start, SimFigures::default());
     if let Some((seed, why)) = first_failure(seeds, None, &mut figures) {
-        panic!("seed {seed}: {why}\nagain: CAN_SYNC_SIM_SEED={seed}");
+        seeded::fail(seed, "", &why);
     }
     println!("{count} seeds, {} let go of, {} kept, 0 lost", figures.dropped, figures.kept);
     assert!(count < 100 || (figures.dropped > count / 4 && figures.kept > count / 4), "{figures:?}");

@@ -16,16 +16,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use world::{Mode, SimWorld};
 
+use crate::seeded;
+
 /// How many seeds each test runs unless the environment says otherwise; with libraries, where there is more to go wrong.
 const SEEDS: u64 = 500;
 const SEEDS_WITH_LIBRARIES: u64 = 1_200;
 
 /// Runs seeds until one fails, on all cores.
 fn for_each_seed(mode: Mode) {
-    let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
     let usual = if mode == Mode::Libraries { SEEDS_WITH_LIBRARIES } else { SEEDS };
-    let all = 0..number("CAN_SYNC_SIM_SEEDS").unwrap_or(usual);
-    let seeds = number("CAN_SYNC_SIM_SEED").map_or(all, |seed| seed..seed + 1);
+    let seeds = seeded::seeds(usual);
     let (next, failed) = (AtomicU64::new(seeds.start), Mutex::new(BTreeMap::new()));
     let work = || {
         loop {
@@ -46,7 +46,7 @@ fn for_each_seed(mode: Mode) {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work))));
     if let Some((seed, why)) = failed.into_inner().pop_first() {
-        panic!("seed {seed} of {mode:?}: {why}\nagain: CAN_SYNC_SIM_SEED={seed}");
+        seeded::fail(seed, &format!(" of {mode:?}"), &why);
     }
 }
 

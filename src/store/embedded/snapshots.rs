@@ -78,10 +78,10 @@ impl Line {
     fn of(name: PartName, base: &SnapshotManifest, last: &SnapshotManifest) -> Self {
         Self {
             generation: name.generation,
-            base_ms: base.made_ms,
-            last_ms: last.made_ms,
+            base_ms: base.facts.made_ms,
+            last_ms: last.facts.made_ms,
             next_part: name.part + 1,
-            next: last.next,
+            next: last.facts.next,
         }
     }
 
@@ -242,7 +242,7 @@ impl EmbeddedStore {
         }
         tracing::info!(
             bucket = objects.bucket.shown(),
-            assets = manifest.assets,
+            assets = manifest.facts.assets,
             bytes = manifest.bytes(),
             "made a snapshot of all records in the object storage"
         );

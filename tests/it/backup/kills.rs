@@ -1,35 +1,16 @@
 //! kill -9 in the middle of a backup and of a restoration.
 
 use std::path::Path;
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::{backup, filled, ingest, restore, text};
-use crate::support::command::User;
+use crate::support::command::{User, kill_when, starts_no_node};
 use crate::support::daemon::{Daemon, embedded_yaml};
 use crate::support::store::noise;
 
-/// Waits until something is so in the directory, or the process has ended, and kills it; whether it still ran.
-fn kill_when(child: &mut Child, mut is_so: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_mins(1);
-    while !is_so() && child.try_wait().expect("its status").is_none() {
-        assert!(Instant::now() < deadline, "nothing happens");
-        std::thread::sleep(Duration::from_micros(200));
-    }
-    let ran = child.try_wait().expect("its status").is_none();
-    child.kill().expect("it can be killed");
-    child.wait().expect("its end");
-    ran
-}
-
 fn files(dir: &Path) -> usize {
     walkdir::WalkDir::new(dir).into_iter().flatten().filter(|entry| entry.file_type().is_file()).count()
-}
-
-fn spawn(user: &User, args: &[&str]) -> Child {
-    user.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,7 +19,7 @@ async fn a_backup_that_is_killed_leaves_the_one_before_or_the_new_one() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("backup");
     // The very first one leaves nothing that could be taken for one.
-    let mut child = spawn(&daemon.user, &["backup", text(&dir)]);
+    let mut child = daemon.user.spawn(&["backup", text(&dir)]);
     if kill_when(&mut child, || dir.join("states").is_dir()) && !dir.join("manifest.json").exists() {
         let (_, ran) = restore(&dir, &[]);
         assert!(ran.code == 1 && ran.stderr.contains("none was ever completed"), "{}", ran.stderr);
@@ -51,7 +32,7 @@ async fn a_backup_that_is_killed_leaves_the_one_before_or_the_new_one() {
             ingest(&daemon, noise(300_000, 10_000 + (step * 100 + n) as u64)).await;
         }
         let before = files(&dir.join("content"));
-        let mut child = spawn(&daemon.user, &["backup", text(&dir)]);
+        let mut child = daemon.user.spawn(&["backup", text(&dir)]);
         let states = dir.join("states");
         let running = kill_when(&mut child, || match step {
             0 => std::fs::read_dir(&states).is_ok_and(|entries| entries.count() > 1),
@@ -96,7 +77,7 @@ async fn a_restoration_that_is_killed_starts_no_node_and_can_be_done_again() {
     let data = user.home().join("data");
     let mut killed = 0;
     for step in 0..5 {
-        let mut child = spawn(&user, &["restore", text(&dir), "--data-dir", text(&data)]);
+        let mut child = user.spawn(&["restore", text(&dir), "--data-dir", text(&data)]);
         let content = data.join("restoring/store/content");
         let running = kill_when(&mut child, || match step {
             0 => data.join("restoring").is_dir(),
@@ -108,9 +89,7 @@ async fn a_restoration_that_is_killed_starts_no_node_and_can_be_done_again() {
         }
         killed += 1;
         if data.join("restoring").is_dir() {
-            let ran = user.run(&["serve"]);
-            assert_eq!(ran.code, 1, "step {step}: {}", ran.stderr);
-            assert!(ran.stderr.contains("not completely restored"), "step {step}: {}", ran.stderr);
+            starts_no_node(&user);
         }
     }
     assert!(killed >= 2, "{killed}");

@@ -1,10 +1,8 @@
 //! kill -9 in the middle of a snapshot, and of a restoration.
 
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use can_sync::testing::store::ContentStore as _;
 use hyper::Method;
@@ -12,9 +10,9 @@ use serde_json::json;
 
 use super::{new_user, open, report, restore, snapshot_files, until_snapshot};
 use crate::support::bucket::{BucketFault, BucketRequest, TestBucket};
-use crate::support::command::User;
+use crate::support::command::{kill_when, starts_no_node};
 use crate::support::daemon::{Daemon, embedded_yaml};
-use crate::support::nodes::{DEADLINE, eventually};
+use crate::support::nodes::eventually;
 use crate::support::store::{incoming, noise, record_of};
 
 /// Small contents that make more than one chunk.
@@ -68,24 +66,6 @@ async fn a_snapshot_that_was_killed_is_none_and_the_next_one_is_whole() {
     assert_eq!((ran.code, &report(&ran)["assets"]), (0, &json!(3)), "{}", ran.stderr);
 }
 
-/// Waits until something is so, or the process has ended, and kills it; whether it still ran.
-fn kill_when(child: &mut Child, mut is_so: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_so() && child.try_wait().expect("its status").is_none() {
-        assert!(Instant::now() < deadline, "nothing happens");
-        std::thread::sleep(Duration::from_micros(200));
-    }
-    let ran = child.try_wait().expect("its status").is_none();
-    child.kill().expect("it can be killed");
-    child.wait().expect("its end");
-    ran
-}
-
-fn spawn(user: &User) -> Child {
-    let args = ["restore", "--from", super::PLACE];
-    user.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts")
-}
-
 fn length(path: &Path) -> u64 {
     path.metadata().map_or(0, |meta| meta.len())
 }
@@ -120,19 +100,14 @@ async fn a_restoration_that_was_killed_starts_no_node_and_can_be_done_again() {
         is_second.then_some(BucketFault::Status(503, "ServiceUnavailable"))
     });
     for step in 0..3 {
-        let mut child = spawn(&user);
+        let mut child = user.spawn(&["restore", "--from", super::PLACE]);
         let running = kill_when(&mut child, || match step {
             0 => draft.is_dir(),
             1 => draft.join("store/store.db").is_file(),
             _ => length(&draft.join("store/store.db-wal")) > 2 << 20,
         });
         assert!(running, "step {step}");
-        let ran = user.run(&["serve"]);
-        assert!(
-            ran.code == 1 && ran.stderr.contains("not completely restored"),
-            "step {step}: {}",
-            ran.stderr
-        );
+        starts_no_node(&user);
     }
     assert!(reads.load(Ordering::SeqCst) > 0);
     bucket.fail(|_| None);

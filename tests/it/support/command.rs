@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use super::nodes::DEADLINE;
 use rustix::process::{Pid, Signal, kill_process};
@@ -75,6 +76,11 @@ impl User {
         let path = self.home.path().join(name);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
         std::fs::write(path, content).expect("a file");
+    }
+
+    /// Starts a program of which nobody hears anything.
+    pub(crate) fn spawn(&self, args: &[&str]) -> Child {
+        self.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts")
     }
 
     /// A command that sees nothing of the environment in which the tests run.
@@ -204,4 +210,23 @@ impl Drop for Following {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Waits until something is so, or the process has ended, and kills it; whether it still ran.
+pub(crate) fn kill_when(child: &mut Child, mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + DEADLINE;
+    while !is_so() && child.try_wait().expect("its status").is_none() {
+        assert!(Instant::now() < deadline, "nothing happens");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    let ran = child.try_wait().expect("its status").is_none();
+    child.kill().expect("it can be killed");
+    child.wait().expect("its end");
+    ran
+}
+
+/// On a directory that was restored in part no node starts, and says so.
+pub(crate) fn starts_no_node(user: &User) {
+    let ran = user.run(&["serve"]);
+    assert!(ran.code == 1 && ran.stderr.contains("not completely restored"), "{}", ran.stderr);
 }

@@ -127,7 +127,7 @@ pub(super) async fn choices(bucket: &Bucket, parts: &[PartName]) -> Result<Vec<S
     let mut found = Vec::new();
     for (name, _) in latest {
         let (made_at, assets) = match bucket.read_part(name).await {
-            Ok(manifest) => (dated(manifest.made_ms), manifest.assets),
+            Ok(manifest) => (dated(manifest.facts.made_ms), manifest.facts.assets),
             Err(BucketError::Wrong(why)) => (why, 0),
             Err(BucketError::Missing) => continue,
             Err(error) => return Err(unread(bucket, error)),

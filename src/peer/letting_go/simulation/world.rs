@@ -14,6 +14,7 @@ use crate::peer::letting_go::{
     PreparedCopy, proof_of,
 };
 use crate::record::ContentHash;
+use crate::seeded::Dice;
 use crate::store::promises::{DROP_WITHIN, DropAnswer, KEPT_FOR, MarkAnswer, PromiseAnswer};
 use crate::transfer::schedule::SessionId;
 
@@ -24,41 +25,6 @@ const TROUBLE: Duration = Duration::from_hours(60);
 const SIM_TICK: Duration = Duration::from_secs(20);
 /// Events of one run.
 const EVENTS_MAX: usize = 200_000;
-
-struct DropDice(u64);
-
-impl DropDice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    fn index(&mut self, n: usize) -> usize {
-        usize::try_from(self.below(n as u64)).unwrap_or(0)
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn bytes(&mut self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&self.next().to_le_bytes()));
-        bytes
-    }
-
-    fn up_to(&mut self, most: Duration) -> Duration {
-        let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
-        Duration::from_millis(self.below(most))
-    }
-}
 
 /// A question on its way.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +66,7 @@ enum DropEvent {
 }
 
 pub(super) struct DropWorld {
-    dice: DropDice,
+    dice: Dice,
     bug: Option<PlantedBug>,
     now: Duration,
     min_copies: usize,
@@ -123,7 +89,7 @@ fn sample(hash: ContentHash) -> Bytes {
 
 impl DropWorld {
     pub(super) fn new(seed: u64, bug: Option<PlantedBug>) -> Self {
-        let mut dice = DropDice(seed);
+        let mut dice = Dice(seed);
         let min_copies = 1 + dice.index(3);
         let count = min_copies + 1 + dice.index(4);
         // Some share a place.

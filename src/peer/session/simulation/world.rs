@@ -24,12 +24,13 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use self::oracle::KnowledgeOracle;
-use self::parts::{At, Dice, SimChannel, SimEvent, SimLink, SimSide};
+use self::parts::{At, SimChannel, SimEvent, SimLink, SimSide, delay};
 use super::agent::{Agent, SKEW_BY_TICKET_MAX_MS, SKEW_MAX_MS};
 use crate::identity::{LibraryKeys, NetworkKeys};
 use crate::library::ticket::Access;
 use crate::peer::session::Session;
 use crate::record::{AssetRecord, LibraryId};
+use crate::seeded::Dice;
 
 /// Units of virtual time.
 const MS: u64 = 1_000;
@@ -310,14 +311,14 @@ impl SimWorld {
     }
 
     fn later(&mut self, event: SimEvent) {
-        let at = self.now + self.dice.delay();
+        let at = self.now + delay(&mut self.dice);
         self.put(at, event);
     }
 
     /// As [`Self::later`], after everything that went the same way before.
     fn in_order(&mut self, channel: SimChannel, event: SimEvent) {
         let delay = match channel {
-            SimChannel::Control(_) => self.dice.delay(),
+            SimChannel::Control(_) => delay(&mut self.dice),
             // Mailboxes are quick.
             SimChannel::PeersActor(_) | SimChannel::PeerActor(_) => self.dice.below(MS),
         };

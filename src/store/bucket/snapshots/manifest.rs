@@ -148,7 +148,7 @@ impl ChunkFacts {
 }
 
 /// What a part has, as whoever writes it says.
-#[derive(Clone, Debug)]
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct PartFacts {
     /// It has the changes after this number…
     pub(crate) since: u64,
@@ -172,13 +172,8 @@ pub(crate) struct SnapshotManifest {
     store: String,
     generation: String,
     part: u32,
-    pub(crate) since: u64,
-    pub(crate) end: u64,
-    pub(crate) next: u64,
-    pub(crate) made_ms: u64,
-    pub(crate) assets: u64,
-    pub(crate) items: u64,
-    pub(crate) chunks: Vec<ChunkFacts>,
+    #[serde(flatten)]
+    pub(crate) facts: PartFacts,
     /// SHA-256 of all of this with nothing here.
     sum: String,
 }
@@ -191,20 +186,13 @@ struct AnyManifest {
 
 impl SnapshotManifest {
     pub(crate) fn new(name: &PartName, facts: PartFacts) -> Self {
-        let PartFacts { since, end, next, made_ms, assets, items, chunks } = facts;
         let manifest = Self {
             can_sync_snapshot: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             store: name.store.to_string(),
             generation: name.generation.to_string(),
             part: name.part,
-            since,
-            end,
-            next,
-            made_ms,
-            assets,
-            items,
-            chunks,
+            facts,
             sum: String::new(),
         };
         let sum = manifest.own_sum();
@@ -223,7 +211,7 @@ impl SnapshotManifest {
 
     /// Bytes of all its chunks.
     pub(crate) fn bytes(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.bytes as u64).sum()
+        self.facts.chunks.iter().map(|chunk| chunk.bytes as u64).sum()
     }
 
     /// Reads one that is to be of this part.
@@ -240,8 +228,8 @@ impl SnapshotManifest {
         let is_of = manifest.store == name.store.to_string()
             && manifest.generation == name.generation.0
             && manifest.part == name.part;
-        let is_plausible =
-            manifest.chunks.len() <= CHUNKS_MAX && manifest.chunks.iter().all(ChunkFacts::is_plausible);
+        let is_plausible = manifest.facts.chunks.len() <= CHUNKS_MAX
+            && manifest.facts.chunks.iter().all(ChunkFacts::is_plausible);
         if is_of && is_plausible && manifest.own_sum() == manifest.sum {
             Ok(manifest)
         } else {
@@ -325,6 +313,25 @@ mod tests {
         let newer =
             String::from_utf8(text).unwrap().replace("\"can_sync_snapshot\":1", "\"can_sync_snapshot\":2");
         assert!(SnapshotManifest::read(newer.as_bytes(), &name).unwrap_err().contains("newer version"));
+    }
+
+    #[test]
+    fn a_manifest_is_written_as_ever() {
+        let generation = Generation("2026-01-01T00-00-00Z-00000000".into());
+        let name = PartName { store: StoreId([7; 16]), generation, part: 3 };
+        let chunk = ChunkFacts { bytes: 5, sha256: "ab".repeat(32) };
+        let manifest = SnapshotManifest::new(&name, facts(vec![chunk]));
+        let text = String::from_utf8(manifest.text()).unwrap();
+        let expected = format!(
+            "{{\"can_sync_snapshot\":1,\"version\":\"{}\",\"store\":\"{}\",\"generation\":\"{}\",\"part\":3,\"since\":0,\"end\":9,\"next\":9,\
+             \"made_ms\":1,\"assets\":3,\"items\":4,\"chunks\":[{{\"bytes\":5,\"sha256\":\"{}\"}}],\"sum\":\"{}\"}}",
+            manifest.version,
+            "07".repeat(16),
+            name.generation,
+            "ab".repeat(32),
+            manifest.sum
+        );
+        assert_eq!(text, expected);
     }
 
     #[test]

@@ -13,38 +13,14 @@ use crate::peer::wishes::Wishes;
 use crate::reconcile::Summary;
 use crate::reconcile::engine::{Initiator, Responder};
 use crate::record::{AssetRecord, ContentHash, LibraryId};
+use crate::seeded::Dice;
 use crate::store::FeedEntry;
 use crate::transfer::schedule::{FetchFailure, SessionId, WantKey};
 
-/// Chance from a seed, the same on every machine (`SplitMix64`).
-pub(super) struct Dice(pub(super) u64);
-
-impl Dice {
-    pub(super) fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        self.roll() % end
-    }
-
-    pub(super) fn index(&mut self, len: usize) -> usize {
-        usize::try_from(self.below(len as u64)).unwrap()
-    }
-
-    pub(super) fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    /// How long something takes: mostly little, at times much.
-    pub(super) fn delay(&mut self) -> u64 {
-        let longest = if self.one_in(20) { 600 * MS } else { 30 * MS };
-        self.below(longest)
-    }
+/// How long something takes: mostly little, at times much.
+pub(super) fn delay(dice: &mut Dice) -> u64 {
+    let longest = if dice.one_in(20) { 600 * MS } else { 30 * MS };
+    dice.below(longest)
 }
 
 /// One end of one life of a link.
