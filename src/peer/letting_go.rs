@@ -9,6 +9,7 @@
 //!
 //! Everything volatile may be lost at any time: then nothing is let go of, and marks are cleared at the next start.
 
+mod holders;
 mod messages;
 mod outcome;
 mod progress;
@@ -246,33 +247,6 @@ impl Dropping {
 
     fn is_over_time(&self, now: Duration) -> bool {
         self.is_cancelled || now >= self.rules.until
-    }
-
-    fn on_holder_gone(&mut self, session: SessionId) {
-        let Some(holder) = self.holders.remove(&session) else { return };
-        for hash in &self.active {
-            if let Some(DropStep::Asking(asking)) = self.items.get_mut(hash).map(|item| &mut item.step)
-                && asking.open.remove(&session).is_some()
-            {
-                asking.refuse(holder.id, HolderRefusal::Lost);
-            }
-        }
-    }
-
-    /// It may have what it promised, and nobody here gets it from there.
-    fn on_holder_denied(&mut self, denied: &HolderId) {
-        let sessions = self.holders.iter().filter(|(_, holder)| holder.id == *denied);
-        for session in sessions.map(|(session, _)| *session).collect::<Vec<_>>() {
-            self.on_holder_gone(session);
-        }
-        for hash in &self.active {
-            if let Some(DropStep::Asking(asking)) = self.items.get_mut(hash).map(|item| &mut item.step)
-                && asking.has_promised(denied)
-            {
-                asking.promises.retain(|_, promise| promise.holder != *denied);
-                asking.refuse(*denied, HolderRefusal::Denied);
-            }
-        }
     }
 
     fn on_prepared(

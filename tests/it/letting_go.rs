@@ -18,6 +18,8 @@ use crate::support::library_member::Member;
 use crate::support::nodes::{TestNode, eventually};
 use crate::support::store::noise;
 
+mod meanwhile;
+
 const IMAGE: &[(&str, &str)] = &[("mime_type", "image/png")];
 
 async fn three(adjust_laptop: impl FnOnce(&mut can_sync::testing::config::Config)) -> [TestNode; 3] {
@@ -233,29 +235,6 @@ async fn of_two_that_let_go_at_once_one_keeps_it() {
     }
 }
 
-/// A laptop, a desk and a cellar that are connected with each other.
-async fn three_daemons() -> [Daemon; 3] {
-    let names = ["laptop", "desk", "cellar"];
-    let [laptop, desk, cellar] = names.map(|name| Daemon::start(&embedded_yaml(&format!("name: {name}"))));
-    for other in [&desk, &cellar] {
-        laptop.dial(other).await;
-    }
-    desk.dial(&cellar).await;
-    for daemon in [&laptop, &desk, &cellar] {
-        daemon_connected(daemon, 2).await;
-    }
-    [laptop, desk, cellar]
-}
-
-/// Waits until the command of a daemon is over; how it ended.
-async fn daemon_over(daemon: &Daemon) -> Value {
-    eventually("it is over", async || {
-        let stands = daemon.get("/drops").await;
-        (stands["running"] == false).then_some(stands.clone()).ok_or_else(|| stands.to_string())
-    })
-    .await
-}
-
 /// How many copies a node has marked.
 fn marked(daemon: &Daemon) -> u64 {
     let database = Connection::open(daemon.data_dir().join("store/store.db")).expect("the database opens");
@@ -332,72 +311,6 @@ async fn kills_lose_neither_a_promise_nor_a_copy() {
     // A user's deletion goes before everything.
     desk.ok(&["rm", &hash]);
     assert!(!desk.ok(&["list"]).text().contains(&hash));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_machine_that_is_shut_out_meanwhile_does_not_count_whatever_it_promised() {
-    let [laptop, desk, cellar] = three_daemons().await;
-    let hash = put(&laptop, "a.txt", &[&desk, &cellar]).await;
-
-    // One has promised, and the other one does not answer yet.
-    cellar.signal(Signal::STOP);
-    let answer = laptop.post("/drops", &json!({ "hashes": [hash] })).await;
-    assert_eq!(answer["status"], "success", "{answer}");
-    eventually("the desk has promised it", async || {
-        let why = desk.get(&format!("/why/{hash}")).await;
-        let promised = why["promised_to"].as_array().is_some_and(|all| !all.is_empty());
-        promised.then_some(()).ok_or_else(|| why.to_string())
-    })
-    .await;
-    laptop.post(&format!("/devices/{}/deny", desk.id()), &json!({})).await;
-    cellar.signal(Signal::CONT);
-    let stands = daemon_over(&laptop).await;
-    assert_eq!((&stands["dropped"], &stands["kept"]), (&json!(0), &json!(1)), "{stands}");
-    assert!(said(&stands).contains("2 promises from other places are needed, there are 1"), "{stands}");
-    assert!(laptop.ok(&["list", "--held"]).text().contains(&hash));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_folder_has_that_is_bound_meanwhile_stays_and_so_does_what_is_pinned_then() {
-    let [laptop, desk, cellar] = three_daemons().await;
-    let pinned = put(&laptop, "b.txt", &[&desk, &cellar]).await;
-    let dropped = put(&laptop, "c.txt", &[&desk, &cellar]).await;
-    desk.user.write("notes/a.txt", "a file of a folder");
-    desk.ok(&["folder", "add", "notes"]);
-    let in_folder = crate::support::store::hash_of(b"a file of a folder").to_string();
-    for daemon in [&laptop, &cellar] {
-        eventually("it is held, and its folder known", async || {
-            let listed = daemon.ok(&["list", "--held"]).text().to_owned();
-            let known = daemon.get("/folders").await["known"].to_string();
-            let is_there = listed.contains(&in_folder) && known.contains("notes");
-            is_there.then_some(()).ok_or_else(|| format!("{listed} {known}"))
-        })
-        .await;
-    }
-    let hashes = [&in_folder, &pinned, &dropped];
-
-    // Nobody answers until both are wanted.
-    desk.signal(Signal::STOP);
-    cellar.signal(Signal::STOP);
-    let answer = laptop.post("/drops", &json!({ "hashes": hashes })).await;
-    assert_eq!((&answer["status"], &answer["data"]["contents"]), (&json!("success"), &json!(3)), "{answer}");
-    eventually("all are marked", async || match marked(&laptop) {
-        3 => Ok(()),
-        n => Err(format!("{n} are")),
-    })
-    .await;
-    std::fs::create_dir(laptop.user.home().join("notes")).expect("a directory");
-    laptop.ok(&["folder", "add", "notes"]);
-    laptop.ok(&["pin", &pinned]);
-    desk.signal(Signal::CONT);
-    cellar.signal(Signal::CONT);
-    let stands = daemon_over(&laptop).await;
-    assert_eq!((&stands["dropped"], &stands["kept"]), (&json!(1), &json!(2)), "{stands}");
-    let listed = laptop.ok(&["list", "--held"]).text().to_owned();
-    let held = hashes.map(|hash| listed.contains(hash.as_str()));
-    assert_eq!(held, [true, true, false], "{stands}");
-    let text = stands["contents"].to_string();
-    assert_eq!(text.matches("it was pinned, or a library or a bound folder has it").count(), 2, "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
