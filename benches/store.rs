@@ -112,15 +112,7 @@ fn appends_per_second(dir: &Path) -> Result<String> {
 /// What the hash and the disk allow for large content.
 fn hash_and_write(dir: &Path, mib: usize) -> Result<String> {
     let hashing = mb_per_second(256 * MIB, limits::hashing(256));
-    let (block, raw) = (noise(1, MIB), dir.join("raw"));
-    let began = Instant::now();
-    let mut file = File::create(&raw)?;
-    for _ in 0..mib {
-        file.write_all(&block)?;
-    }
-    file.sync_all()?;
-    let writing = mb_per_second(mib * MIB, began.elapsed());
-    std::fs::remove_file(raw)?;
+    let writing = mb_per_second(mib * MIB, limits::writing(dir, mib as u64)?);
     Ok(format!("SHA-256 {hashing} on one core; write and fsync {writing}"))
 }
 

@@ -73,6 +73,14 @@ impl Runs {
         self.0.sort_unstable();
     }
 
+    pub(crate) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Zero while nothing was added, as the others.
     pub(crate) fn median(&self) -> Duration {
         self.at(50)

@@ -1,5 +1,8 @@
 //! What the wire and the hash allow on this machine.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use can_sync::testing::net::endpoint;
@@ -8,7 +11,7 @@ use iroh::{EndpointAddr, RelayMode, SecretKey, TransportAddr};
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 
-use super::{MIB, Result, patience};
+use super::{MIB, Result, noise, patience};
 
 /// SHA-256 on one thread.
 pub(crate) fn hashing(mib: u64) -> Duration {
@@ -18,6 +21,20 @@ pub(crate) fn hashing(mib: u64) -> Duration {
     (0..mib).for_each(|_| sha256.update(&block));
     std::hint::black_box(sha256.finalize());
     started.elapsed()
+}
+
+/// So much in a file of its own, until it is durable.
+pub(crate) fn writing(dir: &Path, mib: u64) -> Result<Duration> {
+    let (block, raw) = (noise(1, usize::try_from(MIB)?), dir.join("raw"));
+    let began = Instant::now();
+    let mut file = File::create(&raw)?;
+    for _ in 0..mib {
+        file.write_all(&block)?;
+    }
+    file.sync_all()?;
+    let took = began.elapsed();
+    std::fs::remove_file(raw)?;
+    Ok(took)
 }
 
 /// `total` bytes over so many streams of one connection on loopback, with the windows that agents use; nothing is done

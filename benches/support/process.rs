@@ -52,6 +52,17 @@ impl Process {
         Ok(())
     }
 
+    /// Waits until it ends by itself, as it should: how long it ran.
+    pub(crate) async fn ended_well(mut self, limit: Duration) -> Result<Duration> {
+        let ended = super::eventually("the end of the process", limit, async || Ok(self.child.try_wait()?));
+        let status = ended.await?;
+        if status.success() {
+            Ok(self.began.elapsed())
+        } else {
+            Err(format!("it ended with {status}").into())
+        }
+    }
+
     /// Bytes of memory; see [`memory`].
     pub(crate) fn memory(&self, field: &str) -> Result<u64> {
         memory(&self.child.id().to_string(), field)
