@@ -4,7 +4,11 @@
 //! `cargo bench --bench room [-- --only small|big|later] [-- --runs N] [-- --big-mib N] [-- --small N] [-- --medium N]
 //! [-- --endpoint URL --bucket NAME --credentials-file FILE --region REGION]`. The columns: no bucket; a directory
 //! for a bucket, on the same disk; a bucket of an S3 service; and `rclone copy`, with its defaults, to and from the bucket, where it is
-//! installed. Without a service its columns are left out.
+//! installed. Without a service its columns are left out. `benches/room/garage.sh` starts one on this machine, and adds those arguments:
+//!
+//! ```sh
+//! benches/room/garage.sh cargo bench --bench room -- --runs 3
+//! ```
 //!
 //! A cell is the median of `--runs` runs, in brackets the worst and the best of them. In each run every column has its turn, with
 //! contents that nobody has seen: services keep equal blocks once. The store is used through the library, without snapshots of its
