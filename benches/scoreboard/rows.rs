@@ -81,6 +81,21 @@ pub(crate) static ROWS: &[Row] = &[
         short_within: SHORT,
     },
     Row {
+        key: "kill-bucket",
+        what: "kill -9 while contents go to object storage: before the answer, after it, and where others use the place",
+        promise: "0 acknowledged lost; nothing stays there that no record has, and of a shared place nothing goes; 50 kills each",
+        runs: &[
+            it("store_bucket::on_daemons::killed_in_the_middle_of_uploads_what_was_acknowledged_is_in_the_bucket")
+                .with(&[("CAN_SYNC_TEST_KILLS", "50")]),
+            it("store_bucket::on_daemons::killed_while_contents_go_up_later_nothing_acknowledged_is_lost")
+                .with(&[("CAN_SYNC_TEST_KILLS", "50")]),
+            it("store_bucket::on_daemons::killed_in_the_middle_of_uploads_to_a_shared_bucket_nothing_is_lost_and_nothing_deleted").with(&[("CAN_SYNC_TEST_KILLS", "50")]),
+        ],
+        lacks: None,
+        within: minutes(60),
+        short_within: SHORT,
+    },
+    Row {
         key: "kill-steps",
         what: "kill at every fsync, rename and pwrite of one ingest (strace)",
         promise: "every point clean",

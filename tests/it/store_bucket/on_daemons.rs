@@ -164,6 +164,18 @@ async fn what_is_in_a_shared_bucket_does_not_cross_between_machines() {
     assert!(bucket.object(hash_of(&elsewhere)).is_file());
 }
 
+/// How often a process is killed.
+fn kills() -> u64 {
+    scoreboard::number("CAN_SYNC_TEST_KILLS", KILLS)
+}
+
+/// What the moments of the kills follow from.
+fn random(everyday: u64) -> StdRng {
+    let seed = scoreboard::seed(everyday);
+    println!("seed {seed:#x}");
+    StdRng::seed_from_u64(seed)
+}
+
 /// Uploads to a daemon, which is killed at some moment; what it acknowledged.
 async fn upload_until_killed(
     daemon: &mut Daemon,
@@ -234,17 +246,17 @@ async fn until_cleaned_up(daemon: &Daemon) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_the_middle_of_uploads_what_was_acknowledged_is_in_the_bucket() {
-    let bucket = TestBucket::start().await;
-    let mut random = StdRng::seed_from_u64(SEED);
-    println!("seed {SEED:#x}");
+    let (bucket, kills) = (TestBucket::start().await, kills());
+    let mut random = random(SEED);
     let mut daemon = Daemon::start(&embedded_yaml(&format!("name: a\n{}", bucket.yaml())));
     let mut acknowledged = BTreeSet::new();
-    for round in 0..KILLS {
+    for round in 0..kills {
         acknowledged.extend(upload_until_killed(&mut daemon, contents_of_round(round), &mut random).await);
         daemon = daemon.restart();
     }
-    println!("{} contents were acknowledged", acknowledged.len());
+    println!("{} contents were acknowledged in {kills} rounds", acknowledged.len());
     all_are_read(&daemon, &acknowledged).await;
+    let left = bucket.objects().difference(&in_bucket(&daemon)).count();
     // Without the patience of a daemon, which leaves others time to notice it before it deletes.
     daemon.kill();
     let dir = daemon.data_dir().join("store");
@@ -256,15 +268,14 @@ async fn killed_in_the_middle_of_uploads_what_was_acknowledged_is_in_the_bucket(
     assert_eq!(bucket.objects(), held);
     assert!(acknowledged.iter().all(|(hash, size)| *size <= 4096 || held.contains(hash)));
     assert!(!acknowledged.is_empty());
+    println!("all were read; objects without a record: {left}, and 0 once they were cleaned up");
 }
 
 /// With the bucket away now and then, and some of what was acknowledged deleted again.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_contents_go_up_later_nothing_acknowledged_is_lost() {
-    let (bucket, kills) = (TestBucket::start().await, scoreboard::number("CAN_SYNC_TEST_KILLS", KILLS));
-    let seed = scoreboard::seed(SEED ^ 2);
-    let mut random = StdRng::seed_from_u64(seed);
-    println!("seed {seed:#x}");
+    let (bucket, kills) = (TestBucket::start().await, kills());
+    let mut random = random(SEED ^ 2);
     let mut daemon = Daemon::start(&embedded_yaml(&format!("name: a\n{}", bucket.write_back_yaml())));
     let (mut acknowledged, mut in_all) = (BTreeSet::new(), 0);
     for round in 0..kills {
@@ -310,19 +321,22 @@ async fn killed_while_contents_go_up_later_nothing_acknowledged_is_lost() {
     })
     .await;
     assert!(in_all > 0);
+    println!(
+        "{} were not deleted, and all of them read; objects that nothing refers to: 0",
+        acknowledged.len()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_the_middle_of_uploads_to_a_shared_bucket_nothing_is_lost_and_nothing_deleted() {
-    let bucket = TestBucket::start().await;
-    let mut random = StdRng::seed_from_u64(SEED ^ 1);
-    println!("seed {:#x}", SEED ^ 1);
+    let (bucket, kills) = (TestBucket::start().await, kills());
+    let mut random = random(SEED ^ 1);
     let yaml = |name: &str| embedded_yaml(&format!("name: {name}\n{}", bucket.shared_yaml()));
     let (mut daemon, other) = (Daemon::start(&yaml("a")), Daemon::start(&yaml("b")));
     let (mut of_daemon, of_other) = (BTreeSet::new(), Arc::new(Mutex::new(BTreeSet::new())));
     bucket.take_seen();
     let mut seen_objects = BTreeSet::new();
-    for round in 0..KILLS {
+    for round in 0..kills {
         // Some of it is what the other one puts there at the same time.
         let both = contents_of_round(round).split_off(3);
         let uploads = begin_uploads(&other, both, &of_other);
@@ -332,14 +346,16 @@ async fn killed_in_the_middle_of_uploads_to_a_shared_bucket_nothing_is_lost_and_
         daemon = daemon.restart();
     }
     let of_other = of_other.lock().clone();
-    println!("{} and {} contents were acknowledged", of_daemon.len(), of_other.len());
-    assert_eq!(of_other.len(), usize::try_from(KILLS).unwrap() * 5);
+    println!("{} and {} contents were acknowledged in {kills} rounds", of_daemon.len(), of_other.len());
+    assert_eq!(of_other.len() as u64, kills * 5);
     until_cleaned_up(&daemon).await;
     all_are_read(&daemon, &of_daemon).await;
     all_are_read(&other, &of_other).await;
     let objects = bucket.objects();
     assert!(seen_objects.is_subset(&objects));
-    assert!(in_bucket(&daemon).is_subset(&objects) && in_bucket(&other).is_subset(&objects));
+    let held: BTreeSet<_> = in_bucket(&daemon).union(&in_bucket(&other)).copied().collect();
+    assert!(held.is_subset(&objects));
+    println!("all were read; objects without a record, which stay: {}", objects.difference(&held).count());
     // Uploads that were given up are aborted, which is all.
     let deletions = bucket.take_seen().into_iter().filter(|request| request.method == Method::DELETE);
     assert!(deletions.into_iter().all(|request| request.query.contains("uploadId=")));
