@@ -1,8 +1,8 @@
 //! What room elsewhere costs: a store with its contents in object storage, beside the same store on the local disk and another
-//! program that copies the same files to the same service.
+//! program that copies the same files to the same service; and a machine that holds a tenth of what there is.
 //!
-//! `cargo bench --bench room [-- --only small|big|later] [-- --runs N] [-- --big-mib N] [-- --small N] [-- --medium N]
-//! [-- --endpoint URL --bucket NAME --credentials-file FILE --region REGION]`. The columns: no bucket; a directory
+//! `cargo bench --bench room [-- --only small|big|later|laptop] [-- --runs N] [-- --big-mib N] [-- --small N] [-- --medium N]
+//! [-- --endpoint URL --bucket NAME --credentials-file FILE --region REGION] [-- --bins DIR]`. The columns: no bucket; a directory
 //! for a bucket, on the same disk; a bucket of an S3 service; and `rclone copy`, with its defaults, to and from the bucket, where it is
 //! installed. Without a service its columns are left out. `benches/room/garage.sh` starts one on this machine, and adds those arguments:
 //!
@@ -18,15 +18,20 @@
 //! - `big`: one large upload; then, by a store that was opened anew, 50 ranges of 64 KiB, all of it with an empty cache, and all
 //!   of it again. The files of store and directory are taken out of the system's page cache before; a service has what it has.
 //! - `later`: the same upload with `write_back`: until it is acknowledged, and until it is in the bucket and nothing waits.
+//! - `laptop`: agents as processes of their own. Two servers that mirror each other, and a third one with `hold: nothing` and a quota
+//!   of a tenth of what they have: how long it takes to know everything, to list and to search it all; how long the first byte of a
+//!   content takes that is not here; and what it holds once it refuses more.
 //!
 //! What is acknowledged by a store is durable on this disk, or was read back from the bucket; rclone syncs nothing to a disk,
 //! and reads nothing back.
 //!
-//! The disk needs four times the large content, the service three times for each run, until all objects are deleted at the end.
+//! The disk needs four times the large content, the service three times that for each run, until all objects are deleted at the end:
+//! with three copies of everything on this machine, as the script has them, about 30 GB for three runs of 1 GiB.
 #![allow(clippy::print_stdout, reason = "what is left out has to be said")]
 
 use std::path::PathBuf;
 
+use support::agent::Bins;
 use support::figures::mb_per_sec;
 use support::{MIB, Result, limits, temp_dir};
 
@@ -38,6 +43,8 @@ use self::service::{Service, ServiceArgs};
 mod column;
 #[path = "room/contents.rs"]
 mod contents;
+#[path = "room/laptop.rs"]
+mod laptop;
 #[path = "room/rclone.rs"]
 mod rclone;
 #[path = "room/service.rs"]
@@ -47,7 +54,7 @@ mod support;
 #[derive(clap::Parser)]
 struct Args {
     /// Some rows alone
-    #[arg(long, value_parser = ["small", "big", "later"])]
+    #[arg(long, value_parser = ["small", "big", "later", "laptop"])]
     only: Option<String>,
     /// Runs of each row
     #[arg(long, default_value_t = 3)]
@@ -61,8 +68,13 @@ struct Args {
     /// Contents of 64 KiB
     #[arg(long, default_value_t = 2_000)]
     medium: usize,
+    /// Contents of each size that the servers of the laptop have
+    #[arg(long, default_value_t = laptop::ASSETS)]
+    assets: usize,
     #[command(flatten)]
     service: ServiceArgs,
+    #[command(flatten)]
+    bins: Bins,
 }
 
 /// What every row needs to know.
@@ -77,14 +89,21 @@ pub(crate) struct Bench {
 #[tokio::main]
 async fn main() -> Result<()> {
     let Some(args) = support::args::<Args>() else { return Ok(()) };
-    let service = args.service.service()?;
-    let measured = contents(&args, service.clone()).await;
-    let cleaned = match &service {
-        Some(service) => service.clean().await,
-        None => Ok(()),
-    };
-    measured?;
-    cleaned
+    let wants = |row: &str| args.only.as_deref().is_none_or(|only| only == row);
+    if wants("small") || wants("big") || wants("later") {
+        let service = args.service.service()?;
+        let measured = contents(&args, service.clone()).await;
+        let cleaned = match &service {
+            Some(service) => service.clean().await,
+            None => Ok(()),
+        };
+        measured?;
+        cleaned?;
+    }
+    if wants("laptop") {
+        laptop::laptop(&args.bins, args.assets).await?;
+    }
+    Ok(())
 }
 
 /// Everything about contents in a bucket.

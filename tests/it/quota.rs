@@ -1,5 +1,8 @@
 //! A store with a quota: never more content than that, however many come at once; what has no room is known, and comes when there is some.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use can_sync::testing::config::HoldSetting;
 use can_sync::testing::record::ContentHash;
 use can_sync::testing::store::embedded::{EmbeddedStore, IngestFields};
 use can_sync::testing::store::{ContentStore as _, IncomingAsset, IncomingContent, ItemOutcome, StoreError};
@@ -99,6 +102,21 @@ async fn status(node: &TestNode) -> Value {
     node.get("/status").await["data"].clone()
 }
 
+async fn node_used(node: &TestNode) -> u64 {
+    status(node).await["store"]["quota"]["used_bytes"].as_u64().expect("a number")
+}
+
+/// The hashes of a list that has one page, sorted; it says itself how many there are.
+async fn listed(node: &TestNode, path: &str) -> Vec<String> {
+    let page = node.store(path).await["data"].clone();
+    let assets = page["assets"].as_array().expect("a list").iter();
+    let mut hashes: Vec<String> =
+        assets.map(|asset| asset["hash"].as_str().expect("a hash").to_owned()).collect();
+    assert_eq!(page["total"], hashes.len(), "{path}");
+    hashes.sort_unstable();
+    hashes
+}
+
 /// Waits until a node that has a quota knows so many assets and misses none, and looks at its use meanwhile.
 async fn knows_within(node: &TestNode, count: usize, quota: u64) -> Value {
     eventually("all is known", async || {
@@ -172,6 +190,81 @@ async fn what_has_no_room_is_known_and_comes_when_there_is_some() {
         (said["store"]["assets_held"] == count).then_some(()).ok_or_else(|| said.to_string())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenth_of_what_two_servers_have_is_enough_to_know_and_to_read_it() {
+    const EACH: u64 = 50_000;
+    const COUNT: u64 = 100;
+    const QUOTA: u64 = EACH * COUNT / 10;
+    let (server, cellar, laptop) = tokio::join!(
+        TestNode::start("server", |_| {}),
+        TestNode::start("cellar", |_| {}),
+        TestNode::start("laptop", |config| {
+            config.hold = HoldSetting::Nothing;
+            config.store.quota_bytes = Some(QUOTA);
+        })
+    );
+    let mut contents = Vec::new();
+    for n in 0..COUNT {
+        let (content, node) = (noise(50_000, n), if n % 2 == 0 { &server } else { &cellar });
+        contents.push((node.ingest(content.clone(), &[("tags", "old")]).await, content));
+    }
+    cellar.dial(&server).await;
+    laptop.dial(&server).await;
+    laptop.dial(&cellar).await;
+    knows_within(&laptop, contents.len(), QUOTA).await;
+    server.holds(contents.len()).await;
+    // What is known is listed and found, all of it, and none of it came.
+    let mut expected: Vec<&str> = contents.iter().map(|(hash, _)| hash.as_str()).collect();
+    expected.sort_unstable();
+    for path in ["/list?limit=1000", "/search?tags=old&limit=1000", "/search?q=file.bin&limit=1000"] {
+        assert_eq!(listed(&laptop, path).await, expected, "{path}");
+    }
+    assert_eq!(laptop.held().await, [""; 0]);
+
+    // Ten have room. Readers of twice as many at once take no more.
+    let reads = contents.iter().step_by(5).map(async |(hash, content)| {
+        let read = laptop.content(hash).await;
+        assert!(read.is_none() || read.as_ref() == Some(content));
+        u64::from(read.is_some())
+    });
+    let done = AtomicBool::new(false);
+    let watch = async {
+        while !done.load(Ordering::Relaxed) {
+            assert!(node_used(&laptop).await <= QUOTA);
+        }
+    };
+    let read = async {
+        let came: u64 = futures::future::join_all(reads).await.into_iter().sum();
+        done.store(true, Ordering::Relaxed);
+        came
+    };
+    let (came, ()) = tokio::join!(read, watch);
+    assert!((1..=QUOTA / EACH).contains(&came), "{came}");
+    // One by one, all that fits comes, and what is here is still read; the rest is refused.
+    let mut held = laptop.held().await;
+    for (hash, _) in &contents {
+        if held.len() as u64 == QUOTA / EACH {
+            break;
+        }
+        laptop.content(hash).await;
+        held = laptop.held().await;
+    }
+    assert_eq!(held.len() as u64, QUOTA / EACH);
+    for (hash, content) in contents.iter().filter(|(hash, _)| held.contains(hash)) {
+        assert!(laptop.content(hash).await.as_ref() == Some(content));
+    }
+    let (left, _) = contents.iter().find(|(hash, _)| !held.contains(hash)).expect("most of them");
+    let url = format!("{}/asset/{left}", laptop.node().store_url());
+    let answer = laptop.http.get(url).timeout(DEADLINE).send().await.expect("an answer");
+    let (code, body): (u16, Value) = (answer.status().as_u16(), answer.json().await.expect("JSON"));
+    let error = body["error"].as_str().unwrap_or_default();
+    assert!(
+        (code, &body["code"]) == (404, &json!("not_held")) && error.contains("store.quota_bytes"),
+        "{body}"
+    );
+    knows_within(&laptop, contents.len(), QUOTA).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
