@@ -1,22 +1,30 @@
 //! The whole of it: a machine is gone with its disk, and a new one takes its place.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use can_sync::testing::store::ContentStore as _;
+use can_sync::testing::record::{AssetRecord, ContentHash};
+use can_sync::testing::store::{ContentStore, Holding};
 use serde_json::json;
 
 use super::{new_user, open, put, report, restore, until_snapshot};
 use crate::support::bucket::TestBucket;
+use crate::support::command::User;
 use crate::support::daemon::{Daemon, embedded_yaml};
 use crate::support::nodes::eventually;
-use crate::support::store::{hash_of, incoming, noise, read, record_of};
+use crate::support::store::{hash_of, incoming, noise, read, read_feed, record_of};
 
 const SMALL: u64 = 1_500;
 const LARGE: u64 = 40;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_machine_that_is_gone_comes_back_from_its_bucket_and_its_peer() {
-    let bucket = TestBucket::start().await;
+/// What a store has: every record, and whether its content is there.
+async fn records(store: &dyn ContentStore) -> BTreeMap<ContentHash, (AssetRecord, Holding)> {
+    let feed = read_feed(store, 0, 1_000).await;
+    feed.into_iter().map(|entry| (entry.record.hash, (entry.record, entry.holding))).collect()
+}
+
+/// A user whose store has large contents, in the bucket, and small ones, in a snapshot of it there.
+async fn filled(bucket: &TestBucket) -> (User, Vec<Vec<u8>>, Vec<Vec<u8>>) {
     let home = new_user(&bucket.yaml());
     let store = open(&home.home().join("data/store"), bucket.config_with_snapshots()).await;
     let small: Vec<_> = (0..SMALL).map(|seed| noise(500, seed)).collect();
@@ -30,7 +38,13 @@ async fn a_machine_that_is_gone_comes_back_from_its_bucket_and_its_peer() {
     }
     until_snapshot(&store).await;
     store.close().await;
+    (home, small, large)
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_gone_comes_back_from_its_bucket_and_its_peer() {
+    let bucket = TestBucket::start().await;
+    let (home, small, large) = filled(&bucket).await;
     let mut a = Daemon::start_as(home);
     let b = Daemon::start(&embedded_yaml("name: b"));
     a.dial(&b).await;
@@ -65,20 +79,29 @@ async fn a_machine_that_is_gone_comes_back_from_its_bucket_and_its_peer() {
     let c = Daemon::start_as(home);
     assert_ne!(c.id(), id);
     c.dial(&b).await;
+    let (store, of_peer) = (c.sync_store(), b.sync_store());
     eventually("the new one has all that its peer has", async || {
-        let (ours, theirs) = (c.assets().await, b.assets().await);
-        if ours == theirs { Ok(()) } else { Err(format!("{} and {}", ours.len(), theirs.len())) }
+        let (ours, theirs) = (records(&store).await, records(&of_peer).await);
+        let held = ours.values().filter(|(_, holding)| holding.is_held()).count();
+        let is_all = ours == theirs && held == small.len() + large.len() + late.len();
+        if is_all { Ok(()) } else { Err(format!("{} and {}, {held} held", ours.len(), theirs.len())) }
     })
     .await;
-    println!("records restored after {restored:?}, equal to the peer after {:?}", began.elapsed());
+    println!(
+        "records restored after {restored:?}, equal to the peer, and all held, after {:?}",
+        began.elapsed()
+    );
+    assert_eq!(c.assets().await, b.assets().await, "what is listed, to the last field");
     let peers = c.get("/peers").await;
     let received = peers["peers"][0]["bytes_received"].as_u64().unwrap();
     let of_late: u64 = late.iter().map(|content| content.len() as u64).sum();
     assert!(received < 2 * of_late, "what is in the bucket crosses no wire: {received}");
-    let store = c.sync_store();
-    for content in small.iter().step_by(100).chain(&large).chain(&late) {
-        assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
+    for content in small.iter().chain(&large).chain(&late) {
+        for store in [&store, &of_peer] {
+            assert_eq!(read(store, hash_of(content), 0, None).await.as_ref(), Ok(content));
+        }
     }
+    println!("all contents read on both sides after {:?}", began.elapsed());
     assert_eq!(store.status().await.unwrap().damaged, 0);
     // And it makes snapshots of its own.
     eventually("a snapshot is made", async || {
