@@ -88,7 +88,7 @@ mod rows;
 mod runs;
 mod schema;
 mod scrub;
-mod snapshots;
+pub(in crate::store) mod snapshots;
 mod space;
 mod sums;
 mod trash;

@@ -1,10 +1,12 @@
-//! What proves parts of a content, and bodies of the sync API: see `testing::fuzz`.
+//! What proves parts of a content, bodies of the sync API, and snapshots: see `testing::fuzz`.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use super::bucket::snapshots::fuzz::{snapshot_manifest, snapshot_name};
+pub use super::embedded::snapshots::fuzz::snapshot_items;
 use super::groups::{
     GROUP_BYTES, GroupSum, PROOF_GROUPS_MAX, PROOF_NODES_MAX, check_proof, group_count, group_range,
     groups_of, proof_nodes, root, subtree,

@@ -27,6 +27,7 @@ use super::deletion::DeletionOutcome;
 use super::{Bucket, BucketError, TRIES, fault};
 use crate::store::StoreId;
 
+pub mod fuzz;
 mod manifest;
 
 /// The directory, below the prefix.

@@ -27,6 +27,7 @@ use crate::store::bucket::snapshots::{Generation, PartName, SnapshotManifest, is
 use crate::store::bucket::{BucketError, SnapshotPace};
 use crate::store::{SnapshotReport, StoreError};
 
+pub mod fuzz;
 pub(super) mod items;
 mod taking;
 mod writing;

@@ -19,14 +19,14 @@ use crate::library::ticket::{Access, Subject, Terms, Ticket};
 use crate::reconcile::tree::{Item, ItemTree};
 use crate::reconcile::{EngineLimits, Initiator, Responder};
 use crate::record::{AssetMeta, AssetRecord, ContentHash, Hlc, LibraryId, RecordId, WriterId};
-use crate::store::sync_wire;
+use crate::store::{Holding, sync_wire};
 use crate::wire::decode::decode;
 use crate::wire::proto::{
     Auth, ContentHeader, ContentRequest, Deferral, EntryResult, Error, Find, Frame, Have, Hello,
-    IngestHeader, IngestResult, InlineContent, Later, LibraryProof, LibrarySummary, ListPeersReply,
-    ListPeersRequest, ListedPeer, Offer, Ping, PutEntry, ReconMsg, ReconOpen, Records, RedateResult,
-    Revocations as WireList, SignedAnnouncement, Want, Welcome, WireEntry, WireFeedEntry, WireRecord,
-    WireRedating, WireStoredRecord, frame,
+    IngestHeader, IngestResult, InlineContent, Keep, KeepRequest, Kept, Later, LibraryProof, LibrarySummary,
+    ListPeersReply, ListPeersRequest, ListedPeer, Offer, Ping, PutEntry, ReconMsg, ReconOpen, Records,
+    RedateResult, Revocations as WireList, SignedAnnouncement, SnapshotItem, Want, Welcome, WireEntry,
+    WireFeedEntry, WireRecord, WireRedating, WireStoredRecord, frame, kept,
 };
 
 mod texts;
@@ -68,6 +68,9 @@ pub(super) fn of(target: &str) -> Vec<Vec<u8>> {
         "revocations" => revocations(),
         "sealed_list" => sealed_lists(),
         "slot_packet" => slot_packets(),
+        "snapshot_items" => snapshot_items(),
+        "snapshot_manifest" => crate::store::bucket::snapshots::fuzz::manifests(),
+        "snapshot_name" => crate::store::bucket::snapshots::fuzz::names(),
         "ticket_rest" => tickets().iter().map(rest_of).collect(),
         "ticket_text" => tickets().iter().map(|ticket| ticket.to_text().as_bytes().to_vec()).collect(),
         "time" => {
@@ -143,6 +146,14 @@ fn frames() -> Vec<Vec<u8>> {
     };
     let wanted = ContentRequest { hash: bytes32(1), offset: 0, length: 65_536, proved: true };
     let deferral = Deferral { hash: bytes32(1), rid: bytes32(2), wait_ms: 9, ..Deferral::default() };
+    let kept_request = KeepRequest { hash: bytes32(1), nonce: bytes32(2), offset: 65_536 };
+    let kept = Kept {
+        hash: bytes32(1),
+        nonce: bytes32(2),
+        outcome: kept::Outcome::Promised.into(),
+        place: bytes32(3),
+        proof: bytes32(4),
+    };
     let kinds = [
         frame::Kind::Hello(Hello { version: 3, nonce: bytes32(1) }),
         frame::Kind::Auth(Auth { libraries: vec![proof.clone()] }),
@@ -167,6 +178,8 @@ fn frames() -> Vec<Vec<u8>> {
             ..ReconOpen::default()
         }),
         frame::Kind::ReconMsg(ReconMsg { message: vec![0x61, 0, 0, 2, 0].into() }),
+        frame::Kind::Keep(Keep { place: bytes32(1), contents: vec![kept_request] }),
+        frame::Kind::Kept(kept),
         frame::Kind::Revocations(WireList { library: bytes32(7), list: vec![1; 40].into() }),
     ];
     kinds.into_iter().map(|kind| Frame { kind: Some(kind) }.encode_to_vec()).collect()
@@ -369,6 +382,33 @@ fn batches() -> Vec<Vec<u8>> {
         body.extend_from_slice(content.as_bytes());
     }
     vec![body]
+}
+
+/// A small asset with its content and names, one that is elsewhere, an entry, and a version that lost.
+fn snapshot_items() -> Vec<Vec<u8>> {
+    let of_record = |record: &AssetRecord, holding: Holding| WireFeedEntry {
+        seq: 7,
+        record: Some(record.into()),
+        holding: sync_wire::wire_holding(holding).into(),
+        ..WireFeedEntry::default()
+    };
+    let (records, entries) = (records(), entries());
+    let here = SnapshotItem {
+        change: Some(of_record(&records[0], Holding::Held)),
+        content: Some(Bytes::from_static(b"hello")),
+        own_names: vec!["a name.txt".into()],
+        history: Vec::new(),
+    };
+    let elsewhere =
+        SnapshotItem { change: Some(of_record(&records[1], Holding::Wanted)), ..SnapshotItem::default() };
+    let lost = SnapshotItem { history: vec![(&entries[0]).into()], ..SnapshotItem::default() };
+    let entry = WireFeedEntry { seq: 8, entry: Some((&entries[0]).into()), ..WireFeedEntry::default() };
+    let entry = SnapshotItem { change: Some(entry), ..SnapshotItem::default() };
+    let mut chunk = Vec::new();
+    for item in [here, elsewhere, lost, entry] {
+        sync_wire::put(&mut chunk, &item);
+    }
+    vec![chunk]
 }
 
 fn events() -> Vec<Vec<u8>> {

@@ -93,6 +93,18 @@ fn batch_of(rest: &mut Bytes) -> Result<(Vec<Option<Item>>, usize), StoreError> 
     Ok((items, before - rest.len()))
 }
 
+/// Whether each item of a chunk is one by today's rules.
+///
+/// # Errors
+/// [`StoreError::Invalid`] where it is no row of items at all.
+pub(in crate::store) fn items_of(mut chunk: Bytes) -> Result<Vec<bool>, StoreError> {
+    let mut items = Vec::new();
+    while !chunk.is_empty() {
+        items.extend(batch_of(&mut chunk)?.0.iter().map(Option::is_some));
+    }
+    Ok(items)
+}
+
 fn item_of(item: SnapshotItem) -> Result<Item, String> {
     let SnapshotItem { change, content, own_names, history } = item;
     let entry_of = |wire: WireEntry| FolderRecord::try_from(wire).map_err(|error| error.to_string());
@@ -169,11 +181,7 @@ mod tests {
     use crate::store::sync_wire::put;
 
     fn all(bytes: &[u8]) -> Result<Vec<bool>, StoreError> {
-        let (mut rest, mut items) = (Bytes::copy_from_slice(bytes), Vec::new());
-        while !rest.is_empty() {
-            items.extend(batch_of(&mut rest)?.0.iter().map(Option::is_some));
-        }
-        Ok(items)
+        items_of(Bytes::copy_from_slice(bytes))
     }
 
     proptest! {
