@@ -367,6 +367,59 @@ async fn what_is_stored_one_by_one_is_found_at_once_and_indexed_in_batches() {
     store.close().await;
 }
 
+/// Where words are in many more records than another condition, the records are compared instead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_word_that_is_common_and_a_tag_that_is_not_find_what_has_both() {
+    const ASSETS: usize = 10_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let mut expected = Vec::new();
+    let records: Vec<AssetRecord> = (0..ASSETS)
+        .map(|i| {
+            let name = if i % 7 == 0 { "sunset" } else { "holiday" };
+            let meta = AssetMeta {
+                filename: Some(format!("{name}-{i:05}.png")),
+                tags: if i % 6 == 0 { vec!["rare".into()] } else { vec!["other".into()] },
+                created_at_ms: LONG_AGO_MS + i as u64,
+                ..AssetMeta::default()
+            };
+            let record = record_of(&content(i));
+            if i % 6 == 0 && i % 7 != 0 {
+                expected.push(record.hash);
+            }
+            AssetRecord::new(record.hash, record.size, record.blake3, meta)
+        })
+        .collect();
+    for (n, some) in records.chunks(1000).enumerate() {
+        let batch =
+            some.iter().enumerate().map(|(i, record)| incoming(record.clone(), &content(n * 1000 + i)));
+        store.ingest(batch.collect()).await.unwrap();
+    }
+    let filter =
+        ListFilter { q: Some("holiday .png".into()), tags: vec!["rare".into()], ..ListFilter::default() };
+    for order in [Order::OldestFirst, Order::NewestFirst] {
+        for limit in [1000, 37] {
+            let (mut found, mut cursor) = (Vec::new(), None);
+            loop {
+                let query = ListQuery { filter: filter.clone(), order, limit, cursor };
+                let page = store.list(query).await.unwrap();
+                found.extend(page.assets.iter().map(|asset| asset.record.hash));
+                cursor = page.next_cursor;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            assert!(found == expected, "{} of {}, {order:?}", found.len(), expected.len());
+        }
+        expected.reverse();
+    }
+    // With none that has both, which only the last record shows.
+    let none = ListFilter { q: Some("sunset holiday".into()), ..filter };
+    let page = store.list(ListQuery { filter: none, ..ListQuery::default() }).await.unwrap();
+    assert_eq!((page.assets.len(), page.next_cursor), (0, None));
+    store.close().await;
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 64, ..ProptestConfig::default() })]
 

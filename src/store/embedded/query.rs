@@ -17,6 +17,7 @@ use crate::text::folded;
 
 mod by_index;
 mod by_record;
+mod comparison;
 mod sources;
 
 /// Most assets on a page.

@@ -6,8 +6,8 @@
 //!
 //! Words of three characters and more are answered by FTS5 in the order of the list as well. A shorter one is the beginning of so many
 //! trigrams that FTS5 would have to merge all of them first: it is looked for in the records one after the other, as most are
-//! common, and FTS5 is asked when that leads nowhere. Where another condition leaves few records, they are compared with
-//! all words.
+//! common, and FTS5 is asked when that leads nowhere. Where another condition leaves few records, or leads past most of what FTS5
+//! finds, they are compared with all words.
 
 use rusqlite::{Connection, OptionalExtension as _};
 
@@ -17,6 +17,7 @@ use super::super::readers::Others;
 use super::super::rows::{self, COLUMNS};
 use super::super::tx::Totals;
 use super::super::types::{ListFilter, ListPage, Order, StoredAsset};
+use super::comparison::Comparison;
 use super::sources::{KeySource, ListDirection, WordsLater, cost};
 use super::{LAST_CHAR, Prepared, cut};
 use crate::text::folded;
@@ -33,42 +34,15 @@ const SHORT_WORDS_MAX: usize = 4;
 /// Media types with one beginning; where there are more, records are compared.
 const MIME_TYPES_MAX: usize = 256;
 
-/// What is left to be compared with each record.
-#[derive(Clone, Debug, Default)]
-struct Comparison {
-    words: Vec<String>,
-    mime_prefix: Option<String>,
-    /// Times of creation.
-    created_ms: Option<(u64, u64)>,
-}
-
-impl Comparison {
-    fn is_needed(&self) -> bool {
-        !self.words.is_empty() || self.mime_prefix.is_some() || self.created_ms.is_some()
-    }
-
-    fn accepts(&self, conn: &Connection, key: i64) -> Result<bool, rusqlite::Error> {
-        let sql = "SELECT search, mime_type, created_at_ms FROM records WHERE list_key = ?1";
-        let row = conn.prepare_cached(sql)?.query_row([key], |row| {
-            Ok((row.get::<_, Option<String>>(0)?, row.get::<_, String>(1)?, rows::unsigned(row, 2)?))
-        });
-        let Some((search, mime_type, created_at_ms)) = row.optional()? else { return Ok(false) };
-        let search = search.unwrap_or_default();
-        let prefix = self.mime_prefix.as_deref().unwrap_or_default();
-        Ok(self.words.iter().all(|word| search.contains(word))
-            && mime_type.to_ascii_lowercase().starts_with(prefix)
-            && self.created_ms.is_none_or(|(from, to)| (from..=to).contains(&created_at_ms)))
-    }
-}
-
 /// How a query is answered.
 struct Plan {
     /// Conditions of which any facet will do.
     facets: Vec<Vec<KnownFacet>>,
     /// Records that were asked for by their hashes.
     keys: Option<Vec<i64>>,
-    /// For FTS5: words of three characters and more, and shorter ones.
+    /// For FTS5: words of three characters and more, those of them that it says all about, and shorter ones.
     phrases: Vec<String>,
+    whole: Vec<String>,
     beginnings: Vec<String>,
     /// Records that FTS5 does not know yet.
     later: WordsLater,
@@ -91,6 +65,7 @@ impl Plan {
             facets: Vec::new(),
             keys: None,
             phrases: Vec::new(),
+            whole: Vec::new(),
             beginnings: Vec::new(),
             later: WordsLater::default(),
             comparison: Comparison::default(),
@@ -180,7 +155,6 @@ impl Plan {
         conn: &Connection,
     ) -> Result<(), rusqlite::Error> {
         let compares = !has_words || self.fewest() <= COMPARED_MAX;
-        let mut whole = Vec::new();
         for word in words {
             let query = if compares { None } else { grams::query(&word) };
             match query {
@@ -189,7 +163,7 @@ impl Plan {
                     if query.is_vague {
                         self.comparison.words.push(word);
                     } else {
-                        whole.push(word);
+                        self.whole.push(word);
                     }
                 }
                 query => {
@@ -200,6 +174,7 @@ impl Plan {
         }
         if !self.phrases.is_empty() || !self.beginnings.is_empty() {
             let behind = words::behind(conn, &Totals::read(conn)?)?;
+            let whole = &self.whole;
             self.later = WordsLater::new(behind, |text| whole.iter().all(|word| text.contains(word)));
         }
         Ok(())
@@ -221,7 +196,8 @@ impl Plan {
         facets.sort_by_key(|facets| facets.iter().map(|facet| facet.assets).sum::<u64>());
         sources.extend(facets.into_iter().map(|facets| KeySource::facets(facets)));
         if !self.phrases.is_empty() {
-            sources.push(KeySource::words(self.phrases.join(" AND "), &self.later, direction));
+            let expression = self.phrases.join(" AND ");
+            sources.push(KeySource::words(expression, self.whole.clone(), &self.later, direction));
         }
         if sources.is_empty() {
             sources.push(KeySource::all());

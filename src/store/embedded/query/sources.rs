@@ -5,6 +5,7 @@ use rusqlite::{Connection, params};
 
 use super::super::index::facets::KnownFacet;
 use super::super::types::Order;
+use super::comparison::search_text;
 
 /// What reading costs, in units of 100 ns or so, to know when counting has gone on for long enough.
 pub(super) mod cost {
@@ -73,7 +74,13 @@ impl KeySource {
         Self::Facets(facets.iter().map(|facet| (facet.id, KeyChunk::new(TABLE_CHUNK))).collect())
     }
 
-    pub(super) fn words(expression: String, later: &WordsLater, direction: ListDirection) -> Self {
+    /// What FTS5 finds by `expression`, which are the records that have these words.
+    pub(super) fn words(
+        expression: String,
+        words: Vec<String>,
+        later: &WordsLater,
+        direction: ListDirection,
+    ) -> Self {
         let mut matching = later.matching.clone();
         if direction.is_before(1, 0) {
             matching.reverse();
@@ -81,6 +88,8 @@ impl KeySource {
         let matching = KeyChunk { keys: matching, is_last: true, ..KeyChunk::new(TABLE_CHUNK) };
         Self::Words(Box::new(Words {
             expression,
+            words,
+            compares: false,
             known: KeyChunk::new(WORDS_CHUNK),
             later: later.keys.clone(),
             matching,
@@ -91,7 +100,8 @@ impl KeySource {
         Self::Keys(KeyChunk { keys, is_last: true, ..KeyChunk::new(TABLE_CHUNK) })
     }
 
-    /// The first key that is `target`, or later in the list. No later question may be for an earlier one.
+    /// The first key that is `target`, or later in the list; or another one behind `target`, up to which there is none. No later
+    /// question may be for an earlier one.
     pub(super) fn seek(
         &mut self,
         conn: &Connection,
@@ -151,6 +161,9 @@ impl WordsLater {
 #[derive(Debug)]
 pub(super) struct Words {
     expression: String,
+    words: Vec<String>,
+    /// Records are compared, one by one, as they are asked for.
+    compares: bool,
     known: KeyChunk,
     later: Vec<i64>,
     matching: KeyChunk,
@@ -164,6 +177,14 @@ impl Words {
         target: i64,
         spent: &mut u64,
     ) -> Result<Option<i64>, rusqlite::Error> {
+        // Where another condition leads past most of what FTS5 finds, looking at its records is cheaper.
+        self.compares |= self.known.is_in_vain(direction, target);
+        if self.compares {
+            *spent += cost::RECORD;
+            let text = search_text(conn, target)?.unwrap_or_default();
+            let has_all = self.words.iter().all(|word| text.contains(word));
+            return Ok(Some(if has_all { target } else { direction.after(target) }));
+        }
         let sql = direction.sql("rowid");
         let sql = format!("SELECT rowid FROM words WHERE words MATCH ?3 AND {sql}");
         let mut from = target;
@@ -202,6 +223,14 @@ pub(super) struct KeyChunk {
 impl KeyChunk {
     fn new(sizes: (usize, usize)) -> Self {
         Self { keys: Vec::new(), at: 0, asked: 0, is_last: false, size: sizes.0, sizes }
+    }
+
+    /// Whether more would have to be read for this target, and what was read costs more than to look at the records that were asked
+    /// for.
+    fn is_in_vain(&self, direction: ListDirection, target: i64) -> bool {
+        let is_passed = self.keys.last().is_some_and(|last| direction.is_before(*last, target));
+        let read = cost::WORDS_SEEK + cost::WORDS_KEY * self.keys.len() as u64;
+        is_passed && !self.is_last && read > cost::RECORD * self.asked as u64
     }
 
     /// Looks for the target here, or reads the next ones from there on: more where most of them were asked for.
