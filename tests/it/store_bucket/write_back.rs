@@ -150,8 +150,12 @@ async fn whatever_fails_contents_stay_on_the_disk_and_it_is_said_why() {
         let contents = [noise(100_000 + n, n as u64), noise((9 << 20) + n, n as u64)];
         join_all(contents.iter().map(|content| put(&store, content))).await;
         until_waits_because(&store, why).await;
-        assert_eq!(waiting(&store).await.contents, 2, "{fault:?}");
-        assert_eq!(content_files(dir.path()).len(), 2, "{fault:?}");
+        // Of what is put in one piece it is found out that it is there.
+        let is_carried_out = matches!(fault, BucketFault::Deaf);
+        let waiting = waiting(&store).await.contents;
+        assert!(waiting == 2 || (is_carried_out && waiting == 1), "{fault:?}: {waiting}");
+        let files = content_files(dir.path()).len() as u64;
+        assert!(files == 2 || (is_carried_out && files == 1), "{fault:?}: {files} files");
         all_are_right(&store, &contents).await;
         bucket.fail(|_| None);
         until_all_is_up(&store).await;
@@ -159,8 +163,8 @@ async fn whatever_fails_contents_stay_on_the_disk_and_it_is_said_why() {
         all_are_right(&store, &contents).await;
     }
     until_nothing_is_pending(&dir).await;
-    let status = store.status().await.unwrap();
-    assert_eq!((status.damaged, status.contents_away), (0, None));
+    until_usable(&store).await;
+    assert_eq!(store.status().await.unwrap().damaged, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
