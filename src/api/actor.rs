@@ -116,6 +116,7 @@ mod tests {
     use crate::library::{Libraries, Library};
     use crate::peer::delete_guard::DeleteGuard;
     use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
+    use crate::transfer::partial::Partials;
 
     async fn view(dir: &std::path::Path) -> AgentView {
         let config = EmbeddedConfig {
@@ -137,6 +138,7 @@ mod tests {
             folders: ServiceCell::new("FoldersActor").service_ref(),
             deletes: Arc::new(DeleteGuard::new(false)),
             libraries: Arc::new(Libraries::of(Arc::new(Library::new(LibraryKeys::of_read_secret(&[0; 32]))))),
+            partials: Partials::open(&dir.join("partial")).unwrap(),
             root: ServiceCell::new("RootSupervisor").service_ref(),
             clock: crate::clock::Clock::system(),
             events: EventLog::default(),

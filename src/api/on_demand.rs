@@ -1,7 +1,8 @@
 //! Contents that are read and are not here, although the asset is known: they are fetched before the answer begins.
 //!
 //! As `POST /fetch/{hash}`, and then waiting for it, with an end: who reads is told within [`READ_WITHIN`] why it is not here. What
-//! was asked for goes on coming after that, and stays. What was deleted is not brought back by reading.
+//! was asked for goes on coming after that, and stays. What was deleted is not brought back by reading. Who reads all of a large one
+//! gets it while it comes ([`coming`]).
 
 use std::time::Duration;
 
@@ -16,7 +17,9 @@ use super::why::{self, Availability};
 use crate::http::{ApiError, ApiResult};
 use crate::record::ContentHash;
 use crate::store::service::codes;
-use crate::store::service::on_demand::FetchContent;
+use crate::store::service::on_demand::{FetchContent, FetchedContent, ReadAs};
+
+mod coming;
 
 /// How long a reader waits. Less than what clients give a silent server as a rule, and than the proxy gives the store.
 const READ_WITHIN: Duration = Duration::from_mins(1);
@@ -25,40 +28,42 @@ const ALONE_WITHIN: Duration = Duration::from_secs(5);
 /// Between two looks at how it stands, unless it comes before.
 const LOOK: Duration = Duration::from_millis(500);
 /// Between two looks whether it came: every change of the store may be that, and there may be thousands in a second.
-const GLANCE: Duration = Duration::from_millis(20);
+const GLANCE: Duration = Duration::from_millis(4);
 
 /// For the embedded store's own API.
 pub(crate) fn fetch_content(view: AgentView) -> FetchContent {
-    std::sync::Arc::new(move |hash| {
+    std::sync::Arc::new(move |hash, read_as| {
         let view = view.clone();
-        async move { bring(&view, hash).await }.boxed()
+        async move { bring(&view, hash, read_as).await }.boxed()
     })
 }
 
-/// Fetches a content that is not held, and waits for it; whether it is here now. `false` where there is nothing to fetch: the asset is
-/// not known, or deleted.
+/// Fetches a content that is not held, and waits for it, or for its first bytes.
 ///
 /// # Errors
 /// 404 `not_held` where nobody within reach has it, 504 `not_here_yet`, 429, and 503 where PeersActor or the store do not answer.
-pub(super) async fn bring(view: &AgentView, hash: ContentHash) -> ApiResult<bool> {
+pub(super) async fn bring(view: &AgentView, hash: ContentHash, read_as: ReadAs) -> ApiResult<FetchedContent> {
     let began = Instant::now();
     let deadline = began + READ_WITHIN;
-    match why::stored(view, hash).await? {
-        Some(known) if known.is_absent() => {}
-        known => return Ok(known.is_some_and(|known| known.holding.is_held())),
-    }
+    let known = match why::stored(view, hash).await? {
+        Some(known) if known.is_absent() => known.record,
+        Some(known) if known.holding.is_held() => return Ok(FetchedContent::Here),
+        Some(_) | None => return Ok(FetchedContent::Nowhere),
+    };
     let was_lacked = view.libraries.mirror().lacks(&hash);
     let mut arrival = Arrival { changes: view.libraries.cursor(), was_lacked };
     if why::want(view, hash).await {
-        return Ok(true);
+        return Ok(FetchedContent::Here);
     }
     why::search(view, hash).await?;
+    let begun = coming::begun(view, known, read_as);
+    tokio::pin!(begun);
     loop {
         let stands = why::stands(view, hash).await?;
         let now = Instant::now();
         match stands.state {
-            Availability::Here => return Ok(true),
-            Availability::Deleted => return Ok(false),
+            Availability::Here => return Ok(FetchedContent::Here),
+            Availability::Deleted => return Ok(FetchedContent::Nowhere),
             // It was searched for, and is neither searched for any more nor here.
             Availability::Missing
             | Availability::LetGo
@@ -78,7 +83,10 @@ pub(super) async fn bring(view: &AgentView, hash: ContentHash) -> ApiResult<bool
             | Availability::Waiting
             | Availability::Searching => {}
         }
-        arrival.wait((now + LOOK).min(deadline), || view.libraries.mirror().lacks(&hash)).await;
+        tokio::select! {
+            coming = &mut begun => return Ok(FetchedContent::Coming(coming)),
+            () = arrival.wait((now + LOOK).min(deadline), || view.libraries.mirror().lacks(&hash)) => {}
+        }
     }
 }
 
@@ -154,7 +162,8 @@ mod tests {
                 () = changing => {}
             }
             assert_eq!(began.elapsed(), LOOK, "what did not come is looked for when it is time");
-            assert!(glances.get() <= 26, "{} glances", glances.get());
+            let most = LOOK.as_millis() / GLANCE.as_millis() + 1;
+            assert!(glances.get() as u128 <= most, "{} glances", glances.get());
         }
     }
 

@@ -28,6 +28,7 @@ use crate::peer::delete_guard::DeleteGuard;
 use crate::peer::messages::PeersMsg;
 use crate::peer::report::{PeersReport, TransferReport};
 use crate::store::{StoreError, StoreRef, StoreStatus};
+use crate::transfer::partial::Partials;
 
 /// Longest wait for an actor or the store; then the answer says who did not answer.
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -59,6 +60,8 @@ pub struct AgentView {
     pub library: ServiceRef<LibraryMsg>,
     pub folders: ServiceRef<FoldersMsg>,
     pub libraries: Arc<Libraries>,
+    /// Large contents that are on their way.
+    pub partials: Partials,
     /// Peers' deletions, and the brake on them.
     pub deletes: Arc<DeleteGuard>,
     pub root: ServiceRef<RootMsg>,

@@ -15,7 +15,8 @@ use super::resolve;
 use super::text;
 use crate::record::ContentHash;
 
-/// Between two looks.
+/// Between the first two looks, and between any two at most: what is small is here at once.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
 const LOOK: Duration = Duration::from_millis(200);
 
 #[derive(clap::Args, Debug)]
@@ -59,6 +60,7 @@ pub(super) async fn was_deleted(agent: &ApiClient, hash: ContentHash) -> Result<
 /// Has the node fetch an asset, and waits until it is in the store; its size.
 pub(super) async fn fetch(agent: &ApiClient, hash: ContentHash, within: Duration) -> Result<u64, CliError> {
     let deadline = Instant::now() + within;
+    let mut pause = FIRST_LOOK;
     let progress = ProgressLine::spinner(&format!("asking peers for {}", hash.short()));
     let mut stands: AvailabilityBody = agent.post(&format!("/fetch/{hash}"), &json!({})).await?;
     loop {
@@ -78,7 +80,8 @@ pub(super) async fn fetch(agent: &ApiClient, hash: ContentHash, within: Duration
                 .hint(format!("the node goes on with it: `can-sync why {hash}` says how far it is")));
         }
         progress.set(&stands.explanation);
-        tokio::time::sleep_until((Instant::now() + LOOK).min(deadline)).await;
+        tokio::time::sleep_until((Instant::now() + pause).min(deadline)).await;
+        pause = (pause * 2).min(LOOK);
         stands = agent.get(&format!("/why/{hash}"), &[]).await?;
     }
 }

@@ -353,6 +353,7 @@ pub(super) fn view(config: &Config, resources: &Resources, cells: &Cells, channe
         library: cells.library.service_ref(),
         folders: cells.folders.service_ref(),
         libraries: Arc::clone(&resources.libraries),
+        partials: resources.partials.clone(),
         deletes: Arc::clone(&resources.deletes),
         root: cells.root.service_ref(),
         clock: resources.deferrals.clock().clone(),

@@ -14,10 +14,13 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
 
 use crate::record::ContentHash;
 use crate::store::StoreError;
@@ -52,6 +55,8 @@ pub struct Partials(Arc<PartialRegistry>);
 struct PartialRegistry {
     dir: PathBuf,
     entries: Mutex<BTreeMap<WantKey, PartialEntry>>,
+    /// Somebody begins to work on a content, or nobody does any more.
+    opened: Notify,
     /// Files are opened and removed one after another.
     disk: Mutex<()>,
     blocks: BlockPool,
@@ -85,6 +90,7 @@ impl Partials {
         let partials = Self(Arc::new(PartialRegistry {
             dir: dir.to_owned(),
             entries: Mutex::new(found.into_iter().collect()),
+            opened: Notify::new(),
             disk: Mutex::default(),
             blocks: BlockPool::default(),
         }));
@@ -215,6 +221,7 @@ impl Partials {
         let subject = LedgerSubject { hash: key.hash, size: key.size, root };
         let partial = Arc::new(Partial::open(&path, subject, durable)?);
         self.entries().insert(key, PartialEntry::Open(Arc::clone(&partial)));
+        self.0.opened.notify_waiters();
         Ok(partial)
     }
 
@@ -224,6 +231,48 @@ impl Partials {
         match self.entries().get(key) {
             Some(PartialEntry::Open(partial)) => Some(Arc::clone(partial)),
             Some(PartialEntry::Resting { .. }) | None => None,
+        }
+    }
+
+    /// Waits until a content is worked on whose bytes are proved for a root, and its first one is here; that root.
+    pub async fn begun(&self, key: &WantKey) -> GroupSum {
+        loop {
+            let mut opened = pin!(self.0.opened.notified());
+            opened.as_mut().enable();
+            if let Ok(Some((root, _))) = self.read(key, None, 0, 1).await {
+                return root;
+            }
+            opened.await;
+        }
+    }
+
+    /// At most `most` bytes from `at` on of a content that is worked on, once the first of them is here, and the root that they were
+    /// proved for, which is `proved_for` where that is said. `None` where nobody works on it, for that root.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] and [`StoreError::Io`], also for what was written before.
+    pub async fn read(
+        &self,
+        key: &WantKey,
+        proved_for: Option<GroupSum>,
+        at: u64,
+        most: usize,
+    ) -> Result<Option<(GroupSum, Bytes)>, StoreError> {
+        loop {
+            let mut opened = pin!(self.0.opened.notified());
+            opened.as_mut().enable();
+            let Some(partial) = self.get(key) else { return Ok(None) };
+            let root = partial.root().filter(|root| proved_for.is_none_or(|wanted| *root == wanted));
+            let Some(root) = root else { return Ok(None) };
+            let mut changed = pin!(partial.change());
+            changed.as_mut().enable();
+            if let Some(bytes) = partial.read(at, most).await? {
+                return Ok(Some((root, bytes)));
+            }
+            tokio::select! {
+                () = changed => {}
+                () = opened => {}
+            }
         }
     }
 
@@ -248,6 +297,7 @@ impl Partials {
                     remove_both(&this.path(&key));
                 }
             }
+            this.0.opened.notify_waiters();
         });
         // It can only fail by a panic, and what is left lying is swept at the next start.
         let _ = removed.await;

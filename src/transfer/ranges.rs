@@ -73,6 +73,13 @@ impl Ranges {
         self.parts.get(&0).copied().unwrap_or(0)
     }
 
+    /// How far it goes from `at` without a gap; `at` itself where that is not in it.
+    #[must_use]
+    pub fn until(&self, at: u64) -> u64 {
+        let before = self.parts.range(..=at).next_back();
+        before.map_or(at, |(_, end)| at.max(*end))
+    }
+
     /// What of `range` is not in it, in order.
     #[must_use]
     pub fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
@@ -134,6 +141,8 @@ mod tests {
             prop_assert!(asked.filter(|at| !model.contains(at)).eq(missing));
             let gap = (0..100).find(|at| !model.contains(at)).unwrap();
             prop_assert_eq!(ranges.prefix(), gap);
+            let until = (question.0..100).find(|at| !model.contains(at)).unwrap();
+            prop_assert_eq!(ranges.until(question.0), until);
         }
     }
 }

@@ -4,14 +4,17 @@
 use std::time::Duration;
 
 use can_sync::testing::record::{AssetRecord, ContentHash};
+use can_sync::testing::store::groups::groups_of;
 use can_sync::testing::store::{ContentStore as _, Holding, ItemOutcome};
-use can_sync::testing::wire::proto::{Find, Lacks, frame};
+use can_sync::testing::wire;
+use can_sync::testing::wire::proto::{ContentHeader, Find, Lacks, WireRecord, frame};
 use reqwest::{Method, Response};
 use serde_json::Value;
 
 use crate::support::embedded::content_path;
-use crate::support::hostile::{Attacker, Session, record};
+use crate::support::hostile::{Attacker, Session, header, record};
 use crate::support::nodes::{DEADLINE, TestNode, eventually};
+use crate::support::outboard::Outboard;
 use crate::support::store::{hash_of, noise, record_of};
 
 /// A request for content, at the agent or at its CAN Service.
@@ -324,4 +327,125 @@ async fn questions_by_name_about_what_is_absent_are_answered_and_bounded() {
     let hash = a.ingest(noise(100, 1_000), &[]).await;
     b.dial(&a).await;
     eventually("it came", async || b.content(&hash).await.map(drop).ok_or_else(String::new)).await;
+}
+
+/// A node that knows of a content and lets go of it, beside one that has it and sends it slowly.
+async fn known_beside_a_slow_holder(content: &[u8]) -> (TestNode, TestNode, ContentHash) {
+    let (a, b) = tokio::join!(
+        TestNode::start("a", |config| config.limits.upload_bytes_per_sec = Some(4_000_000)),
+        TestNode::start("b", |_| {})
+    );
+    let hash: ContentHash = a.ingest(content.to_vec(), &[]).await.parse().expect("a hash");
+    know(&b, vec![record_of(content)]).await;
+    b.sync_store().let_go(vec![hash]).await.expect("let go");
+    b.dial(&a).await;
+    b.wait_in_sync().await;
+    (a, b, hash)
+}
+
+/// What is left of an answer's body.
+async fn rest_of(answer: &mut Response) -> reqwest::Result<Vec<u8>> {
+    let mut rest = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        rest.extend_from_slice(&chunk);
+    }
+    Ok(rest)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_a_large_content_is_read_while_it_comes() {
+    for (seed, at_agent, range) in [(21, false, None), (22, true, Some("bytes=0-"))] {
+        let content = noise(12 << 20, seed);
+        let (_a, b, hash) = known_beside_a_slow_holder(&content).await;
+        let mut request = content_at(&b, at_agent, Method::GET, hash, "");
+        if let Some(range) = range {
+            request = request.header("Range", range);
+        }
+        let mut answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), if range.is_some() { 206 } else { 200 });
+        assert_eq!(answer.content_length(), Some(content.len() as u64));
+        let mut read = answer.chunk().await.expect("a chunk").expect("a chunk").to_vec();
+        // At four megabytes a second most of it is still with the other one.
+        assert_eq!(holding(&b, hash).await, Some(Holding::Wanted), "at its first byte it is not here yet");
+        read.extend(rest_of(&mut answer).await.expect("the rest"));
+        assert!(read == content);
+        assert_eq!(holding(&b, hash).await, Some(Holding::Held), "at its end it is");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_goes_on_where_its_holder_was_away_meanwhile() {
+    let content = noise(12 << 20, 23);
+    let (mut a, b, hash) = known_beside_a_slow_holder(&content).await;
+    let mut answer = read(&b, false, hash, "").await;
+    let mut read = answer.chunk().await.expect("a chunk").expect("a chunk").to_vec();
+    a.stop().await;
+    a.boot().await;
+    a.dial(&b).await;
+    read.extend(rest_of(&mut answer).await.expect("the rest"));
+    assert!(read == content);
+}
+
+/// Says of a content that it has the BLAKE3 of another one, and gives that, with its proofs. Ends with the session.
+async fn gives_another_one(session: &mut Session, hash: ContentHash, other: &[u8]) {
+    let (outboard, size) = (Outboard::of(other), other.len() as u64);
+    while let Ok(kind) = session.read().await {
+        match kind {
+            frame::Kind::Find(_) => {
+                let blake3 = Some(outboard.root.to_vec().into());
+                session.offer(vec![WireRecord { blake3, ..record(hash, size) }]).await;
+            }
+            frame::Kind::Want(want) => {
+                for wanted in want.contents {
+                    let range = wanted.offset..wanted.offset + wanted.length;
+                    let proof = outboard.prove(&groups_of(&range)).into_flattened().into();
+                    let (offset, length, total) = (wanted.offset, wanted.length, size);
+                    let header =
+                        ContentHeader { offset, length, total, proof, ..header(want.request, hash, total) };
+                    let index = |at: u64| usize::try_from(at).expect("it fits");
+                    let mut stream = session.content_stream().await;
+                    let _ = stream.write_chunk(wire::encode(&header)).await;
+                    let _ = stream.write_all(&other[index(range.start)..index(range.end)]).await;
+                    let _ = stream.finish();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_turns_out_to_be_another_content_no_reader_gets_the_end() {
+    let (content, other) = (noise(3_000_000, 24), noise(3_000_000, 25));
+    let b = TestNode::start("b", |_| {}).await;
+    know(&b, vec![record_of(&content)]).await;
+    b.sync_store().let_go(vec![hash_of(&content)]).await.expect("let go");
+    let attacker = Attacker::member_of(&b).await;
+    let mut session = attacker.session().await;
+    let reading = async {
+        let mut answer = read(&b, false, hash_of(&content), "").await;
+        assert_eq!(answer.status(), 200);
+        let first = answer.chunk().await.expect("a chunk").expect("a chunk");
+        assert!(other.starts_with(&first), "that is what the liar says it is");
+        // Once the right one is here, the answer is not continued with it.
+        let a = TestNode::start("a", |_| {}).await;
+        a.ingest(content.clone(), &[]).await;
+        b.dial(&a).await;
+        let broken = rest_of(&mut answer).await;
+        assert!(broken.is_err(), "{} bytes more, to the end", broken.map_or(0, |rest| rest.len()));
+        eventually("it is here", async || {
+            let found = holding(&b, hash_of(&content)).await;
+            (found == Some(Holding::Held)).then_some(()).ok_or_else(|| format!("{found:?}"))
+        })
+        .await;
+        assert!(read(&b, false, hash_of(&content), "").await.bytes().await.expect("a body") == content);
+    };
+    let lying = async {
+        gives_another_one(&mut session, hash_of(&content), &other).await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = reading => {}
+        () = lying => {}
+    }
 }

@@ -12,7 +12,7 @@ use super::{ANSWER_BYTES_MAX, StoreProxy, with_headers};
 use crate::http::envelope::ErrorBody;
 use crate::http::extract::{HashPath, Params, has_content_type};
 use crate::http::{ApiError, ApiResult};
-use crate::store::service::on_demand::MissingContent;
+use crate::store::service::on_demand::{FetchedContent, MissingContent, ReadAs};
 
 /// Headers of the request for content that matter to the store.
 const ASSET_REQUEST_HEADERS: [HeaderName; 3] = [header::RANGE, header::IF_RANGE, header::IF_NONE_MATCH];
@@ -259,7 +259,8 @@ pub(in super::super) async fn asset(
         let missing;
         (answer, missing) = told(proxy, answer).await?;
         if let Some(missing) = missing
-            && missing.fetched_by(on_demand::bring(&state.view, hash)).await?
+            && let fetching = on_demand::bring(&state.view, hash, ReadAs::Stored)
+            && let FetchedContent::Here = missing.fetched_by(fetching).await?
         {
             answer = read().await?;
         }

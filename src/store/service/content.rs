@@ -13,15 +13,17 @@ use axum::http::header::{
 };
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
+use futures::stream::BoxStream;
 
 use super::model::Binary;
-use super::on_demand::MissingContent;
+use super::on_demand::{ComingContent, FetchedContent, MissingContent, ReadAs};
 use super::range::{RequestedRange, wanted};
 use super::{ServiceInner, ServiceState};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
 use crate::http::extract::{HashPath, Params};
 use crate::record::{AssetRecord, ContentHash};
-use crate::store::ContentStore;
+use crate::store::{ContentStore, StoreError};
 
 /// The name of a hash never means anything else.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
@@ -36,7 +38,9 @@ const ENDING_BYTES_MAX: usize = 32;
 ///
 /// What is known and not held here is fetched from another machine first, all of it and for good, also where a range is asked for; a
 /// service that belongs to no agent has nobody to ask, and neither has a request with `?local=true`, or HEAD: then it is
-/// `not_held`. Waiting for it ends after a minute (`not_here_yet`), and it goes on coming.
+/// `not_held`. Waiting for it ends after a minute (`not_here_yet`), and it goes on coming. Who asks for all of a large one gets it
+/// while it comes, as it is proved by its BLAKE3; the last bytes come once all of it is checked, and where it turns out to be something
+/// else, or comes no further for a minute, the answer breaks off before its end.
 #[utoipa::path(method(get, head), path = "/asset/{hash}", tag = "assets",
     params(
         ("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits"),
@@ -71,12 +75,29 @@ pub(super) async fn read(
     let fetches = method == Method::GET && params.flag("local")? != Some(true);
     let answered = held(&service, hash, &method, &headers).await;
     let refused = answered.as_ref().err().filter(|_| fetches);
-    match refused.and_then(|refusal| MissingContent::of(refusal.code)) {
-        Some(missing) if service.on_demand.fetch(hash, missing).await? => {
-            held(&service, hash, &method, &headers).await
+    let Some(missing) = refused.and_then(|refusal| MissingContent::of(refusal.code)) else { return answered };
+    match service.on_demand.fetch(hash, missing, read_as(&headers)).await? {
+        FetchedContent::Here => held(&service, hash, &method, &headers).await,
+        FetchedContent::Coming(ComingContent { record, chunks }) => {
+            let source = ContentSource::Coming(chunks);
+            answer_from(&service, source, &record, &method, &headers).await
         }
-        Some(_) | None => answered,
+        FetchedContent::Nowhere => answered,
     }
+}
+
+/// Whether a request is for a content from its first byte to its last.
+fn read_as(headers: &HeaderMap) -> ReadAs {
+    let mut ranges = headers.get_all(RANGE).iter();
+    let is_all = ranges.all(|range| range.as_bytes().trim_ascii().eq_ignore_ascii_case(b"bytes=0-"));
+    if is_all { ReadAs::Comes } else { ReadAs::Stored }
+}
+
+/// Where the bytes of an answer come from.
+enum ContentSource {
+    Store,
+    /// All of it.
+    Coming(BoxStream<'static, Result<Bytes, StoreError>>),
 }
 
 /// The answer to GET or HEAD, of what is here.
@@ -93,6 +114,16 @@ async fn held(
 /// The answer to GET or HEAD of the content that belongs to a live record.
 pub(super) async fn answer(
     service: &ServiceInner,
+    record: &AssetRecord,
+    method: &Method,
+    headers: &HeaderMap,
+) -> ApiResult<Response> {
+    answer_from(service, ContentSource::Store, record, method, headers).await
+}
+
+async fn answer_from(
+    service: &ServiceInner,
+    source: ContentSource,
     record: &AssetRecord,
     method: &Method,
     headers: &HeaderMap,
@@ -130,8 +161,13 @@ pub(super) async fn answer(
     let length = bytes.end - bytes.start;
     response.headers_mut().insert(CONTENT_LENGTH, length.into());
     if *method == Method::GET {
-        let reader = service.store.content(record.hash, bytes.start, Some(length)).await?;
-        *response.body_mut() = Body::from_stream(reader.chunks);
+        let chunks = match source {
+            ContentSource::Store => {
+                service.store.content(record.hash, bytes.start, Some(length)).await?.chunks
+            }
+            ContentSource::Coming(chunks) => chunks,
+        };
+        *response.body_mut() = Body::from_stream(chunks);
     }
     Ok(response)
 }

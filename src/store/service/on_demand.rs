@@ -3,18 +3,47 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 
 use super::error::codes;
 use crate::http::envelope::ApiResult;
-use crate::record::ContentHash;
+use crate::record::{AssetRecord, ContentHash};
+use crate::store::StoreError;
 
-/// Gets the content of an asset that is known and not held, within a time of its own; whether it is here now. `false` where there is
-/// nothing to get: the asset is not known, or deleted.
+/// How a content can be read that was got.
+pub enum FetchedContent {
+    /// There was nothing to get: the asset is not known, or deleted.
+    Nowhere,
+    /// It is in the store.
+    Here,
+    /// It is on its way.
+    Coming(ComingContent),
+}
+
+/// A content that is read while it comes. What was read before the end was proved by its BLAKE3 alone; the last bytes come once all of it
+/// is what its name says, else an error does.
+pub struct ComingContent {
+    pub record: AssetRecord,
+    pub chunks: BoxStream<'static, Result<Bytes, StoreError>>,
+}
+
+/// How somebody can take a content.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadAs {
+    /// All of it, while it comes.
+    Comes,
+    /// Once it is in the store.
+    Stored,
+}
+
+/// Gets the content of an asset that is known and not held, within a time of its own.
 ///
 /// # Errors
 /// It cannot be had, or not in time, as whoever asked is to be told.
-pub type FetchContent = Arc<dyn Fn(ContentHash) -> BoxFuture<'static, ApiResult<bool>> + Send + Sync>;
+pub type FetchContent =
+    Arc<dyn Fn(ContentHash, ReadAs) -> BoxFuture<'static, ApiResult<FetchedContent>> + Send + Sync>;
 
 /// Who gets contents for the service. Nobody does where it runs without an agent.
 #[derive(Clone, Default)]
@@ -27,10 +56,15 @@ impl FetchPort {
         let _ = self.0.set(fetch);
     }
 
-    /// Gets a content that is missing here; whether it is here now.
-    pub(super) async fn fetch(&self, hash: ContentHash, missing: MissingContent) -> ApiResult<bool> {
-        let Some(fetch) = self.0.get() else { return Ok(false) };
-        missing.fetched_by(fetch(hash)).await
+    /// Gets a content that is missing here.
+    pub(super) async fn fetch(
+        &self,
+        hash: ContentHash,
+        missing: MissingContent,
+        read_as: ReadAs,
+    ) -> ApiResult<FetchedContent> {
+        let Some(fetch) = self.0.get() else { return Ok(FetchedContent::Nowhere) };
+        missing.fetched_by(fetch(hash, read_as)).await
     }
 }
 
@@ -59,11 +93,14 @@ impl MissingContent {
         }
     }
 
-    /// Waits for who gets it; whether it is here now. Where it is not, the store's refusal stands.
-    pub(crate) async fn fetched_by(self, fetching: impl Future<Output = ApiResult<bool>>) -> ApiResult<bool> {
+    /// Waits for who gets it. Where there is nothing to get, the store's refusal stands.
+    pub(crate) async fn fetched_by(
+        self,
+        fetching: impl Future<Output = ApiResult<FetchedContent>>,
+    ) -> ApiResult<FetchedContent> {
         match (fetching.await, self) {
             // What is on this disk is damaged, which is worth more to know than that nobody else has it.
-            (Err(_), Self::Damaged) => Ok(false),
+            (Err(_), Self::Damaged) => Ok(FetchedContent::Nowhere),
             (fetched, _) => fetched,
         }
     }
@@ -77,10 +114,12 @@ mod tests {
     #[tokio::test]
     async fn what_is_damaged_is_said_to_be_so_where_nobody_else_has_it() {
         let refused = || async { Err(ApiError::bad_request("no", "no", "no")) };
-        assert_eq!(MissingContent::Damaged.fetched_by(refused()).await.ok(), Some(false));
+        let damaged = MissingContent::Damaged.fetched_by(refused()).await;
+        assert!(matches!(damaged, Ok(FetchedContent::Nowhere)));
         assert!(MissingContent::NotHeld.fetched_by(refused()).await.is_err());
         for missing in [MissingContent::Damaged, MissingContent::NotHeld] {
-            assert_eq!(missing.fetched_by(async { Ok(true) }).await.ok(), Some(true));
+            let fetched = missing.fetched_by(async { Ok(FetchedContent::Here) }).await;
+            assert!(matches!(fetched, Ok(FetchedContent::Here)));
         }
         let of = MissingContent::of;
         assert_eq!(of("corrupt"), Some(MissingContent::Damaged));

@@ -8,6 +8,7 @@
 //! their sums. So nothing else is hashed but SHA-256, which has the last word.
 
 mod judge;
+mod reading;
 mod sums;
 mod writing;
 
@@ -70,7 +71,7 @@ pub struct Partial {
     named: OnceLock<()>,
     state: Mutex<PartialState>,
     ledger: Mutex<Ledger>,
-    changed: Notify,
+    changed: Arc<Notify>,
 }
 
 struct PartialState {
@@ -175,7 +176,7 @@ impl Partial {
         };
         let path = path.to_owned();
         let (state, ledger) = (Mutex::new(state), Mutex::new(ledger));
-        let (named, changed) = (OnceLock::new(), Notify::new());
+        let (named, changed) = (OnceLock::new(), Arc::new(Notify::new()));
         Ok(Self { hash, size, root, path, file, direct, named, state, ledger, changed })
     }
 

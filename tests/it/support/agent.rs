@@ -26,6 +26,7 @@ use can_sync::testing::peer::report::{
 };
 use can_sync::testing::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields, Ingested};
 use can_sync::testing::store::service::{ServiceSettings, router};
+use can_sync::testing::transfer::partial::Partials;
 use iroh::SecretKey;
 use iroh_tickets::endpoint::EndpointTicket;
 use parking_lot::Mutex;
@@ -117,6 +118,7 @@ impl Agent {
             folders: ServiceCell::new("FoldersActor").service_ref(),
             deletes: Arc::new(DeleteGuard::new(true)),
             libraries: Arc::new(Libraries::of(Arc::new(Library::new(LibraryKeys::of_read_secret(&[0; 32]))))),
+            partials: Partials::open(&dir.path().join("partial")).expect("a directory"),
             root: root.service_called("RootSupervisor"),
             events: events.clone(),
             clock: Clock::system(),
