@@ -33,9 +33,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::backend::Backend;
+pub(crate) use self::backend::IfMissing;
 use self::claim::PlaceUse;
 pub(crate) use self::fault::BucketError;
-use self::health::BucketTrouble;
+use self::health::{BucketTrouble, TroubleKind};
 use crate::config::ContentBucket;
 use crate::record::ContentHash;
 use crate::store::StoreError;
@@ -49,6 +50,7 @@ mod fault;
 mod finding;
 mod health;
 pub(crate) mod marker;
+mod place;
 pub(crate) mod snapshots;
 pub(crate) mod upload;
 
@@ -203,9 +205,9 @@ impl Bucket {
     ///
     /// # Errors
     /// A sentence: the address or the keys make no sense.
-    pub(crate) fn open(config: &BucketConfig) -> Result<Self, String> {
-        let backend = backend::open(&config.place, &config.patience)?;
-        let trouble = Some(BucketTrouble::new("it was not reached yet".to_owned(), false));
+    pub(crate) fn open(config: &BucketConfig, if_missing: IfMissing) -> Result<Self, String> {
+        let backend = backend::open(&config.place, &config.patience, if_missing)?;
+        let trouble = Some(BucketTrouble::unknown());
         Ok(Self {
             backend,
             shown: config.place.url.to_string(),
@@ -281,7 +283,7 @@ impl Bucket {
         tries_for_missing: u32,
         request: impl Fn() -> BoxFuture<'a, Result<T, BucketError>> + Send,
     ) -> Result<T, BucketError> {
-        self.note(self.try_patiently(tries_for_missing, request).await)
+        self.note(TroubleKind::Reading, self.try_patiently(tries_for_missing, request).await)
     }
 
     /// The same of a request that says nothing of whether contents can be put and read.

@@ -26,7 +26,7 @@ use crate::clock::Clock;
 use crate::config::{BucketUrl, ContentBucket};
 use crate::node::DataDir;
 use crate::store::bucket::snapshots::{PartFacts, PartName, SnapshotManifest, is_ahead};
-use crate::store::bucket::{Bucket, BucketConfig, BucketError};
+use crate::store::bucket::{Bucket, BucketConfig, BucketError, IfMissing};
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
 use crate::store::{ContentStore as _, StoreError, StoreId, TOMBSTONES_KEPT_MS};
 use crate::text::amounts;
@@ -133,7 +133,8 @@ impl SnapshotRun {
         }
         let config = BucketConfig { patience: patience(), ..BucketConfig::new(order.place.clone(), 0) };
         let opened = blocking(move || {
-            Bucket::open(&config).map_err(|why| BackupError::new(why, "correct the address, or the keys"))
+            Bucket::open(&config, IfMissing::Refuse)
+                .map_err(|why| BackupError::new(why, "correct the address, or the keys"))
         });
         let bucket = opened.await?;
         let away = |error| unread(&bucket, error);

@@ -37,8 +37,21 @@ pub(super) struct Backend {
     pub(super) root: Option<PathBuf>,
 }
 
+/// What becomes of a directory that is not there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum IfMissing {
+    /// It is made.
+    Make,
+    /// It was there once: the disk that it is on may not be mounted.
+    Refuse,
+}
+
 /// Makes the client. Blocks.
-pub(super) fn open(place: &ContentBucket, patience: &BucketPatience) -> Result<Backend, String> {
+pub(super) fn open(
+    place: &ContentBucket,
+    patience: &BucketPatience,
+    if_missing: IfMissing,
+) -> Result<Backend, String> {
     // The client wants a process-wide provider. One that is installed already is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let given = place.credentials_file.as_deref().map(read_credentials).transpose()?.unwrap_or_default();
@@ -58,7 +71,7 @@ pub(super) fn open(place: &ContentBucket, patience: &BucketPatience) -> Result<B
     };
     let failed = |error: object_store::Error| format!("store.content: {error}");
     match &place.url {
-        BucketUrl::Dir(dir) => open_dir(dir),
+        BucketUrl::Dir(dir) => open_dir(dir, if_missing),
         BucketUrl::S3 { bucket, prefix } => {
             let mut builder = AmazonS3Builder::from_env().with_client_options(client).with_retry(retry);
             for (key, value) in keys::<AmazonS3ConfigKey>(given)? {
@@ -105,8 +118,13 @@ fn remote<S: ObjectStore + MultipartStore>(store: S, prefix: &str) -> Backend {
     Backend { objects: store, parts, prefix: prefix.to_owned(), root: None }
 }
 
-fn open_dir(dir: &Path) -> Result<Backend, String> {
+fn open_dir(dir: &Path, if_missing: IfMissing) -> Result<Backend, String> {
     let shown = dir.display();
+    if if_missing == IfMissing::Refuse && !dir.is_dir() {
+        return Err(format!(
+            "store.content: the directory '{shown}' is not there: mount the disk that it is on, or correct store.content.url"
+        ));
+    }
     // A directory above that is not there is a disk that is not mounted.
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {

@@ -26,6 +26,7 @@ use std::time::Instant;
 use data_encoding::HEXLOWER;
 use object_store::{PutMode, UpdateVersion};
 
+use super::health::TroubleKind;
 use super::marker::{Marker, PlaceId, Unsettled};
 use super::{Bucket, BucketError};
 use crate::store::StoreId;
@@ -103,7 +104,7 @@ impl Bucket {
                     if !claim.halts.contains(code) {
                         // Until nothing is deleted any more that was begun before.
                         let why = "another store takes the place for its own: it is used in a moment";
-                        self.note_trouble(why, false);
+                        self.note_trouble(why, TroubleKind::Place);
                         tokio::time::sleep(self.patience.settle).await;
                     }
                     return Ok(PlaceUse::Halted(code.clone()));
@@ -156,9 +157,10 @@ impl Bucket {
         Ok(PlaceUse::Halted(halted.halted.unwrap_or_default()))
     }
 
-    /// Looks now and then whether another store takes the place for its own.
+    /// Looks now and then whether another store takes the place for its own; and of a directory, whether it is there.
     pub(crate) async fn look_for_others(&self) -> Result<(), BucketError> {
-        let is_due = self.state().looked.is_none_or(|looked| looked.elapsed() >= self.patience.settle / 2);
+        let every = if self.backend.root.is_some() { self.patience.look } else { self.patience.settle / 2 };
+        let is_due = self.state().looked.is_none_or(|looked| looked.elapsed() >= every);
         if is_due { self.is_there().await } else { Ok(()) }
     }
 

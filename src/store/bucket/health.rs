@@ -4,6 +4,17 @@ use std::time::Instant;
 
 use super::{Bucket, BucketError, INLINE_BYTES_MAX};
 
+/// What cannot be done with the bucket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum TroubleKind {
+    /// It is not known to be the place that it was: its marker has to be seen.
+    Place,
+    /// Nothing was read.
+    Reading,
+    /// Nothing can be put; what is there may be read all the same.
+    Writing,
+}
+
 /// Why the bucket cannot be used.
 #[derive(Clone, Debug)]
 pub(super) struct BucketTrouble {
@@ -11,14 +22,20 @@ pub(super) struct BucketTrouble {
     /// When it was met last.
     pub(super) met: Instant,
     pub(super) why: String,
-    /// Nothing can be put; what is there may be read all the same.
-    pub(super) is_of_writing: bool,
+    pub(super) kind: TroubleKind,
+    /// The log has it.
+    is_logged: bool,
 }
 
 impl BucketTrouble {
-    pub(super) fn new(why: String, is_of_writing: bool) -> Self {
+    fn new(why: String, kind: TroubleKind) -> Self {
         let since = Instant::now();
-        Self { since, met: since, why, is_of_writing }
+        Self { since, met: since, why, kind, is_logged: true }
+    }
+
+    /// Of a bucket that nobody has asked anything yet.
+    pub(super) fn unknown() -> Self {
+        Self { is_logged: false, ..Self::new("it was not reached yet".to_owned(), TroubleKind::Place) }
     }
 }
 
@@ -33,14 +50,15 @@ impl Bucket {
         let state = self.state();
         let trouble = state.trouble.as_ref()?;
         // Whether something can be put is known once it is tried.
-        let is_worth_while = trouble.is_of_writing && trouble.met.elapsed() >= self.patience.look;
+        let is_worth_while =
+            trouble.kind == TroubleKind::Writing && trouble.met.elapsed() >= self.patience.look;
         (!is_worth_while).then(|| trouble.why.clone())
     }
 
     /// The same with since when, for people.
     pub(crate) fn trouble_sentence(&self) -> Option<String> {
-        let BucketTrouble { since, why, is_of_writing, .. } = self.state().trouble.clone()?;
-        let what = match (self.write_back, is_of_writing) {
+        let BucketTrouble { since, why, kind, .. } = self.state().trouble.clone()?;
+        let what = match (self.write_back, kind == TroubleKind::Writing) {
             (true, true) => "stay on this disk",
             (true, false) => "stay on this disk, and those that are there are not given,",
             (false, true) => "are not taken",
@@ -55,46 +73,52 @@ impl Bucket {
         ))
     }
 
-    /// Takes note of how a request to read went.
-    pub(super) fn note<T>(&self, done: Result<T, BucketError>) -> Result<T, BucketError> {
-        self.note_request(done, false)
-    }
-
-    /// The same of one that changes what is there.
-    pub(super) fn note_change<T>(&self, done: Result<T, BucketError>) -> Result<T, BucketError> {
-        self.note_request(done, true)
-    }
-
-    fn note_request<T>(&self, done: Result<T, BucketError>, is_change: bool) -> Result<T, BucketError> {
+    /// Takes note of how a request went, and what it means if it failed.
+    pub(super) fn note<T>(&self, kind: TroubleKind, done: Result<T, BucketError>) -> Result<T, BucketError> {
         match &done {
             // That an object is missing says nothing of the bucket: it may be another one.
-            Ok(_) => self.note_use(is_change),
-            Err(BucketError::Away(why)) => self.note_trouble(why, is_change),
+            Ok(_) => self.note_use(kind),
+            Err(BucketError::Away(why)) => self.note_trouble(why, kind),
             Err(BucketError::Missing | BucketError::Wrong(_)) => {}
         }
         done
     }
 
-    pub(super) fn note_use(&self, is_change: bool) {
+    /// A request of this kind went well.
+    pub(super) fn note_use(&self, kind: TroubleKind) {
         let mut state = self.state();
-        let is_over = |trouble: &mut BucketTrouble| is_change || !trouble.is_of_writing;
+        // What was put was read back as well; but it may be another place where it is now.
+        let is_over = |trouble: &mut BucketTrouble| match trouble.kind {
+            TroubleKind::Place => kind == TroubleKind::Place,
+            TroubleKind::Reading => true,
+            TroubleKind::Writing => kind == TroubleKind::Writing,
+        };
         if state.place.is_some() && state.trouble.take_if(is_over).is_some() {
             tracing::info!(bucket = self.shown, "the object storage can be used again");
         }
     }
 
-    pub(super) fn note_trouble(&self, why: &str, is_of_writing: bool) {
+    pub(super) fn note_trouble(&self, why: &str, kind: TroubleKind) {
         let mut state = self.state();
-        match &mut state.trouble {
+        let trouble = match &mut state.trouble {
+            // Only its marker says that it is the place again.
+            Some(trouble) if trouble.kind == TroubleKind::Place && kind != TroubleKind::Place => {
+                trouble.met = Instant::now();
+                trouble
+            }
             Some(trouble) => {
                 trouble.met = Instant::now();
-                trouble.is_of_writing = is_of_writing;
+                trouble.kind = kind;
                 why.clone_into(&mut trouble.why);
+                trouble
             }
             none => {
                 tracing::error!(bucket = self.shown, why, "the object storage cannot be used");
-                *none = Some(BucketTrouble::new(why.to_owned(), is_of_writing));
+                none.insert(BucketTrouble::new(why.to_owned(), kind))
             }
+        };
+        if !std::mem::replace(&mut trouble.is_logged, true) {
+            tracing::error!(bucket = self.shown, why, "the object storage cannot be used");
         }
     }
 }

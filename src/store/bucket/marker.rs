@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::claim::{Claim, PlaceUse};
 use super::fault;
+use super::health::TroubleKind;
 use super::{Bucket, BucketError};
 use crate::store::StoreId;
 
@@ -120,11 +121,8 @@ impl Bucket {
                 }
             }
             Err(Unsettled::Away(why) | Unsettled::Refused(why)) => {
-                if state.trouble.as_ref().is_none_or(|known| known.why != *why) {
-                    tracing::error!(bucket = self.shown, why, "the object storage cannot be used");
-                }
                 drop(state);
-                self.note_trouble(why, false);
+                self.note_trouble(why, TroubleKind::Place);
             }
         }
         done
@@ -193,7 +191,7 @@ impl Bucket {
     /// ago whether it may delete. Until that is over nothing there is counted on. Who is ended meanwhile waits anew.
     async fn wait_for_former_owner(&self, claim: &Claim) -> Result<PlaceUse, Unsettled> {
         let why = "the place was taken over from a store that is said to be gone: it is used in a moment";
-        self.note_trouble(why, false);
+        self.note_trouble(why, TroubleKind::Place);
         tokio::time::sleep(self.patience.settle).await;
         self.claim(claim).await
     }
@@ -231,14 +229,16 @@ impl Bucket {
                 let why = format!(
                     "the object {NAME} is not there any more: it may be another bucket, or an emptied one"
                 );
-                return self.note(Err(BucketError::Away(why)));
+                return self.note(TroubleKind::Place, Err(BucketError::Away(why)));
             }
             Err(error) => return Err(error),
         };
         let (found, known) = (marker.place(), self.state().place);
         if found != known {
-            return self.note(Err(BucketError::Away("it is another place by now".into())));
+            let why = "it is another place by now".into();
+            return self.note(TroubleKind::Place, Err(BucketError::Away(why)));
         }
+        self.note_use(TroubleKind::Place);
         Ok((marker, version))
     }
 
@@ -312,7 +312,7 @@ impl Bucket {
                 tokio::time::sleep(self.patience.pause).await;
                 Err(BucketError::Missing)
             }
-            Err(error) => self.note_change(Err(fault::of(&error))),
+            Err(error) => self.note(TroubleKind::Writing, Err(fault::of(&error))),
         }
     }
 }

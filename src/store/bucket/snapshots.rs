@@ -73,6 +73,7 @@ impl Bucket {
         name: &PartName,
         manifest: &SnapshotManifest,
     ) -> Result<bool, BucketError> {
+        self.check_directory().await?;
         let key = self.snapshot_key(&name.manifest_path());
         let (key, text) = (&key, Bytes::from(manifest.text()));
         let text = &text;
@@ -89,7 +90,9 @@ impl Bucket {
             })
         })
         .await?;
-        match self.read_part(name).await {
+        let found = self.read_part(name).await;
+        self.check_directory().await?;
+        match found {
             Ok(found) => Ok(found == *manifest),
             Err(BucketError::Wrong(_) | BucketError::Missing) => Ok(false),
             Err(error) => Err(error),

@@ -12,6 +12,7 @@ use object_store::path::Path as Key;
 use object_store::{Error, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
 use super::fault;
+use super::health::TroubleKind;
 use super::{Bucket, BucketError, NoteUpload, PART_BYTES, TRIES};
 use crate::record::ContentHash;
 use crate::store::StoreError;
@@ -71,6 +72,12 @@ impl Bucket {
         self.check_settled()?;
         self.check_doubt(content.hash)?;
         let _turn = self.turn(content.size).await?;
+        self.check_directory().await?;
+        self.put_and_check(content, note).await?;
+        Ok(self.check_directory().await?)
+    }
+
+    async fn put_and_check(&self, content: PutContent, note: NoteUpload) -> Result<(), PutError> {
         let (hash, size) = (content.hash, content.size);
         let key = self.key(hash);
         let is_large = size > PART_BYTES;
@@ -91,12 +98,12 @@ impl Bucket {
             };
             match put {
                 Ok(()) | Err(PutFailed::There) => {}
-                Err(PutFailed::Bucket(error)) => return Ok(self.note_change(Err(error))?),
+                Err(PutFailed::Bucket(error)) => return Ok(self.note(TroubleKind::Writing, Err(error))?),
                 Err(PutFailed::Store(error)) => return Err(PutError::Store(error)),
             }
             match self.check(hash, size).await {
                 Ok(()) => {
-                    self.note_use(true);
+                    self.note_use(TroubleKind::Writing);
                     return Ok(());
                 }
                 Err(error @ BucketError::Away(_)) => return Err(error.into()),

@@ -31,7 +31,7 @@ use crate::record::ContentHash;
 use crate::store::StoreError;
 use crate::store::bucket::cache::ContentCache;
 use crate::store::bucket::marker::Unsettled;
-use crate::store::bucket::{self, Bucket, BucketConfig, BucketError};
+use crate::store::bucket::{self, Bucket, BucketConfig, BucketError, IfMissing};
 use crate::store::groups::GroupSum;
 
 mod claiming;
@@ -73,10 +73,10 @@ impl Objects {
     ///
     /// # Errors
     /// A sentence.
-    pub(super) fn open(config: &BucketConfig, cache: PathBuf) -> Result<Self, String> {
+    pub(super) fn open(config: &BucketConfig, cache: PathBuf, if_missing: IfMissing) -> Result<Self, String> {
         let shown = cache.display().to_string();
         Ok(Self {
-            bucket: Arc::new(Bucket::open(config)?),
+            bucket: Arc::new(Bucket::open(config, if_missing)?),
             cache: Arc::new(
                 ContentCache::open(cache, config.cache_bytes)
                     .map_err(|error| format!("cannot use the cache in {shown}: {error}"))?,
@@ -161,6 +161,11 @@ fn pending(conn: &Connection, hash: ContentHash) -> Result<Option<PendingObject>
         .optional()
 }
 
+/// Whether the store has contents in a bucket.
+pub(super) fn has_place(conn: &Connection) -> Result<bool, rusqlite::Error> {
+    Ok(claiming::known_place(conn)?.is_some())
+}
+
 /// What people should know where contents are in a bucket, and none is configured. A store that never had one is not looked through.
 pub(super) fn unconfigured(conn: &Connection) -> Result<Option<String>, rusqlite::Error> {
     let shown: Option<Option<String>> =
@@ -227,6 +232,10 @@ impl EmbeddedStore {
                 tokio::spawn(self.clone().keep_objects());
             }
             Err(_) => {
+                tracing::warn!(
+                    bucket = objects.bucket.shown(),
+                    "the object storage does not answer yet: the store opens without it"
+                );
                 let store = self.clone();
                 tokio::spawn(async move {
                     let _ = settling.await;

@@ -35,7 +35,7 @@ use super::{EmbeddedConfig, EmbeddedStore, QUEUE_TASKS, StoreInner, StoreShared,
 use crate::clock::Clock;
 use crate::disk;
 use crate::record::WriterId;
-use crate::store::bucket::BucketConfig;
+use crate::store::bucket::{BucketConfig, IfMissing};
 use crate::store::{StoreError, StoreId};
 
 /// Opens the store; see [`EmbeddedStore::open`]. Blocks.
@@ -165,7 +165,11 @@ fn open_objects(
     bucket: Option<&BucketConfig>,
 ) -> Result<(Option<Objects>, Option<String>), Abort> {
     match bucket {
-        Some(config) => Ok((Some(Objects::open(config, layout.cache()).map_err(Abort::Refused)?), None)),
+        Some(config) => {
+            let if_missing = if objects::has_place(conn)? { IfMissing::Refuse } else { IfMissing::Make };
+            let opened = Objects::open(config, layout.cache(), if_missing).map_err(Abort::Refused)?;
+            Ok((Some(opened), None))
+        }
         None => Ok((None, objects::unconfigured(conn)?)),
     }
 }

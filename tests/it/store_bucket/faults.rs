@@ -1,13 +1,16 @@
 //! What goes wrong between a store and its bucket.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use can_sync::testing::clock::Clock;
+use can_sync::testing::store::bucket::BucketConfig;
 use can_sync::testing::store::{ContentStore, Holding, ItemOutcome, StoreError};
 use futures::future::join_all;
 use hyper::Method;
 
 use super::{open, put, try_put, until_nothing_is_pending, until_usable};
-use crate::support::bucket::{BucketFault, TestBucket};
+use crate::support::bucket::{BucketFault, TestBucket, impatient, parse_place, restless, try_open_on};
 use crate::support::nodes::eventually;
 use crate::support::store::{edited, hash_of, held, incoming, noise, read, record_of};
 
@@ -317,4 +320,117 @@ async fn a_service_that_cannot_only_make_objects_replaces_them() {
     put(&store, &noise(100_002, 3)).await;
     // It is not asked of it again.
     assert!(bucket.take_seen().iter().all(|request| !request.creates));
+}
+
+/// A store on a directory, whose disk can be taken away.
+struct OnDisk {
+    disk: tempfile::TempDir,
+    config: BucketConfig,
+}
+
+impl OnDisk {
+    fn new(write_back: bool) -> Self {
+        let disk = tempfile::tempdir().unwrap();
+        let place = parse_place(&disk.path().join("mounted").display().to_string());
+        let mut config = BucketConfig { patience: impatient(), ..BucketConfig::new(place, 0) };
+        config.place.write_back = write_back;
+        config.snapshots = Some(restless());
+        Self { disk, config }
+    }
+
+    fn place(&self) -> PathBuf {
+        self.disk.path().join("mounted")
+    }
+
+    /// Takes it away, and leaves an empty directory where it was, as a file system that is not mounted does.
+    fn unmount(&self, leaves_a_directory: bool) {
+        std::fs::rename(self.place(), self.disk.path().join("away")).unwrap();
+        if leaves_a_directory {
+            std::fs::create_dir(self.place()).unwrap();
+        }
+    }
+
+    /// Brings it back; what was written meanwhile where it belongs.
+    fn mount(&self) -> Vec<PathBuf> {
+        let beneath = walkdir::WalkDir::new(self.place()).into_iter().filter_map(Result::ok);
+        let beneath =
+            beneath.filter(|entry| entry.file_type().is_file()).map(|entry| entry.path().to_owned());
+        let beneath = beneath.collect();
+        let _ = std::fs::remove_dir_all(self.place());
+        std::fs::rename(self.disk.path().join("away"), self.place()).unwrap();
+        beneath
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_put_where_the_disk_of_a_directory_was() {
+    for leaves_a_directory in [false, true] {
+        let (dir, on) = (tempfile::tempdir().unwrap(), OnDisk::new(false));
+        let store = open(&dir, on.config.clone()).await;
+        let contents = [noise(100_000, 1), noise(20 << 20, 2)];
+        put(&store, &contents[0]).await;
+        on.unmount(leaves_a_directory);
+        for content in [noise(200_000, 3), noise(20 << 20, 4)] {
+            let refused = try_put(&store, &content).await;
+            assert!(matches!(refused, Err(StoreError::BucketAway { .. })), "{refused:?}");
+        }
+        let away = store.status().await.unwrap().contents_away.expect("it is said");
+        assert!(away.contains("can-sync-bucket"), "{away}");
+        // What is read from there by chance does not make it the place again.
+        let stray = noise(300_000, 5);
+        let hash = hash_of(&stray).to_string();
+        let at = on.place().join(&hash[..2]).join(&hash[2..4]);
+        std::fs::create_dir_all(&at).unwrap();
+        std::fs::write(at.join(&hash), &stray).unwrap();
+        assert!(try_put(&store, &stray).await.is_err());
+        let _ = read(&store, hash_of(&contents[0]), 0, None).await;
+        assert!(store.status().await.unwrap().contents_away.is_some());
+        std::fs::remove_dir_all(on.place().join(&hash[..2])).unwrap();
+        assert_eq!(on.mount(), [""; 0].map(PathBuf::from), "nothing else was written there");
+        until_usable(&store).await;
+        put(&store, &contents[1]).await;
+        for content in &contents {
+            assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
+        }
+        assert_eq!(store.status().await.unwrap().damaged, 0);
+        // Without its disk it is not opened, and nothing is made there.
+        store.close().await;
+        on.unmount(false);
+        let refused =
+            try_open_on(dir.path(), on.config.clone(), Clock::system()).await.map(drop).unwrap_err();
+        assert!(refused.to_string().contains("mount the disk"), "{refused}");
+        assert!(!on.place().exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_up_later_waits_for_the_disk_of_a_directory() {
+    let (dir, on) = (tempfile::tempdir().unwrap(), OnDisk::new(true));
+    let store = open(&dir, on.config.clone()).await;
+    until_usable(&store).await;
+    on.unmount(true);
+    let contents = [noise(100_000, 1), noise(20 << 20, 2)];
+    for content in &contents {
+        put(&store, content).await;
+    }
+    eventually("it is said why they wait", async || {
+        let waiting = store.status().await.unwrap().waiting_uploads.unwrap();
+        let is_said = waiting.last_error.as_ref().is_some_and(|why| why.contains("can-sync-bucket"));
+        if is_said && waiting.contents == 2 { Ok(()) } else { Err(format!("{waiting:?}")) }
+    })
+    .await;
+    for content in &contents {
+        assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
+    }
+    assert_eq!(on.mount(), [""; 0].map(PathBuf::from));
+    eventually("they go up", async || {
+        let waiting = store.status().await.unwrap().waiting_uploads.unwrap();
+        if waiting.contents == 0 { Ok(()) } else { Err(format!("{waiting:?}")) }
+    })
+    .await;
+    for content in &contents {
+        let hash = hash_of(content).to_string();
+        assert!(on.place().join(&hash[..2]).join(&hash[2..4]).join(&hash).is_file());
+        assert_eq!(read(&store, hash_of(content), 0, None).await.as_ref(), Ok(content));
+    }
 }

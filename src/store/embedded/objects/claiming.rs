@@ -88,7 +88,7 @@ impl EmbeddedStore {
 }
 
 /// Where contents are already.
-fn known_place(conn: &Connection) -> Result<Option<PlaceId>, rusqlite::Error> {
+pub(super) fn known_place(conn: &Connection) -> Result<Option<PlaceId>, rusqlite::Error> {
     Ok(conn.query_row("SELECT place FROM bucket", [], |row| row.get(0)).optional()?.map(PlaceId))
 }
 
