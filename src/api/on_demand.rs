@@ -41,7 +41,7 @@ pub(crate) fn fetch_content(view: AgentView) -> FetchContent {
 /// Fetches a content that is not held, and waits for it, or for its first bytes.
 ///
 /// # Errors
-/// 404 `not_held` where nobody within reach has it, 504 `not_here_yet`, 429, and 503 where PeersActor or the store do not answer.
+/// 404 `not_held` where nobody within reach has it, 507 `over_quota`, 504 `not_here_yet`, 429, and 503 where PeersActor or the store do not answer.
 pub(super) async fn bring(view: &AgentView, hash: ContentHash, read_as: ReadAs) -> ApiResult<FetchedContent> {
     let began = Instant::now();
     let deadline = began + READ_WITHIN;
@@ -68,11 +68,11 @@ pub(super) async fn bring(view: &AgentView, hash: ContentHash, read_as: ReadAs) 
             Availability::Missing
             | Availability::LetGo
             | Availability::LeftOut
-            | Availability::NoRoom
             | Availability::Failed
             | Availability::Later => {
                 return Err(in_vain(hash, stands.explanation));
             }
+            Availability::NoRoom => return Err(no_room(stands.explanation)),
             Availability::Searching if stands.connected == 0 && now >= began + ALONE_WITHIN => {
                 return Err(in_vain(hash, stands.explanation));
             }
@@ -121,6 +121,11 @@ fn in_vain(hash: ContentHash, explanation: String) -> ApiError {
     let hint =
         format!("`can-sync why {hash}` says who has it, once somebody has; it is asked for again by and by");
     ApiError::new(StatusCode::NOT_FOUND, codes::NOT_HELD, explanation, hint)
+}
+
+fn no_room(explanation: String) -> ApiError {
+    let hint = "`can-sync drop` lets go of contents that other machines keep; or raise store.quota_bytes and start again";
+    ApiError::new(StatusCode::INSUFFICIENT_STORAGE, codes::OVER_QUOTA, explanation, hint)
 }
 
 fn late(hash: ContentHash, explanation: &str) -> ApiError {

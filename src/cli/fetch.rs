@@ -67,8 +67,13 @@ pub(super) async fn fetch(agent: &ApiClient, hash: ContentHash, within: Duration
         match stands.state.as_str() {
             "here" => return Ok(stands.size.unwrap_or(0)),
             // It was searched for, and is neither searched for any more nor here.
-            "deleted" | "missing" | "let_go" | "left_out" | "no_room" => {
+            "deleted" | "missing" | "let_go" | "left_out" => {
                 return Err(CliError::new(Exit::NotFound, stands.explanation));
+            }
+            "no_room" => {
+                return Err(CliError::failure(stands.explanation).hint(
+                    "`can-sync drop` lets go of contents that other machines keep; or raise store.quota_bytes",
+                ));
             }
             "failed" | "later" => return Err(CliError::failure(stands.explanation)),
             _ => {}

@@ -22,6 +22,7 @@ use super::resolve;
 use super::text;
 use crate::http::description::UNKNOWN_PARAMETER;
 use crate::record::ContentHash;
+use crate::store::service::codes;
 
 /// Links that are followed one after the other, as many as Linux does.
 const LINKS_MAX: usize = 40;
@@ -53,7 +54,7 @@ pub(super) async fn run(context: &Context, args: GetArgs) -> Result<(), CliError
     // Before anything is fetched: whether there is a place to put it.
     let target = output.as_deref().map(|path| Destination::new(path, hash)).transpose()?;
     let response = match read_local(&store, hash).await {
-        Err(missing) if missing.exit() == Exit::NotFound && !local => {
+        Err(missing) if !local && (missing.exit() == Exit::NotFound || missing.has_code(codes::CORRUPT)) => {
             fetch_missing(context, hash, missing).await?;
             read_local(&store, hash).await?
         }
@@ -92,6 +93,8 @@ async fn fetch_missing(context: &Context, hash: ContentHash, missing: CliError) 
     }
     match fetch::fetch(&agent, hash, FETCH_WITHIN).await {
         Ok(_) => Ok(()),
+        // What is on this disk is damaged, which is worth more to know than that nobody else has it.
+        Err(_) if missing.has_code(codes::CORRUPT) => Err(missing),
         // Nobody there to ask, or not able to: what the store says stands.
         Err(error) if matches!(error.exit(), Exit::NoDaemon | Exit::Degraded) => Err(missing),
         Err(error) => Err(error),

@@ -11,6 +11,7 @@ use can_sync::testing::wire::proto::{ContentHeader, Find, Lacks, WireRecord, fra
 use reqwest::{Method, Response};
 use serde_json::Value;
 
+use crate::support::daemon::{Daemon, embedded_yaml};
 use crate::support::embedded::content_path;
 use crate::support::hostile::{Attacker, Session, header, record};
 use crate::support::nodes::{DEADLINE, TestNode, eventually};
@@ -100,6 +101,9 @@ async fn what_is_read_is_fetched_first_whole_or_in_part() {
             let (status, code, _) = refusal(read(&b, at_agent, *hash, query).await).await;
             assert_eq!((status, code.as_str()), (404, "not_held"));
         }
+        let beyond = content_at(&b, at_agent, Method::GET, *hash, "");
+        let beyond = beyond.header("Range", "bytes=9999999-").send().await.expect("an answer");
+        assert_eq!(beyond.status(), 416);
         let head = content_at(&b, at_agent, Method::HEAD, *hash, "").send().await.expect("an answer");
         assert_eq!(head.status(), 404, "HEAD says what is here");
         assert_eq!(holding(&b, *hash).await, Some(Holding::Unwanted), "and nothing was fetched for that");
@@ -230,6 +234,23 @@ async fn content_that_is_damaged_when_it_is_read_comes_from_a_peer() {
         assert_eq!(answer.status(), 200);
         assert!(answer.bytes().await.expect("a body") == content);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_gets_what_is_damaged_here_from_a_peer() {
+    let [a, b] = ["a", "b"].map(|name| Daemon::start(&embedded_yaml(&format!("name: {name}\n"))));
+    let content = noise(400_000, 12);
+    let hash = hash_of(&content);
+    a.user.write("a.bin", &content);
+    a.ok(&["put", "a.bin"]);
+    a.dial(&b).await;
+    b.wait_in_sync().await;
+    let path = content_path(&b.data_dir().join("store"), hash);
+    let mut flipped = content.clone();
+    flipped[7] ^= 1;
+    std::fs::write(path, flipped).expect("its file");
+    b.ok(&["get", &hash.to_string(), "-o", "b.bin"]);
+    assert!(std::fs::read(b.user.home().join("b.bin")).expect("a file") == content);
 }
 
 /// Says to have whatever it is asked for by name, and never gives anything. Ends with the session.

@@ -261,7 +261,7 @@ async fn a_tenth_of_what_two_servers_have_is_enough_to_know_and_to_read_it() {
     let (code, body): (u16, Value) = (answer.status().as_u16(), answer.json().await.expect("JSON"));
     let error = body["error"].as_str().unwrap_or_default();
     assert!(
-        (code, &body["code"]) == (404, &json!("not_held")) && error.contains("store.quota_bytes"),
+        (code, &body["code"]) == (507, &json!("over_quota")) && error.contains("store.quota_bytes"),
         "{body}"
     );
     knows_within(&laptop, contents.len(), QUOTA).await;
@@ -286,6 +286,8 @@ async fn people_see_the_quota_and_what_has_no_room() {
     assert!(doctor.contains("quota leaves no room for 1 asset"), "{doctor}");
     let why = laptop.ok(&["why", "large.bin"]).text().to_owned();
     assert!(why.contains("store.quota_bytes"), "{why}");
+    let read = laptop.run(&["get", "large.bin", "-o", "here.bin"]);
+    assert!(read.code == 1 && read.stderr.contains("can-sync drop"), "{} {}", read.code, read.stderr);
     laptop.user.write("own.bin", noise(120_000, 2));
     let refused = laptop.run(&["put", "own.bin"]);
     assert!(refused.code != 0 && refused.stderr.contains("the quota of this store is"), "{}", refused.stderr);

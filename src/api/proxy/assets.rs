@@ -235,7 +235,8 @@ pub(in super::super) async fn delete(
         (status = 429, description = "Too much is searched for already."),
         (status = 500, description = "`corrupt`: what is stored is damaged, and nobody within reach has it."),
         (status = 502, description = "The CAN Service is not available."),
-        (status = 504, description = "`not_here_yet`: it did not come within a minute, and goes on coming.")
+        (status = 504, description = "`not_here_yet`: it did not come within a minute, and goes on coming."),
+        (status = 507, description = "`over_quota`: it is elsewhere, and the store's quota leaves no room for it.")
     )
 )]
 pub(in super::super) async fn asset(

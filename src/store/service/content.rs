@@ -61,6 +61,7 @@ const ENDING_BYTES_MAX: usize = 32;
         (status = 404, description = "`not_found`, `deleted`, or `not_held`: the asset is known, its content is elsewhere", body = ErrorBody),
         (status = 429, description = "`too_many_searches`: so many contents are fetched for others already", body = ErrorBody),
         (status = 504, description = "`not_here_yet`: it did not come in time, and goes on coming", body = ErrorBody),
+        (status = 507, description = "`over_quota`: it is elsewhere, and the store's quota leaves no room for it", body = ErrorBody),
         (status = 416, description = "The range lies outside the content", body = ErrorBody,
             headers(("Content-Range" = String, description = "How many bytes there are"))),
         (status = 500, description = "`corrupt`: the stored bytes are damaged", body = ErrorBody),
@@ -76,6 +77,7 @@ pub(super) async fn read(
     let answered = held(&service, hash, &method, &headers).await;
     let refused = answered.as_ref().err().filter(|_| fetches);
     let Some(missing) = refused.and_then(|refusal| MissingContent::of(refusal.code)) else { return answered };
+    check_range(&service, hash, &headers).await?;
     match service.on_demand.fetch(hash, missing, read_as(&headers)).await? {
         FetchedContent::Here => held(&service, hash, &method, &headers).await,
         FetchedContent::Coming(ComingContent { record, chunks }) => {
@@ -83,6 +85,17 @@ pub(super) async fn read(
             answer_from(&service, source, &record, &method, &headers).await
         }
         FetchedContent::Nowhere => answered,
+    }
+}
+
+/// Refuses a range that lies outside of a content before that is fetched.
+async fn check_range(service: &ServiceInner, hash: ContentHash, headers: &HeaderMap) -> ApiResult<()> {
+    let Some(range) = range_of(headers, &etag(hash)) else { return Ok(()) };
+    match service.store.look_at(hash).await? {
+        Some(asset) if wanted(range, asset.record.size) == RequestedRange::Unsatisfiable => {
+            Err(unsatisfiable(asset.record.size)?)
+        }
+        Some(_) | None => Ok(()),
     }
 }
 
