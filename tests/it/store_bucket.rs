@@ -8,6 +8,7 @@ use can_sync::testing::record::ContentHash;
 use can_sync::testing::store::bucket::BucketConfig;
 use can_sync::testing::store::embedded::{EmbeddedStore, IngestFields};
 use can_sync::testing::store::{ContentStore, ItemOutcome, StoreError};
+use futures::TryStreamExt as _;
 use hyper::Method;
 
 use crate::support::bucket::{BucketFault, BucketRequest, TestBucket, try_open_on};
@@ -265,6 +266,47 @@ async fn what_is_in_the_cache_is_not_asked_for_again() {
         .map(|meta| meta.len())
         .sum();
     assert!((1..=4 << 20).contains(&kept), "{kept}");
+}
+
+/// An answer with a length is dropped once its last byte is out, and never asked for its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_to_its_last_byte_is_in_the_cache() {
+    let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
+    let contents = [noise(65_537, 1), noise(1 << 20, 2), noise(20 << 20, 3)];
+    let store = open(&dir, bucket.config()).await;
+    for content in &contents {
+        put(&store, content).await;
+    }
+    store.close().await;
+    let store = open(&dir, BucketConfig { cache_bytes: 64 << 20, ..bucket.config() }).await;
+    for content in &contents {
+        let hash = hash_of(content);
+        let mut reader = store.content(hash, 0, None).await.unwrap();
+        let mut got = Vec::new();
+        while got.len() < content.len() {
+            got.extend_from_slice(&reader.chunks.try_next().await.unwrap().unwrap());
+        }
+        drop(reader);
+        assert!(got == *content, "{} bytes", content.len());
+        let name = hash.to_string();
+        let cached = std::fs::read(dir.path().join("cache").join(&name[..2]).join(&name));
+        assert!(cached.is_ok_and(|cached| cached == *content), "{} bytes", content.len());
+    }
+    assert_eq!(temporary_files(dir.path()), 0);
+    // What was read in part is not there.
+    let part = noise(3 << 20, 4);
+    let store = {
+        store.close().await;
+        let store = open(&dir, bucket.config()).await;
+        put(&store, &part).await;
+        store.close().await;
+        open(&dir, BucketConfig { cache_bytes: 64 << 20, ..bucket.config() }).await
+    };
+    let mut reader = store.content(hash_of(&part), 0, None).await.unwrap();
+    reader.chunks.try_next().await.unwrap();
+    drop(reader);
+    let name = hash_of(&part).to_string();
+    assert!(!dir.path().join("cache").join(&name[..2]).join(&name).exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

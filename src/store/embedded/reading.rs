@@ -199,14 +199,12 @@ impl EmbeddedStore {
             let store = store.clone();
             async move {
                 let next = read.try_next().await?;
-                match (&next, &mut fill) {
-                    (Some(bytes), Some(fill)) => fill.take(bytes.clone()).await,
-                    (None, fill) => {
-                        if let Some(fill) = fill.take() {
-                            fill.finish(&store).await;
-                        }
-                    }
-                    (Some(_), None) => {}
+                if let (Some(bytes), Some(filling)) = (&next, &mut fill) {
+                    filling.take(bytes.clone()).await;
+                }
+                // Readers that know the length do not come back for the end.
+                if let Some(full) = fill.take_if(|fill| fill.is_full()) {
+                    full.finish(&store).await;
                 }
                 Ok(next.map(|bytes| (bytes, (read, fill))))
             }
@@ -237,6 +235,10 @@ struct CacheFill {
 }
 
 impl CacheFill {
+    fn is_full(&self) -> bool {
+        self.written >= self.size
+    }
+
     async fn take(&mut self, bytes: Bytes) {
         let Some(mut file) = self.file.take() else { return };
         self.written += bytes.len() as u64;
