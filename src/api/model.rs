@@ -214,6 +214,7 @@ pub(super) struct SnapshotModel {
 pub(super) struct ScrubModel {
     /// When everything was checked last.
     pub(super) last: Option<Ago>,
+    /// What was not looked at, and what was found.
     pub(super) found: Option<String>,
     pub(super) running: Option<String>,
 }
@@ -226,10 +227,14 @@ impl ScrubModel {
             format!("{} of {}{left}{waits}", bytes(running.bytes), bytes(running.bytes_held))
         });
         let found = scrub.last.as_ref().filter(|last| last.found > 0);
+        let skipped = scrub.last.as_ref().filter(|last| last.not_checked > 0);
+        let found =
+            found.map(|last| format!("{} damaged, {} healed", grouped(last.found), grouped(last.healed)));
+        let skipped = skipped.map(|last| format!("but for {} in object storage", grouped(last.not_checked)));
+        let said: Vec<String> = skipped.into_iter().chain(found).collect();
         Self {
             last: scrub.last.as_ref().map(|last| Ago::new(now_ms, last.ended_ms)),
-            found: found
-                .map(|last| format!("{} damaged, {} healed", grouped(last.found), grouped(last.healed))),
+            found: (!said.is_empty()).then(|| said.join(", ")),
             running,
         }
     }

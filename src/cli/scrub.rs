@@ -117,6 +117,8 @@ fn report(context: &Context, scrubbed: &Scrubbed) -> Result<(), CliError> {
     if context.out.json {
         let mut report = json!({ "checked": checked, "bytes": bytes, "damaged": findings });
         if let Some(besides) = besides {
+            report["not_checked"] = json!(besides.not_checked);
+            report["not_checked_bytes"] = json!(besides.not_checked_bytes);
             report["without_record"] = json!(besides.without_record);
             report["rebuilt"] = json!(besides.rebuilt);
             report["unreadable"] = json!(besides.unreadable);
@@ -134,7 +136,14 @@ fn report(context: &Context, scrubbed: &Scrubbed) -> Result<(), CliError> {
     }
     let contents = text::counted(*checked, "content");
     message(&format!("{contents} read and checked, {}; {} damaged", text::bytes(*bytes), findings.len()));
-    let ScrubResult { without_record, rebuilt, trash_damaged, .. } = besides.clone().unwrap_or_default();
+    let ScrubResult { not_checked, not_checked_bytes, without_record, rebuilt, trash_damaged, .. } =
+        besides.clone().unwrap_or_default();
+    if not_checked > 0 {
+        let (contents, size) = (text::counted(not_checked, "content"), text::bytes(not_checked_bytes));
+        message(&format!(
+            "{contents} in object storage not checked, {size}: that is done when they are read"
+        ));
+    }
     if trash_damaged > 0 {
         let contents = text::counted(trash_damaged, "content");
         message(&format!("{contents} in the trash damaged: `can-sync trash restore` cannot bring them back"));

@@ -236,23 +236,27 @@ pub(super) fn quota_sentence(quota: &QuotaStatus) -> String {
     format!("{} of {} used{trashed}", text::bytes(*used_bytes), text::bytes(*max_bytes))
 }
 
-/// When everything was checked last, and how far the scrub is that is under way.
-fn scrub_sentence(scrub: &ScrubReport) -> String {
+/// When everything was checked last, and how far the scrub is that is under way; `damaged` contents are set aside now.
+fn scrub_sentence(scrub: &ScrubReport, damaged: u64) -> String {
     let ago = |ms| rfc3339(ms).map(|time| text::ago(&time)).unwrap_or_default();
     let last = scrub.last.as_ref().map(|last| {
         let found = match last.found {
+            0 if damaged > 0 => "no other damage found".to_owned(),
             0 => "nothing damaged found".to_owned(),
             found => format!("{found} damaged, {} of them healed", last.healed),
         };
-        let but = match last.unreadable {
-            0 => String::new(),
-            some => format!(" but {} that could not be read", text::counted(some, "part")),
-        };
+        let skipped = (last.not_checked > 0)
+            .then(|| format!("{} in object storage", text::counted(last.not_checked, "content")));
+        let unreadable = (last.unreadable > 0)
+            .then(|| format!("{} that could not be read", text::counted(last.unreadable, "part")));
+        let but: Vec<String> = skipped.into_iter().chain(unreadable).collect();
+        let but = if but.is_empty() { String::new() } else { format!(" but {}", but.join(" and ")) };
         format!("everything{but} was checked {}, {found}", ago(last.ended_ms))
     });
     let last = last.unwrap_or_else(|| "not everything was checked yet".to_owned());
     let Some(running) = &scrub.running else { return last };
-    let percent = (running.bytes * 100).checked_div(running.bytes_held).unwrap_or(100).min(100);
+    let passed = running.bytes.saturating_add(running.not_checked_bytes);
+    let percent = passed.saturating_mul(100).checked_div(running.bytes_held).unwrap_or(100).min(100);
     let left = running.eta_secs.map(|secs| format!(", {} left", text::seconds(secs))).unwrap_or_default();
     let waits = running.waits_for.as_ref().map(|why| format!(", waits: {why}")).unwrap_or_default();
     let found = if running.found > 0 { format!(", {} damaged", running.found) } else { String::new() };
@@ -323,7 +327,8 @@ impl StatusBody {
             let lost = self.store.damaged_contents.iter().filter(|one| !one.is_within_reach);
             fields.extend(lost.map(|one| ("damaged", one.sentence())));
         }
-        fields.extend(self.store.scrub.as_ref().map(|scrub| ("scrub", scrub_sentence(scrub))));
+        let damaged = self.store.damaged.unwrap_or_default();
+        fields.extend(self.store.scrub.as_ref().map(|scrub| ("scrub", scrub_sentence(scrub, damaged))));
         fields.extend(self.store.snapshots.as_ref().map(|report| ("snapshots", snapshot_sentence(report))));
         if self.sync.held_deletions > 0 {
             let held = text::counted(self.sync.held_deletions, "deletion");

@@ -64,6 +64,12 @@ pub struct ScrubProgress {
     pub bytes: u64,
     /// Bytes that there are.
     pub bytes_held: u64,
+    /// Contents in object storage that were passed over: they are checked when they are read, not by a scrub.
+    #[serde(default)]
+    pub not_checked: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub not_checked_bytes: u64,
     /// Bytes per second, lately.
     pub bytes_per_sec: u64,
     /// Seconds that the rest takes at this rate.
@@ -92,6 +98,10 @@ pub struct ScrubResult {
     pub checked: u64,
     /// Bytes that were read.
     pub bytes: u64,
+    /// Contents in object storage, which were not read: they are checked when they are read, not by a scrub.
+    pub not_checked: u64,
+    /// Their bytes.
+    pub not_checked_bytes: u64,
     /// Damaged contents that were found since it began.
     pub found: u64,
     /// Those of them that are whole again.

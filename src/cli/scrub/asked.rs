@@ -85,13 +85,27 @@ async fn follow(store: &ApiClient, pass: u64) -> Result<ScrubResult, CliError> {
 }
 
 fn stands(running: &ScrubProgress) -> String {
-    let ScrubProgress { checked, contents, bytes, bytes_held, bytes_per_sec, eta_secs, found, .. } = running;
+    let ScrubProgress {
+        checked,
+        contents,
+        bytes,
+        bytes_held,
+        not_checked,
+        bytes_per_sec,
+        eta_secs,
+        found,
+        ..
+    } = running;
     let rate =
         if *bytes_per_sec > 0 { format!(", {}/s", text::bytes(*bytes_per_sec)) } else { String::new() };
     let left = eta_secs.map(|secs| format!(", {} left", text::seconds(secs))).unwrap_or_default();
+    let skipped = match not_checked {
+        0 => String::new(),
+        some => format!(", {some} in object storage not checked"),
+    };
     let wrong = if *found > 0 { format!(", {found} damaged") } else { String::new() };
     format!(
-        "checking contents: {checked} of {contents}, {} of {}{rate}{left}{wrong}; the node goes on when this is stopped",
+        "checking contents: {checked} of {contents}, {} of {}{skipped}{rate}{left}{wrong}; the node goes on when this is stopped",
         text::bytes(*bytes),
         text::bytes(*bytes_held)
     )

@@ -99,3 +99,34 @@ fn nothing_that_the_daemon_says_is_lost_in_json() {
     assert_eq!(value["store"]["seq"], json!(9));
     assert_eq!(value["actors"]["total"], json!(5));
 }
+
+#[test]
+fn a_scrub_says_what_it_did_not_check_and_denies_no_damage() {
+    let sentence = |last: Value, damaged: u64| {
+        let report: ScrubReport =
+            serde_json::from_value(json!({ "running": null, "last": last, "next_ms": null })).unwrap();
+        scrub_sentence(&report, damaged)
+    };
+    let clean = sentence(json!({ "found": 0 }), 0);
+    assert!(
+        clean.starts_with("everything was checked") && clean.ends_with("nothing damaged found"),
+        "{clean}"
+    );
+    let skipped = sentence(json!({ "not_checked": 12 }), 0);
+    assert!(skipped.starts_with("everything but 12 contents in object storage was checked"), "{skipped}");
+    let both = sentence(json!({ "not_checked": 1, "unreadable": 2 }), 0);
+    let but = "but 1 content in object storage and 2 parts that could not be read was checked";
+    assert!(both.contains(but), "{both}");
+    // It was found by somebody who read it.
+    let since = sentence(json!({ "found": 0 }), 1);
+    assert!(!since.contains("nothing damaged") && since.ends_with("no other damage found"), "{since}");
+    // Of what is passed over nothing is left to be read.
+    let running = json!({
+        "pass": 2, "asked": true, "begun_ms": 0, "checked": 1, "contents": 4, "bytes": 25, "bytes_held": 100,
+        "not_checked": 2, "not_checked_bytes": 50, "bytes_per_sec": 0, "eta_secs": null, "waits_for": null, "stopped": null,
+        "found": 0, "healed": 0,
+    });
+    let report =
+        serde_json::from_value(json!({ "running": running, "last": null, "next_ms": null })).unwrap();
+    assert!(scrub_sentence(&report, 0).contains("under way: 75 %"));
+}

@@ -189,7 +189,8 @@ impl EmbeddedStore {
         let state = live.map_or(&stored, |live| &live.state);
         let running = stored.begun_ms.map(|begun_ms| {
             let bytes_per_sec = live.map_or(0, PassUnderWay::bytes_per_sec);
-            let left = totals.bytes_held.saturating_sub(state.bytes);
+            let passed = state.bytes.saturating_add(state.not_checked_bytes);
+            let left = totals.bytes_held.saturating_sub(passed);
             ScrubProgress {
                 pass: state.pass,
                 asked: state.asked,
@@ -198,6 +199,8 @@ impl EmbeddedStore {
                 contents: totals.assets_held,
                 bytes: state.bytes + live.map_or(0, |live| live.throttle.within_content()),
                 bytes_held: totals.bytes_held,
+                not_checked: state.not_checked,
+                not_checked_bytes: state.not_checked_bytes,
                 bytes_per_sec,
                 eta_secs: left.checked_div(bytes_per_sec),
                 waits_for: live.and_then(|live| live.throttle.waits_for()).map(str::to_owned),

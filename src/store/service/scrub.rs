@@ -39,7 +39,8 @@ pub(super) async fn status(State(service): ServiceState) -> ApiResult<Success<Sc
 
 /// Check everything now.
 ///
-/// All contents are read and compared with their hashes, the database and its indices are checked. It begins at the beginning;
+/// All contents are read and compared with their hashes, but for those in object storage, which are counted (`not_checked`); the
+/// database and its indices are checked. It begins at the beginning;
 /// a pass that somebody asked for and that is under way goes on, at the rate that is asked for now.
 #[utoipa::path(post, path = "/scrub", operation_id = "scrub_begin", tag = "service",
     params(("bytes_per_sec" = Option<u64>, Query, minimum = 1, description = "Read at most this much per second; as fast as it goes when absent")),

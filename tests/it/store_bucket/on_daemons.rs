@@ -128,6 +128,31 @@ async fn what_waits_to_be_uploaded_is_shown_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_scrub_says_that_the_bucket_was_not_read() {
+    let bucket = TestBucket::start().await;
+    let a = Daemon::start(&embedded_yaml(&format!("name: a\n{}", bucket.yaml())));
+    for content in [noise(500, 1), noise(20_000, 2), noise(30_000, 3)] {
+        try_ingest(a.http.clone(), a.store_url("/ingest"), content).await.unwrap();
+    }
+    let ran = a.ok(&["scrub", "--json"]);
+    let counts = ran.json().remove(0);
+    assert_eq!((&counts["checked"], &counts["bytes"]), (&1.into(), &500.into()), "{counts}");
+    assert_eq!(
+        (&counts["not_checked"], &counts["not_checked_bytes"]),
+        (&2.into(), &50_000.into()),
+        "{counts}"
+    );
+    let ran = a.ok(&["scrub"]);
+    assert!(ran.stderr.contains("1 content read and checked"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("2 contents in object storage not checked"), "{}", ran.stderr);
+    let status = a.ok(&["status"]);
+    let said = status.text();
+    assert!(said.contains("everything but 2 contents in object storage was checked"), "{said}");
+    let shown = a.http.get(a.url("/")).send().await.unwrap().text().await.unwrap();
+    assert!(shown.contains("but for 2 in object storage"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_a_shared_bucket_does_not_cross_between_machines() {
     let bucket = TestBucket::start().await;
     let a = Daemon::start(&embedded_yaml(&format!("name: a\n{}", bucket.shared_yaml())));

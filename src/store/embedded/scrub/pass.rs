@@ -20,6 +20,29 @@ const SAVE_APART: Duration = Duration::from_secs(10);
 /// Small contents that are checked in one read of the database.
 const INLINE_AT_ONCE: usize = 32;
 
+/// Contents that follow one another, and are taken at once: how far a pass is must never be ahead of what it read.
+#[derive(Default)]
+struct Batch {
+    /// Hash, size in bytes, and key of each in the database.
+    small: Vec<(ContentHash, u64, i64)>,
+    skipped: Option<Skipped>,
+}
+
+/// Contents in object storage, which are not read.
+struct Skipped {
+    last: ContentHash,
+    count: u64,
+    bytes: u64,
+}
+
+impl Batch {
+    fn skip(&mut self, hash: ContentHash, size: u64) {
+        let before = self.skipped.take();
+        let (count, bytes) = before.map_or((0, 0), |before| (before.count, before.bytes));
+        self.skipped = Some(Skipped { last: hash, count: count + 1, bytes: bytes.saturating_add(size) });
+    }
+}
+
 /// A pass as it goes on in this process.
 pub(super) struct Pass {
     pub(super) store: EmbeddedStore,
@@ -86,24 +109,25 @@ impl Pass {
             if page.is_empty() {
                 return Ok(true);
             }
-            let mut small: Vec<(ContentHash, u64, i64)> = Vec::new();
+            let mut batch = Batch::default();
             for held in page {
                 if self.throttle.is_stopped() {
                     return Ok(false);
                 }
                 match held.place {
                     ContentPlace::Inline(id) => {
-                        small.push((held.hash, held.size, id));
-                        if small.len() == INLINE_AT_ONCE {
-                            self.read_small(std::mem::take(&mut small)).await?;
+                        batch.small.push((held.hash, held.size, id));
+                        if batch.small.len() == INLINE_AT_ONCE {
+                            self.take_batch(&mut batch).await?;
                         }
                     }
                     // What is in a bucket is paid for by the byte: it is checked when it is read.
-                    ContentPlace::Object => self.passed(held.hash, 1, 0),
+                    ContentPlace::Object => batch.skip(held.hash, held.size),
                     ContentPlace::File => {
-                        self.read_small(std::mem::take(&mut small)).await?;
+                        self.take_batch(&mut batch).await?;
                         match self.store.check_file(held.hash, held.size, &self.throttle).await? {
                             FileCheck::Done => self.passed(held.hash, 1, held.size),
+                            FileCheck::WentUp => batch.skip(held.hash, held.size),
                             FileCheck::Unreadable => {
                                 self.update(|state| state.unreadable += 1);
                                 self.passed(held.hash, 0, 0);
@@ -116,8 +140,23 @@ impl Pass {
                     self.save().await?;
                 }
             }
-            self.read_small(small).await?;
+            self.take_batch(&mut batch).await?;
         }
+    }
+
+    /// Reads the small contents of a batch, and counts those that are passed over.
+    async fn take_batch(&self, batch: &mut Batch) -> Result<(), StoreError> {
+        let Batch { small, skipped } = std::mem::take(batch);
+        self.read_small(small).await?;
+        let Some(Skipped { last, count, bytes }) = skipped else { return Ok(()) };
+        self.update(|state| {
+            // A small one may have come after it.
+            state.after = state.after.max(Some(last));
+            state.not_checked += count;
+            state.not_checked_bytes = state.not_checked_bytes.saturating_add(bytes);
+        });
+        self.throttle.content_ends();
+        Ok(())
     }
 
     async fn read_small(&self, small: Vec<(ContentHash, u64, i64)>) -> Result<(), StoreError> {
@@ -159,6 +198,7 @@ impl Pass {
                 pass,
                 checked,
                 bytes,
+                not_checked,
                 found,
                 healed,
                 without_record,
@@ -171,6 +211,7 @@ impl Pass {
                 pass,
                 checked,
                 bytes,
+                not_checked,
                 found,
                 healed,
                 without_record,

@@ -168,6 +168,8 @@ pub(super) enum FileCheck {
     Done,
     /// It could not be read, and is not damaged for all that is known.
     Unreadable,
+    /// It is in object storage by now.
+    WentUp,
     /// The scrub is stopped.
     Stopped,
 }
@@ -194,8 +196,10 @@ impl EmbeddedStore {
         }
         let examined = match compared? {
             Compared::Right => return Ok(FileCheck::Done),
-            // It went there meanwhile, was read back, and is paid for by the byte.
-            Compared::Wrong | Compared::Unknown if self.is_object(hash).await? => return Ok(FileCheck::Done),
+            // What is there is paid for by the byte.
+            Compared::Wrong | Compared::Unknown if self.is_object(hash).await? => {
+                return Ok(FileCheck::WentUp);
+            }
             Compared::Wrong | Compared::Unknown => self.examine_at(hash, Some(throttle)).await,
         };
         if throttle.is_stopped() {

@@ -29,6 +29,8 @@ pub(in super::super) struct ScrubState {
     pub(super) after: Option<ContentHash>,
     pub(super) checked: u64,
     pub(super) bytes: u64,
+    pub(super) not_checked: u64,
+    pub(super) not_checked_bytes: u64,
     pub(super) rebuilt: u64,
     pub(super) unreadable: u64,
     pub(super) trash_damaged: u64,
@@ -63,7 +65,17 @@ impl ScrubState {
 
     pub(super) fn end(&mut self, now_ms: u64, found: u64, healed: u64, without_record: u64) {
         let Self {
-            pass, begun_ms, checked, bytes, rebuilt, unreadable, trash_damaged, ref mut database, ..
+            pass,
+            begun_ms,
+            checked,
+            bytes,
+            not_checked,
+            not_checked_bytes,
+            rebuilt,
+            unreadable,
+            trash_damaged,
+            ref mut database,
+            ..
         } = *self;
         let database = database.take();
         let begun_ms = begun_ms.unwrap_or(now_ms);
@@ -74,6 +86,8 @@ impl ScrubState {
             ended_ms,
             checked,
             bytes,
+            not_checked,
+            not_checked_bytes,
             found,
             healed,
             without_record,
