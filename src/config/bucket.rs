@@ -11,7 +11,11 @@ use serde_json::{Value, json};
 
 use super::setting::{Setting, unexpected};
 use super::table::{FieldName, Scalar};
-use super::value::HttpUrl;
+use super::value::{HttpUrl, credentials_problem};
+
+/// Said of an address with keys in it.
+const KEYS_ELSEWHERE: &str =
+    "keys do not belong into the URL: give them in the environment, or name credentials_file";
 
 /// Fields of the table.
 const FIELDS: [&str; 9] = [
@@ -78,13 +82,10 @@ impl Setting for BucketUrl {
         if text.starts_with(['/', '~', '.']) {
             return PathBuf::from_text(text).map(Self::Dir);
         }
-        let url = Url::parse(text).map_err(|_| unexpected::<Self>(text))?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(
-                "keys do not belong into the URL: give them in the environment, or name credentials_file"
-                    .into(),
-            );
+        if credentials_problem(text).is_some() {
+            return Err(KEYS_ELSEWHERE.into());
         }
+        let url = Url::parse(text).map_err(|_| unexpected::<Self>(text))?;
         if url.query().is_some() || url.fragment().is_some() {
             return Err(unexpected::<Self>(text));
         }
@@ -113,6 +114,24 @@ impl Setting for BucketUrl {
 
     fn shown(&self) -> Value {
         json!(self.to_string())
+    }
+}
+
+/// The address of a service.
+struct Endpoint(HttpUrl);
+
+impl Setting for Endpoint {
+    const EXPECTED: &'static str = HttpUrl::EXPECTED;
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        if credentials_problem(text).is_some() {
+            return Err(KEYS_ELSEWHERE.into());
+        }
+        HttpUrl::from_text(text).map(Self)
+    }
+
+    fn shown(&self) -> Value {
+        self.0.shown()
     }
 }
 
@@ -266,7 +285,7 @@ impl<'de> Visitor<'de> for BucketVisitor {
         while let Some(field) = map.next_key_seed(FieldName { known: &FIELDS, of: "a bucket" })? {
             let is_new = match field {
                 "url" => url.replace(map.next_value::<Scalar<BucketUrl>>()?.0).is_none(),
-                "endpoint" => endpoint.replace(map.next_value::<Scalar<HttpUrl>>()?.0).is_none(),
+                "endpoint" => endpoint.replace(map.next_value::<Scalar<Endpoint>>()?.0.0).is_none(),
                 "region" => region.replace(map.next_value::<Scalar<String>>()?.0).is_none(),
                 "allow_http" => allow_http.replace(map.next_value::<Scalar<bool>>()?.0).is_none(),
                 "credentials_file" => {
@@ -330,12 +349,31 @@ mod tests {
     }
 
     #[test]
+    fn keys_in_the_address_of_a_service_are_refused_and_not_repeated() {
+        for endpoint in [
+            "https://key:secret@minio:9000",
+            "https://secret@minio",
+            "http://:secret@minio",
+            "ftp://key:secret@minio",
+            "https//key:secret@minio",
+            "key:secret@minio:9000",
+        ] {
+            let yaml = format!("url: s3://assets/x\nallow_http: true\nendpoint: '{endpoint}'\n");
+            let given: Result<GivenBucket, _> = serde_yaml::from_str(&yaml);
+            let refused = given.map(drop).unwrap_err().to_string();
+            assert!(refused.contains("credentials_file"), "{endpoint}: {refused}");
+            assert!(!refused.contains("secret"), "{endpoint}: {refused}");
+        }
+    }
+
+    #[test]
     fn addresses_that_make_no_sense_say_what_to_do() {
         for (text, said) in [
             ("assets", "expected s3://"),
             ("https://minio:9000/assets", "goes into endpoint"),
             ("s3://minio:9000/assets", "no port"),
             ("s3://key:secret@assets/x", "credentials_file"),
+            ("s3//key:secret@assets/x", "credentials_file"),
             ("s3://assets/a//b", "single slashes"),
             ("s3://assets/a b", "single slashes"),
             ("s3:///prefix", "expected s3://"),

@@ -58,6 +58,31 @@ fn own_file_in_force() -> String {
 }
 
 #[test]
+fn no_url_may_have_a_password_and_none_is_repeated() {
+    for key in ["can_service_url", "relay_url", "discovery.pkarr_relays", "store.content"] {
+        for url in [
+            "https://ann:secret@host/",
+            "https://secret@host",
+            "ws://ann:secret@host/",
+            "https//ann:secret@host",
+            "ann:secret@host",
+        ] {
+            let yaml = match key.split_once('.') {
+                Some((section, key)) => format!("{section}:\n  {key}: '{url}'\n"),
+                None => format!("{key}: '{url}'\n"),
+            };
+            let variable = variable_of(key);
+            for refused in [error(&yaml), load_with("", &[(&variable, url)], &[]).expect_err(url)] {
+                assert!(refused.contains("belong into the URL"), "{key} {url}: {refused}");
+                assert!(!refused.contains("secret"), "{key} {url}: {refused}");
+            }
+        }
+    }
+    let loaded = load("relay_url: https://host/a@b\nstore:\n  content: file:///mnt/a@b\n").unwrap();
+    assert_eq!(value(&loaded, "store.content")["url"], json!("/mnt/a@b"));
+}
+
+#[test]
 fn the_repositorys_file_as_it_stands_sets_nothing() {
     let loaded = load(OWN_FILE).unwrap();
     assert!(loaded.origins.is_empty(), "{:?}", loaded.origins);

@@ -52,6 +52,28 @@ impl Setting for Copies {
     }
 }
 
+/// Said of a URL with a user or a password in it.
+const CREDENTIALS: &str = "a user and a password do not belong into the URL, which everybody is shown who looks at the settings: \
+                           leave them out";
+
+/// What is wrong with a URL with a user or a password in it, whatever else it is; nothing of it may be repeated.
+pub(super) fn credentials_problem(text: &str) -> Option<&'static str> {
+    let is_given = match Url::parse(text) {
+        Ok(url) if !url.cannot_be_a_base() => !url.username().is_empty() || url.password().is_some(),
+        // Slips, such as a missing `//`: what stands in front of the host is a secret all the same.
+        Ok(_) | Err(_) => text.contains('@'),
+    };
+    is_given.then_some(CREDENTIALS)
+}
+
+/// Reads a URL as a setting of this type has it.
+fn http_url<T: Setting>(text: &str) -> Result<HttpUrl, String> {
+    match credentials_problem(text) {
+        Some(problem) => Err(problem.to_owned()),
+        None => HttpUrl::parse(text).ok_or_else(|| unexpected::<T>(text)),
+    }
+}
+
 /// An `http` or `https` URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUrl(Url);
@@ -84,7 +106,7 @@ impl Setting for HttpUrl {
     const EXPECTED: &'static str = "a URL that starts with http:// or https://";
 
     fn from_text(text: &str) -> Result<Self, String> {
-        Self::parse(text).ok_or_else(|| unexpected::<Self>(text))
+        http_url::<Self>(text)
     }
 
     fn shown(&self) -> Value {
@@ -121,7 +143,7 @@ impl Setting for ServiceUrl {
     const EXPECTED: &'static str = "the CAN Service's URL, such as http://127.0.0.1:3210";
 
     fn from_text(text: &str) -> Result<Self, String> {
-        let HttpUrl(url) = HttpUrl::parse(text).ok_or_else(|| unexpected::<Self>(text))?;
+        let HttpUrl(url) = http_url::<Self>(text)?;
         if url.query().is_some() || url.fragment().is_some() {
             return Err(unexpected::<Self>(text));
         }
@@ -150,7 +172,7 @@ impl Setting for RelaySetting {
         match text {
             "default" => Ok(Self::Default),
             "disabled" => Ok(Self::Disabled),
-            url => HttpUrl::parse(url).map(Self::Url).ok_or_else(|| unexpected::<Self>(text)),
+            url => http_url::<Self>(url).map(Self::Url),
         }
     }
 
