@@ -17,6 +17,9 @@ use super::value::{HttpUrl, credentials_problem};
 const KEYS_ELSEWHERE: &str =
     "keys do not belong into the URL: give them in the environment, or name credentials_file";
 
+/// How long the code is that says which store is the only one left.
+const CODE_DIGITS: usize = 8;
+
 /// Fields of the table.
 const FIELDS: [&str; 9] = [
     "url",
@@ -200,6 +203,10 @@ impl ContentBucket {
             Some("region goes with s3:// alone: leave it out")
         } else if self.shared && self.alone.is_some() {
             Some("shared and alone: keep one of the two")
+        } else if self.alone.as_deref().is_some_and(|code| !is_code(code)) {
+            Some(
+                "alone is no code: it has eight digits from 0 to 9 and a to f, as `can-sync status` shows it",
+            )
         } else if self.shared && self.write_back {
             Some(
                 "shared and write_back: keep one of the two, for what waits on the disk of one machine is not in the bucket where the \
@@ -214,6 +221,11 @@ impl ContentBucket {
             None
         }
     }
+}
+
+/// Whether this may be a code by which a user decides whose a place is.
+fn is_code(text: &str) -> bool {
+    text.len() == CODE_DIGITS && text.chars().all(|c| c.is_ascii_digit() || ('a'..='f').contains(&c))
 }
 
 impl Setting for ContentBucket {
@@ -346,6 +358,22 @@ mod tests {
         assert_eq!(read("shared: false\n"), Ok(true));
         let refused = read("shared: true\n").unwrap_err();
         assert!(refused.contains("shared and write_back: keep one of the two"), "{refused}");
+    }
+
+    #[test]
+    fn a_code_has_the_form_of_one() {
+        let read = |code: &str| {
+            let given: Result<GivenBucket, _> =
+                serde_yaml::from_str(&format!("url: s3://assets/x\nalone: {code}\n"));
+            given.map(|GivenBucket(bucket)| bucket.alone).map_err(|error| error.to_string())
+        };
+        for code in ["1a2b3c4d", "12345678", "1e234567", "00000000"] {
+            assert_eq!(read(code), Ok(Some(code.to_owned())));
+        }
+        for code in ["zz", "1a2b3c4", "1a2b3c4d5", "1a2b3c4g", "1A2B3C4D", "true"] {
+            let refused = read(code).unwrap_err();
+            assert!(refused.contains("alone is no code"), "{code}: {refused}");
+        }
     }
 
     #[test]

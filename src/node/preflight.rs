@@ -18,6 +18,7 @@ use crate::http::SharedListener;
 use crate::library::filter::{Filter, FilterError, FilterSpec};
 use crate::library::hold::HoldRule;
 use crate::net::sockets;
+use crate::store::bucket::preflight::place_problem;
 use crate::text::quoted;
 
 /// A setting with which no node starts.
@@ -91,6 +92,11 @@ impl Preflight {
         if let Some(problem) = unwritable_dir(&config.data_dir).filter(|_| !named) {
             let problem = format!("{problem}; check that this user may write there");
             problems.push(SettingProblem::new(origins, "data_dir", problem));
+        }
+        if let Some(place) = config.store.content.0.as_ref().filter(|_| config.can_service_url.is_none())
+            && let Some(problem) = place_problem(place, &DataDir::new(&config.data_dir).store())
+        {
+            problems.push(SettingProblem::new(origins, "store.content", problem));
         }
         for problem in at_rest::problems(config) {
             problems.push(SettingProblem::new(origins, "data_dir", problem));

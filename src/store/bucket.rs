@@ -51,6 +51,7 @@ mod finding;
 mod health;
 pub(crate) mod marker;
 mod place;
+pub(crate) mod preflight;
 pub(crate) mod snapshots;
 pub(crate) mod upload;
 

@@ -35,6 +35,7 @@ use super::{EmbeddedConfig, EmbeddedStore, QUEUE_TASKS, StoreInner, StoreShared,
 use crate::clock::Clock;
 use crate::disk;
 use crate::record::WriterId;
+use crate::store::bucket::preflight::place_problem;
 use crate::store::bucket::{BucketConfig, IfMissing};
 use crate::store::{StoreError, StoreId};
 
@@ -166,6 +167,9 @@ fn open_objects(
 ) -> Result<(Option<Objects>, Option<String>), Abort> {
     match bucket {
         Some(config) => {
+            if let Some(problem) = place_problem(&config.place, &layout.dir) {
+                return Err(Abort::Refused(format!("store.content: {problem}")));
+            }
             let if_missing = if objects::has_place(conn)? { IfMissing::Refuse } else { IfMissing::Make };
             let opened = Objects::open(config, layout.cache(), if_missing).map_err(Abort::Refused)?;
             Ok((Some(opened), None))

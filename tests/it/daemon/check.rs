@@ -1,6 +1,7 @@
 //! `config check`: everything that a start would refuse, at once, with its setting.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
 
@@ -218,4 +219,50 @@ async fn what_lies_in_the_data_directory_and_cannot_be_opened_is_found_without_a
     std::fs::remove_file(data.join("store")).unwrap();
     std::fs::rename(data.join("away"), data.join("store")).unwrap();
     Daemon::start_as(user);
+}
+
+/// What a start says of a place for contents, `config check` says as well, and neither makes anything.
+#[test]
+fn a_place_for_contents_that_cannot_be_used_is_found_without_a_start() {
+    let user = User::new();
+    user.write("file", "");
+    user.write("keys-open", "aws_access_key_id = a\naws_secret_access_key = hunter2\n");
+    user.write("keys-garbled", "hunter2\n");
+    let set = |name: &str, mode| {
+        std::fs::set_permissions(user.home().join(name), std::fs::Permissions::from_mode(mode))
+            .expect("chmod");
+    };
+    set("keys-open", 0o644);
+    set("keys-garbled", 0o600);
+    for (content, said_of_it) in [
+        ("./not/there/deep", "there is no directory"),
+        ("./file", "is no directory"),
+        ("./data/store", "inside the store's own directory"),
+        ("./data/store/bucket", "inside the store's own directory"),
+        ("{ url: s3://b/p, credentials_file: ./no-keys }", "'./no-keys' cannot be read"),
+        ("{ url: s3://b/p, credentials_file: ./keys-open }", "chmod 600"),
+        ("{ url: s3://b/p, credentials_file: ./keys-garbled }", "in line 1"),
+        ("{ url: s3://b/p, alone: zz }", "alone is no code"),
+        ("{ url: s3://b/p, endpoint: 'https://ann:hunter2@host' }", "keys do not belong into the URL"),
+    ] {
+        user.write("config.yaml", embedded_yaml(&format!("store: {{ content: {content} }}\n")));
+        let before = listing(user.home());
+        let problems = said(&user, &[]);
+        let setting = if content.contains("endpoint") { "store.content.endpoint" } else { "store.content" };
+        assert_eq!(settings(&problems), [setting], "{content}: {problems:#?}");
+        assert!(problems[0].to_string().contains(said_of_it), "{content}: {problems:#?}");
+        for args in [&["config", "check"][..], &["serve"]] {
+            let ran = user.run(args);
+            assert_eq!((ran.code, ran.text()), (1, ""), "{content}: {}", ran.stderr);
+            assert!(ran.stderr.contains(said_of_it), "{content}: {}", ran.stderr);
+            assert!(!ran.stderr.contains("hunter2"), "{content}: {}", ran.stderr);
+        }
+        assert_eq!(listing(user.home()), before, "{content}");
+    }
+    for content in ["./bucket", "./data/bucket", "{ url: s3://b/p, alone: 1a2b3c4d }"] {
+        user.write("config.yaml", embedded_yaml(&format!("store: {{ content: {content} }}\n")));
+        let ran = user.run(&["config", "check"]);
+        assert_eq!(ran.code, 0, "{content}: {}", ran.stderr);
+    }
+    assert!(!user.home().join("bucket").exists());
 }
