@@ -233,6 +233,14 @@ impl HoldRules {
         fitting
     }
 
+    /// What is not held here and not wanted, by a user's word or by the rules of now, waits for no room.
+    pub(super) fn let_be(&self, record: &AssetRecord, holding: Holding) {
+        let is_wanted = || holding == Holding::Wanted && (record.blake3.is_some() || self.wants(record));
+        if self.lacks_room(&record.hash) && !is_wanted() {
+            self.change().no_room.remove(&record.hash);
+        }
+    }
+
     /// How many contents have no room, and their sizes altogether.
     pub fn without_room(&self) -> (u64, u64) {
         let exceptions = self.exceptions.read();
@@ -392,6 +400,8 @@ impl Library {
         }
         if entry.holding.is_held() || entry.record.deleted {
             self.holds.settle(&entry.record.hash);
+        } else {
+            self.holds.let_be(&entry.record, entry.holding);
         }
         FeedEntry { holding: self.holds.applied(&entry.record, entry.holding), ..entry }
     }
@@ -421,6 +431,7 @@ impl Library {
     pub(super) fn look_whether_wanted(&self, stored: &[StoredRecord]) {
         let mut index = self.index();
         for StoredRecord { record, holding } in stored.iter().filter(|stored| stored.is_absent()) {
+            self.holds.let_be(record, *holding);
             let is_as_before = index.tree.get(&record.hash) == Some(self.item(record));
             if is_as_before && index.absent.contains(&record.hash) {
                 index.note_holding(record, self.holds.applied(record, *holding));
@@ -573,6 +584,11 @@ mod tests {
         assert_eq!(rules.without_room(), (0, 0));
         rules.give_back(|_| false);
         assert!(!rules.reserve(hash(5), 61, Some(100)), "it is young");
+        assert_eq!(rules.without_room(), (1, 61));
+        rules.let_be(&tagged(5, "any"), Holding::Wanted);
+        assert_eq!(rules.without_room(), (1, 61), "it is still wanted");
+        rules.let_be(&tagged(5, "any"), Holding::Unwanted);
+        assert_eq!(rules.without_room(), (0, 0));
     }
 
     #[test]

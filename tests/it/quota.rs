@@ -267,6 +267,90 @@ async fn a_tenth_of_what_two_servers_have_is_enough_to_know_and_to_read_it() {
     knows_within(&laptop, contents.len(), QUOTA).await;
 }
 
+/// Waits until so many contents are held, and so many have no room.
+async fn holds_and_lacks_room(node: &TestNode, held: usize, no_room: usize) {
+    eventually("it is held as far as there is room", async || {
+        let said = status(node).await;
+        let found = (&said["store"]["assets_held"], &said["hold"]["no_room"]);
+        (found == (&json!(held), &json!(no_room))).then_some(()).ok_or_else(|| format!("{found:?}: {said}"))
+    })
+    .await;
+}
+
+async fn changed(node: &TestNode, path: &str, body: Value) {
+    let answer = node.post(path, body.clone()).await;
+    assert_eq!(answer["status"], "success", "{path} {body}: {answer}");
+}
+
+/// Lets go of all that is held, once the others promise to keep it.
+async fn drops_all(node: &TestNode, hashes: &[String], holders: &[&TestNode]) {
+    for holder in holders {
+        eventually("it is held elsewhere", async || {
+            let held = holder.held().await;
+            hashes.iter().all(|hash| held.contains(hash)).then_some(()).ok_or_else(|| format!("{held:?}"))
+        })
+        .await;
+    }
+    changed(node, "/drops", json!({ "left_over": true })).await;
+    eventually("all is let go of", async || {
+        let stands = node.get("/drops").await["data"].clone();
+        (stands["running"] == false && stands["kept"] == 0).then_some(()).ok_or_else(|| stands.to_string())
+    })
+    .await;
+    holds_and_lacks_room(node, 0, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pinned_no_more_waits_for_no_room() {
+    let (server, cellar, mut laptop) = tokio::join!(
+        TestNode::start("server", |_| {}),
+        TestNode::start("cellar", |_| {}),
+        TestNode::start("laptop", |config| {
+            config.hold = HoldSetting::Nothing;
+            config.store.quota_bytes = Some(450_000);
+        })
+    );
+    let mut hashes = Vec::new();
+    for n in 0..8 {
+        hashes.push(server.ingest(noise(100_000, n), &[("tags", "work")]).await);
+    }
+    let filler = server.ingest(noise(400_000, 20), &[]).await;
+    hashes.push(filler.clone());
+    cellar.dial(&server).await;
+    laptop.dial(&server).await;
+    laptop.dial(&cellar).await;
+    laptop.holds(9).await;
+
+    let work = json!({ "filter": { "tags": ["work"] } });
+    changed(&laptop, "/pins", work.clone()).await;
+    holds_and_lacks_room(&laptop, 4, 4).await;
+    changed(&laptop, "/pins/remove", work.clone()).await;
+    holds_and_lacks_room(&laptop, 4, 0).await;
+    drops_all(&laptop, &hashes, &[&server, &cellar]).await;
+
+    // What was here once is wanted anew by a pin, and no more without it.
+    changed(&laptop, "/pins", json!({ "hashes": [filler] })).await;
+    holds_and_lacks_room(&laptop, 1, 0).await;
+    changed(&laptop, "/pins", work.clone()).await;
+    holds_and_lacks_room(&laptop, 1, 8).await;
+    changed(&laptop, "/pins/remove", work).await;
+    changed(&laptop, "/pins/remove", json!({ "hashes": [filler] })).await;
+    holds_and_lacks_room(&laptop, 1, 0).await;
+    drops_all(&laptop, &hashes, &[&server, &cellar]).await;
+
+    // There is room, also for all of it: still none of it comes, and what is pinned does.
+    laptop.stop().await;
+    laptop.config.store.quota_bytes = None;
+    laptop.boot().await;
+    laptop.dial(&server).await;
+    let other = server.ingest(noise(1_000, 30), &[]).await;
+    laptop.holds(10).await;
+    changed(&laptop, "/pins", json!({ "hashes": [other] })).await;
+    holds_and_lacks_room(&laptop, 1, 0).await;
+    laptop.wait_in_sync().await;
+    assert_eq!(laptop.held().await, [other]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn people_see_the_quota_and_what_has_no_room() {
     let server = Daemon::start(&embedded_yaml("name: server"));

@@ -1,12 +1,16 @@
 //! What users pin, so that it is held here whatever the configuration says.
 
+use std::collections::HashSet;
+
 use super::{Manager, PAGE, WANTED_AT_ONCE};
 use crate::library::error::LibraryError;
 use crate::library::filter::{Filter, FilterSpec};
-use crate::library::hold::Pins;
+use crate::library::hold::{HoldRule, Pins};
 use crate::record::ContentHash;
-use crate::store::{Holding, StoreError};
+use crate::store::{Holding, StoreError, StoredRecord};
 
+/// Damaged contents that the store is asked for.
+const DAMAGED_MAX: usize = 1_000;
 /// Most assets that are named at once.
 pub const PINNED_AT_ONCE_MAX: usize = 10_000;
 
@@ -40,7 +44,8 @@ impl Manager {
         Ok(new.count())
     }
 
-    /// Takes pins back: exactly these. Nothing is let go of by that. Says how many there were.
+    /// Takes pins back: exactly these. Nothing that is here is let go of by that; what is not, and nothing else asks for, is wanted no
+    /// more. Says how many there were.
     ///
     /// # Errors
     /// As [`Self::pin`].
@@ -55,7 +60,52 @@ impl Manager {
         self.registry(move |registry| registry.drop_pins(&kept)).await?;
         let gone = self.libraries.hold_rules().unpin(&pins);
         self.follow_pins(&pins).await?;
+        self.let_be(&pins).await?;
         Ok(gone)
+    }
+
+    /// Lets be what was let go of once, came to be wanted by these pins, and is not here. The store calls it wanted like what is lost,
+    /// which no rule leaves out: so what was found damaged stays wanted, and all of it where the store cannot name that.
+    async fn let_be(&self, pins: &Pins) -> Result<(), StoreError> {
+        let rules = self.libraries.hold_rules();
+        if *rules.rule() == HoldRule::Everything {
+            return Ok(());
+        }
+        let named: HashSet<ContentHash> = pins.hashes.iter().copied().collect();
+        let is_let_be = |StoredRecord { record, holding }: &StoredRecord| {
+            let was_pinned =
+                named.contains(&record.hash) || pins.filters.iter().any(|filter| filter.matches(record));
+            was_pinned && *holding == Holding::Wanted && record.blake3.is_some() && !rules.wants(record)
+        };
+        let absent =
+            if pins.filters.is_empty() { pins.hashes.clone() } else { self.libraries.mirror().all_absent() };
+        let mirror = self.libraries.mirror();
+        let still_absent = async |hashes: Vec<ContentHash>| {
+            let stored = self.store.records(hashes).await?.into_iter();
+            let stored = stored.filter(|stored| stored.is_absent() && is_let_be(stored));
+            Ok::<_, StoreError>(stored.map(|stored| stored.record.hash).collect::<Vec<_>>())
+        };
+        for some in absent.chunks(PAGE) {
+            let mut let_be = still_absent(some.to_vec()).await?;
+            if let_be.is_empty() {
+                continue;
+            }
+            // Read after the records: what is wanted because it is damaged is among these.
+            let damaged = self.store.damaged(DAMAGED_MAX).await?;
+            if self.store.status().await?.damaged > damaged.len() as u64 {
+                return Ok(());
+            }
+            let damaged: HashSet<String> = damaged.into_iter().map(|finding| finding.hash).collect();
+            let_be.retain(|hash| !damaged.contains(&hash.to_string()));
+            // Nobody is asked for it any more. What is on its way is looked at once more: what comes in the very moment of this goes to the
+            // trash, from which reading it brings it back.
+            let_be.iter().for_each(|hash| mirror.leave_out(hash));
+            for few in let_be.chunks(WANTED_AT_ONCE) {
+                let few = still_absent(few.to_vec()).await?;
+                self.store.let_go(few).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Wants what a user let go of and a filter matches.
