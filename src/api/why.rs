@@ -322,7 +322,8 @@ fn explain(whereabouts: Availability, size: Option<u64>, report: &WhyReport) -> 
                                  fetched when it is read, or by `can-sync fetch`; `can-sync pin` has it held."
             .to_owned(),
         Availability::NoRoom => "The asset is known, its content is not held here: the store's quota leaves no room for it \
-                                (`can-sync status` says how much is used). It comes once there is room: raise store.quota_bytes."
+                                (`can-sync status` says how much is used). It comes once there is room: `can-sync drop` makes some by letting go of what other \
+                                machines keep, or raise store.quota_bytes."
             .to_owned(),
         Availability::Searching => match report.search.map_or(0, |search| search.asked) {
             0 => "Nobody is connected who could be asked for it; peers are looked for.".to_owned(),

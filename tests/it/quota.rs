@@ -367,14 +367,18 @@ async fn people_see_the_quota_and_what_has_no_room() {
     assert!(status.contains("quota") && status.contains("of 100.0 KiB used"), "{status}");
     assert!(status.contains("leaves no room for 1 asset"), "{status}");
     let doctor = laptop.run(&["doctor"]).text().to_owned();
-    assert!(doctor.contains("quota leaves no room for 1 asset"), "{doctor}");
+    assert!(
+        doctor.contains("quota leaves no room for 1 asset") && doctor.contains("can-sync drop"),
+        "{doctor}"
+    );
     let why = laptop.ok(&["why", "large.bin"]).text().to_owned();
-    assert!(why.contains("store.quota_bytes"), "{why}");
+    assert!(why.contains("store.quota_bytes") && why.contains("can-sync drop"), "{why}");
     let read = laptop.run(&["get", "large.bin", "-o", "here.bin"]);
     assert!(read.code == 1 && read.stderr.contains("can-sync drop"), "{} {}", read.code, read.stderr);
     laptop.user.write("own.bin", noise(120_000, 2));
     let refused = laptop.run(&["put", "own.bin"]);
     assert!(refused.code != 0 && refused.stderr.contains("the quota of this store is"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("can-sync drop"), "{}", refused.stderr);
     laptop.user.write("small.bin", noise(50_000, 3));
     laptop.ok(&["put", "small.bin"]);
     assert!(laptop.ok(&["status"]).text().contains("48.8 KiB of 100.0 KiB used"));

@@ -66,7 +66,8 @@ fn of_daemon(status: &Value) -> Result<String, Finding> {
                 format!("the store's quota leaves no room for {}{used}", text::counted(no_room, "asset"));
             return Err(Finding::warn(
                 why,
-                "raise store.quota_bytes and start again; what is deleted counts for 30 days",
+                "`can-sync drop` lets go of what other machines keep; or raise store.quota_bytes and start again. What is deleted counts for \
+                 30 days",
             ));
         }
         if let (Some(sentence), true) = &waiting {

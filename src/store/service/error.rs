@@ -87,7 +87,7 @@ fn too_busy(message: String) -> ApiError {
 
 /// Said in the log by nobody: it is no failure, and comes with every attempt.
 fn over_quota(message: String) -> ApiError {
-    let hint = "GET /status says how much is used; raise store.quota_bytes and start again, then repeat it";
+    let hint = "`can-sync drop` makes room: it lets go of what other machines keep; or raise store.quota_bytes and start again. Then repeat it";
     ApiError::new(StatusCode::INSUFFICIENT_STORAGE, codes::OVER_QUOTA, message, hint)
 }
 
