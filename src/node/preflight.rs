@@ -79,6 +79,7 @@ impl Preflight {
             refuse("ticket_file", problem);
         }
         let mut remarks: Vec<String> = unguarded_store(config).into_iter().collect();
+        remarks.extend(quota_of_nothing(config));
         remarks.extend(unbound_folders(config));
         let secrets = match GivenSecrets::look(config, origins) {
             Ok(secrets) => Some(secrets),
@@ -194,6 +195,15 @@ fn unguarded_store(config: &Config) -> Option<String> {
             "can_listen_addr: {addr} can be reached from other machines, and anyone who reaches it can read, add and delete \
              assets: set can_token_file, or listen on 127.0.0.1"
         )
+    })
+}
+
+/// A warning where the quota leaves room for no content at all.
+fn quota_of_nothing(config: &Config) -> Option<String> {
+    let is_nothing = config.can_service_url.is_none() && config.store.quota_bytes == Some(0);
+    is_nothing.then(|| {
+        "store.quota_bytes: 0 leaves no room for any content, a file that is put here either: leave it out for as much as the disk has"
+            .to_owned()
     })
 }
 
@@ -318,6 +328,17 @@ mod tests {
         assert!(unwritable_file(home.path()).unwrap().contains("is a directory"));
         assert!(unwritable_file(&home.path().join("no/ticket")).unwrap().contains("no directory"));
         assert_eq!(unwritable_file(&home.path().join("ticket")), None);
+    }
+
+    #[test]
+    fn a_quota_of_nothing_is_remarked_upon() {
+        let of = |quota_bytes| {
+            let mut config = Config::default();
+            config.store.quota_bytes = quota_bytes;
+            quota_of_nothing(&config)
+        };
+        assert!(of(Some(0)).unwrap().contains("store.quota_bytes: 0"));
+        assert_eq!((of(Some(1)), of(None)), (None, None));
     }
 
     #[test]
