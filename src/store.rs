@@ -214,6 +214,13 @@ impl StoreStatus {
     }
 }
 
+/// Where larger contents are, in a clause for people.
+pub(crate) fn object_storage_sentence(url: &str, shared: bool, write_back: bool) -> String {
+    let whose = if shared { "shared with other stores" } else { "this store's own" };
+    let when = if write_back { ", uploaded after they are acknowledged" } else { "" };
+    format!("the larger ones in {url}, {whose}{when}")
+}
+
 /// How much content may be here, and is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[expect(clippy::struct_field_names, reason = "units last, as everywhere")]

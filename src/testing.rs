@@ -218,8 +218,8 @@ pub mod peer {
     }
     pub mod report {
         pub use crate::peer::report::{
-            ConnectionState, PeerReport, PeersReport, Rates, SourceReport, SourceState, SyncReport,
-            SyncState, TransferDirection, TransferReport, WhyReport,
+            ConnectionState, DropsProgress, PeerReport, PeersReport, Rates, SourceReport, SourceState,
+            SyncReport, SyncState, TransferDirection, TransferReport, WhyReport,
         };
     }
     pub mod roster {

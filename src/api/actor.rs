@@ -131,6 +131,7 @@ mod tests {
             started: Instant::now(),
             passphrase_origin: "generated",
             store_mode: StoreMode::Embedded,
+            object_storage: None,
             store_proxy: StoreProxy::new("http://127.0.0.1:1").unwrap(),
             store: Arc::new(EmbeddedStore::open(config).await.unwrap()),
             peers: ServiceCell::new("PeersActor").service_ref(),

@@ -62,6 +62,10 @@ pub(super) struct DropsBegun {
     bytes: u64,
     /// The CAN hashes of these, at most 1000.
     hashes: Vec<String>,
+    /// How many of those that were named are not held here anyway.
+    absent: u64,
+    /// The CAN hashes of these, at most 1000.
+    absent_hashes: Vec<String>,
     /// How many of those that were asked for stay whatever others promise.
     refused: u64,
     /// Why, at most 1000.
@@ -124,12 +128,15 @@ async fn begin(
     JsonBody(request): JsonBody<DropRequest>,
 ) -> ApiResult<(StatusCode, Success<DropsBegun>)> {
     let (by, dry_run) = request.checked()?;
-    let Chosen { contents, refused, refusals, .. } = choosing::choose(&state.view, by).await?;
+    let Chosen { contents, absent, absent_hashes, refused, refusals, .. } =
+        choosing::choose(&state.view, by).await?;
     let mut begun = DropsBegun {
         command: None,
         contents: contents.len() as u64,
         bytes: contents.values().sum(),
         hashes: contents.keys().take(TOLD_MAX).map(ToString::to_string).collect(),
+        absent,
+        absent_hashes,
         refused,
         refusals,
     };

@@ -12,7 +12,7 @@ use crate::discovery::channel::ChannelState;
 use crate::library::{self, report::LibraryReport};
 use crate::peer::report::{ConnectionState, PeersReport};
 use crate::store::scrub::ScrubReport;
-use crate::store::{StoreStatus, WaitingUploads};
+use crate::store::{StoreStatus, WaitingUploads, object_storage_sentence};
 use crate::text::short_id;
 
 mod activity;
@@ -39,6 +39,8 @@ pub(super) struct Live {
     pub(super) now_ms: u64,
     pub(super) node: NodeModel,
     pub(super) sync: SyncModel,
+    /// How a command stands that lets go of contents.
+    pub(super) drops: Option<String>,
     pub(super) deletions: Vec<HoldRow>,
     pub(super) waiting: Vec<WaitingRow>,
     /// How many wait beside those.
@@ -96,6 +98,11 @@ impl Live {
             waiting: waiting.shown,
             waiting_more: waiting.more,
             sync: SyncModel::new(peers.as_ref().map_err(|error| error.message.as_str())),
+            drops: peers
+                .as_ref()
+                .ok()
+                .and_then(|report| report.drops.as_ref())
+                .map(|drops| shown(&drops.summary)),
             transfers: transfers
                 .map(|all| {
                     Rows::new(all.iter(), TRANSFERS_SHOWN, |transfer| TransferRow::new(transfer, &names))
@@ -122,6 +129,8 @@ pub(super) struct NodeModel {
     pub(super) passphrase_origin: &'static str,
     pub(super) store_mode: &'static str,
     pub(super) store_url: String,
+    /// Where larger contents are, if that is object storage.
+    pub(super) contents: Option<String>,
     pub(super) store_problem: Option<String>,
     pub(super) assets: Option<String>,
     pub(super) bytes: Option<String>,
@@ -168,6 +177,9 @@ impl NodeModel {
                 StoreMode::External => "external",
             },
             store_url: view.store_proxy.base().to_owned(),
+            contents: view.object_storage.as_ref().map(|storage| {
+                shown(&object_storage_sentence(&storage.url, storage.shared, storage.write_back))
+            }),
             store_problem: problem,
             assets: status.map(|status| count(status.assets_held, "asset", "assets")),
             bytes: status.map(|status| bytes(status.bytes_held)),

@@ -275,7 +275,7 @@ async fn healthz() -> Success<Alive> {
     Success::new(Alive { alive: true })
 }
 
-/// Whether the node can do its work: the store answers and takes writes, and every actor runs
+/// Whether the node can do its work: the store answers and takes writes, contents for object storage too, and every actor runs
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -298,7 +298,15 @@ async fn not_ready(view: &AgentView) -> Vec<String> {
     let (store, peers, tree) = tokio::join!(view.store_status(), view.peers_report(), view.tree());
     let mut reasons = Vec::new();
     match store {
-        Ok(status) => reasons.extend(status.read_only.map(|why| format!("the store takes no writes: {why}"))),
+        Ok(status) => {
+            // With `write_back`, contents are taken whatever the object storage does.
+            let takes_all = match &view.object_storage {
+                Some(storage) => storage.write_back,
+                None => status.waiting_uploads.is_some(),
+            };
+            reasons.extend(status.read_only.map(|why| format!("the store takes no writes: {why}")));
+            reasons.extend(status.contents_away.filter(|_| !takes_all));
+        }
         Err(why) => reasons.push(why),
     }
     reasons.extend(peers.err().map(|error| error.message));

@@ -8,14 +8,14 @@ use utoipa::ToSchema;
 use super::bodies::{is_running, visit};
 use super::damaged::DamagedView;
 use super::pins::HoldingView;
-use super::view::{AgentView, StoreMode};
+use super::view::{AgentView, ObjectStorage, StoreMode};
 use super::words::SyncWords;
 use crate::actor::status::ActorStatus;
 use crate::clock::{Doubt, Reading, rfc3339};
 use crate::discovery::channel::{ChannelReport, ChannelState};
 use crate::folder::report::{FolderProgress, FolderReport, FolderState};
 use crate::library::{self, report::LibraryReport};
-use crate::peer::report::{PeersReport, SyncReport, SyncState};
+use crate::peer::report::{DropsProgress, PeersReport, SyncReport, SyncState};
 use crate::store::scrub::ScrubReport;
 use crate::store::{QuotaStatus, SnapshotReport, StoreStatus, WaitingUploads};
 
@@ -41,6 +41,8 @@ pub struct NodeStatus {
     pub store: StoreView,
     /// Of which assets contents are held here.
     pub hold: HoldingView,
+    /// The command that lets go of contents here, while one runs; `GET /drops` has all of it.
+    pub drops: Option<DropsProgress>,
     /// How far this node and its peers agree.
     pub sync: SyncView,
     /// What time it is, and what this machine's clock is worth.
@@ -115,10 +117,14 @@ pub struct StoreView {
     pub mode: StoreMode,
     /// Its HTTP API.
     pub url: String,
+    /// Where an embedded store has its larger contents, if that is object storage.
+    pub object_storage: Option<ObjectStorage>,
     /// Whether it answers, and takes everything that it is asked to.
     pub healthy: bool,
     /// Why it is not healthy.
     pub error: Option<String>,
+    /// Why larger contents in object storage are not given, and not taken either unless they go there afterwards (`write_back`).
+    pub contents_away: Option<String>,
     /// What people should know of it, and cannot be helped.
     pub notice: Option<String>,
     /// Live assets that it knows, whether or not their contents are here; absent while it does not answer.
@@ -161,8 +167,10 @@ impl StoreView {
         Self {
             mode: view.store_mode,
             url: view.store_proxy.base().to_owned(),
+            object_storage: view.object_storage.clone(),
             healthy: error.is_none(),
             error,
+            contents_away: status.as_ref().and_then(|status| status.contents_away.clone()),
             assets: number(|status| status.assets),
             bytes: number(|status| status.bytes),
             assets_held: number(|status| status.assets_held),
@@ -370,6 +378,7 @@ pub(super) fn node_status(
         passphrase_origin: view.passphrase_origin.to_owned(),
         store: StoreView::new(view, store, damaged),
         hold: HoldingView::new(view),
+        drops: peers.drops,
         clock: ClockView::new(view.clock.reading(), peers.sync.clock.clone()),
         sync: SyncView::new(peers.sync, counts.connected),
         peers: counts,

@@ -43,6 +43,17 @@ pub enum StoreMode {
     External,
 }
 
+/// The object storage that the embedded store has its larger contents in.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+pub struct ObjectStorage {
+    /// As `store.content` names it; no secrets are in it.
+    pub url: String,
+    /// Other stores may have contents there: nothing is deleted.
+    pub shared: bool,
+    /// Contents are acknowledged once they are on this disk, and uploaded afterwards.
+    pub write_back: bool,
+}
+
 /// Everything that the API shows or asks. Cheap to clone; outlives any incarnation of the actor.
 #[derive(Clone)]
 pub struct AgentView {
@@ -53,6 +64,8 @@ pub struct AgentView {
     /// Where the passphrase came from: `generated`, `config`, `file`, `environment`.
     pub passphrase_origin: &'static str,
     pub store_mode: StoreMode,
+    /// Where the embedded store has its larger contents, if not in its directory.
+    pub object_storage: Option<ObjectStorage>,
     /// Way to the store's own HTTP API, for the page.
     pub store_proxy: StoreProxy,
     pub store: StoreRef,

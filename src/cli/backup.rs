@@ -48,10 +48,11 @@ pub(super) async fn run(context: &Context, args: BackupArgs) -> Result<(), CliEr
     drop(progress);
     let report = done??;
     show(context, &report, elsewhere.as_deref())?;
+    let others = if report.in_bucket == 0 { "all others are" } else { "all others on this disk are" };
     let sentence = match report.damaged.len() {
         0 => return Ok(()),
-        1 => "1 content is damaged here, and so not in the backup; all others are".to_owned(),
-        n => format!("{n} contents are damaged here, and so not in the backup; all others are"),
+        1 => format!("1 content is damaged here, and so not in the backup; {others}"),
+        n => format!("{n} contents are damaged here, and so not in the backup; {others}"),
     };
     Err(CliError::new(Exit::Degraded, sentence)
         .hint("`can-sync scrub --repair` has the node fetch them from machines that have them"))
@@ -81,6 +82,14 @@ fn show(context: &Context, report: &BackupReport, elsewhere: Option<&str>) -> Re
         let contents = text::counted(report.kept.len() as u64, "content");
         message(&format!(
             "{contents} damaged here: the backup keeps the whole copy that it had; `can-sync restore` gives it back"
+        ));
+    }
+    if report.in_bucket > 0 {
+        let contents = text::counted(report.in_bucket, "content");
+        message(&format!(
+            "not in it: {contents} ({}) in object storage, where a restored node looks for them; what is lost there is not in this backup \
+             (`can-sync export` copies contents)",
+            text::bytes(report.in_bucket_bytes)
         ));
     }
     if report.endpoint_id.is_some() && !report.has_passphrase {

@@ -61,6 +61,8 @@ struct BegunBody {
     contents: u64,
     bytes: u64,
     hashes: Vec<String>,
+    #[serde(default)]
+    absent_hashes: Vec<String>,
     refused: u64,
     refusals: Vec<RefusalBody>,
 }
@@ -122,7 +124,12 @@ pub(super) async fn run(context: &Context, args: DropArgs) -> Result<(), CliErro
     if kept == 0 {
         return Ok(());
     }
-    Err(CliError::failure(format!("{} still here", text::counted(kept, "content is"))))
+    Err(CliError::failure(format!("{} still here", counted_contents(kept))))
+}
+
+/// As the subject of a sentence.
+fn counted_contents(count: u64) -> String {
+    format!("{} {}", text::counted(count, "content"), if count == 1 { "is" } else { "are" })
 }
 
 fn tell_dry_run(context: &Context, would: &BegunBody) -> Result<(), CliError> {
@@ -138,6 +145,11 @@ fn tell_dry_run(context: &Context, would: &BegunBody) -> Result<(), CliError> {
 }
 
 fn tell_refusals(context: &Context, begun: &BegunBody) -> Result<(), CliError> {
+    for hash in &begun.absent_hashes {
+        let explanation = "not held here: there is nothing to let go of";
+        let value = json!({ "hash": hash, "dropped": false, "held": false, "explanation": explanation });
+        context.out.result(&value, || format!("{hash}  {explanation}"))?;
+    }
     for refusal in &begun.refusals {
         let RefusalBody { hash, explanation } = refusal;
         let value = json!({ "hash": hash, "dropped": false, "explanation": explanation });
@@ -175,7 +187,7 @@ async fn follow(
         let settled = stands.total - stands.left.min(stands.total);
         progress.set(&format!("{settled} of {} settled{lacking}", stands.total));
         if Instant::now() >= deadline {
-            let late = format!("{} left{}", text::counted(stands.left, "content is"), text::escape(&lacking));
+            let late = format!("{} left{}", counted_contents(stands.left), text::escape(&lacking));
             return Err(CliError::new(Exit::Timeout, late)
                 .hint("the node goes on with it: `can-sync drop --stop` ends that"));
         }

@@ -28,11 +28,14 @@ use super::text;
 use crate::folder::report::FolderPlace;
 use crate::record::ContentHash;
 use crate::store::entries::PLACES_MAX;
+use crate::store::service::codes;
 
 mod placing;
 
 /// Files that are written at a time: enough for the disk to make several durable in one go.
 const WRITES: usize = 8;
+/// Files that could not be exported, and are named at the end.
+const FAILED_NAMED: usize = 20;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct ExportArgs {
@@ -72,6 +75,8 @@ struct ExportTally {
     there: u64,
     absent: u64,
     failed: u64,
+    /// The first of those that failed.
+    failed_names: Vec<String>,
 }
 
 impl ExportTally {
@@ -82,6 +87,29 @@ impl ExportTally {
             told = format!("{told}; {} there already", text::counted(self.there, "file"));
         }
         told
+    }
+
+    fn fail(&mut self, name: &str) {
+        self.failed += 1;
+        if self.failed_names.len() < FAILED_NAMED {
+            self.failed_names.push(name.to_owned());
+        }
+    }
+
+    /// What was not exported, and why as far as it was not said yet.
+    fn wrong(&self) -> Vec<String> {
+        let failed = (self.failed > 0).then(|| {
+            let names = self.failed_names.join(", ");
+            let more = match self.failed - self.failed_names.len() as u64 {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!("{} could not be exported: {names}{more}", text::counted(self.failed, "file"))
+        });
+        let absent = (self.absent > 0).then(|| {
+            format!("{} not held here: `can-sync fetch HASH` gets one", text::counted(self.absent, "asset"))
+        });
+        [failed, absent].into_iter().flatten().collect()
     }
 }
 
@@ -131,12 +159,7 @@ pub(super) async fn run(context: &Context, args: ExportArgs) -> Result<(), CliEr
     }
     drop(progress);
     message(&tally.told());
-    let absent = (tally.absent > 0).then(|| {
-        format!("{} not held here: `can-sync fetch HASH` gets one", text::counted(tally.absent, "asset"))
-    });
-    let failed =
-        (tally.failed > 0).then(|| format!("{} could not be exported", text::counted(tally.failed, "file")));
-    let wrong: Vec<String> = [failed, absent].into_iter().flatten().collect();
+    let wrong = tally.wrong();
     if wrong.is_empty() { Ok(()) } else { Err(CliError::several(&wrong)) }
 }
 
@@ -199,7 +222,7 @@ async fn exports(
     let mut all = Vec::new();
     for asset in assets {
         let Ok(hash) = asset.hash.parse::<ContentHash>() else {
-            tally.failed += 1;
+            tally.fail(&asset.hash);
             continue;
         };
         let places = places_of.remove(&asset.hash).unwrap_or_default();
@@ -281,11 +304,11 @@ struct ExportFailure {
 }
 
 impl From<CliError> for ExportFailure {
-    /// Nothing goes on without the node.
+    /// Nothing goes on without the node, or while no content can be read. That one cannot be given at the moment says nothing of others.
     fn from(error: CliError) -> Self {
-        let is_end =
+        let is_of_all =
             matches!(error.exit(), Exit::NoDaemon | Exit::Degraded | Exit::NotAllowed | Exit::Timeout);
-        Self { error, is_end }
+        Self { is_end: is_of_all && !error.has_code(codes::TOO_BUSY), error }
     }
 }
 
@@ -321,8 +344,9 @@ fn tell(
             return Err(error);
         }
         Err(ExportFailure { error: e, .. }) => {
-            tally.failed += 1;
-            message(&format!("can-sync: {}: {e}", text::escape(&export.name.to_string())));
+            let name = export.name.to_string();
+            message(&format!("can-sync: {}: {e}", text::escape(&name)));
+            tally.fail(&name);
             return Ok(());
         }
     };

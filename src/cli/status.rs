@@ -15,6 +15,7 @@ use super::peers::{self, PeerBody};
 use super::text;
 use crate::clock::rfc3339;
 use crate::folder::report::{FolderProgress, FolderState};
+use crate::store::object_storage_sentence;
 use crate::store::scrub::ScrubReport;
 use crate::store::{QuotaStatus, SnapshotReport, WaitingUploads};
 
@@ -43,6 +44,7 @@ pub(super) struct StatusBody {
     pub(super) store: StoreBody,
     #[serde(default)]
     hold: HoldingBody,
+    drops: Option<DropsBody>,
     pub(super) sync: SyncStatus,
     pub(super) peers: PeerCountsBody,
     #[serde(default)]
@@ -58,6 +60,14 @@ pub(super) struct StatusBody {
 /// What is held here, as far as it is shown.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 struct HoldingBody {
+    summary: Option<String>,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+/// A command that lets go of contents, as far as it is shown.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct DropsBody {
     summary: Option<String>,
     #[serde(flatten)]
     more: Map<String, Value>,
@@ -120,6 +130,7 @@ pub(super) struct StoreBody {
     #[serde(default)]
     mode: String,
     pub(super) url: String,
+    object_storage: Option<ObjectStorageBody>,
     pub(super) healthy: bool,
     error: Option<String>,
     assets: Option<u64>,
@@ -134,6 +145,18 @@ pub(super) struct StoreBody {
     scrub: Option<ScrubReport>,
     snapshots: Option<SnapshotReport>,
     notice: Option<String>,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+/// The object storage that larger contents are in.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct ObjectStorageBody {
+    url: String,
+    #[serde(default)]
+    shared: bool,
+    #[serde(default)]
+    write_back: bool,
     #[serde(flatten)]
     more: Map<String, Value>,
 }
@@ -210,6 +233,12 @@ impl StoreBody {
                 format!("{here}, {absent} more known and not held here ({absent_bytes})")
             }
         }
+    }
+}
+
+impl ObjectStorageBody {
+    fn sentence(&self) -> String {
+        object_storage_sentence(&self.url, self.shared, self.write_back)
     }
 }
 
@@ -310,10 +339,13 @@ impl StatusBody {
             ("sync", self.sync.sentence()),
             ("peers", format!("{} connected, {} known", self.peers.connected, self.peers.known)),
         ];
+        fields.extend(self.store.object_storage.as_ref().map(|storage| ("contents", storage.sentence())));
         fields.extend(self.store.quota.as_ref().map(|quota| ("quota", quota_sentence(quota))));
         let waiting = self.store.waiting_uploads.as_ref().and_then(WaitingUploads::sentence);
         fields.extend(waiting.map(|sentence| ("to upload", sentence)));
         fields.extend(self.hold.summary.clone().map(|summary| ("holds", summary)));
+        let drops = self.drops.as_ref().and_then(|drops| drops.summary.clone());
+        fields.extend(drops.map(|summary| ("drop", summary)));
         let said = self.sync.sentence();
         let told = |refusal: &&String| !said.contains(refusal.as_str());
         fields.extend(self.peers.refusals.iter().filter(told).map(|told| ("not let in", told.clone())));
@@ -323,7 +355,13 @@ impl StatusBody {
         fields.extend(self.store.notice.clone().map(|notice| ("note", notice)));
         if let Some(damaged) = self.store.damaged.filter(|damaged| *damaged > 0) {
             let damaged = text::counted(damaged, "content");
-            fields.push(("damaged", format!("{damaged} on this disk, set aside until a peer has them")));
+            let told = match self.store.object_storage {
+                None => format!("{damaged} on this disk, set aside until a peer has them"),
+                Some(_) => {
+                    format!("{damaged} damaged here or gone from the object storage, wanted from peers")
+                }
+            };
+            fields.push(("damaged", told));
             let lost = self.store.damaged_contents.iter().filter(|one| !one.is_within_reach);
             fields.extend(lost.map(|one| ("damaged", one.sentence())));
         }

@@ -10,7 +10,7 @@ use crate::actor::ServiceCell;
 use crate::actor::policy::ChildKind;
 use crate::actor::supervisor::{Child, RootMsg};
 use crate::api::metrics;
-use crate::api::view::StoreMode;
+use crate::api::view::{ObjectStorage, StoreMode};
 use crate::api::{AgentView, HttpActor, HttpArgs, HttpMsg};
 use crate::config::{Config, ConfiguredFolder, ConfiguredMode};
 use crate::discovery::candidates::Candidates;
@@ -338,6 +338,12 @@ fn peers_limits(config: &Config) -> PeersLimits {
     }
 }
 
+/// Where an embedded store has its larger contents, if not in its directory.
+fn object_storage(config: &Config) -> Option<ObjectStorage> {
+    let place = config.store.content.0.as_ref().filter(|_| config.can_service_url.is_none())?;
+    Some(ObjectStorage { url: place.url.to_string(), shared: place.shared, write_back: place.write_back })
+}
+
 pub(super) fn view(config: &Config, resources: &Resources, cells: &Cells, channels: &Channels) -> AgentView {
     let limits = &config.limits;
     AgentView {
@@ -347,6 +353,7 @@ pub(super) fn view(config: &Config, resources: &Resources, cells: &Cells, channe
         started: Instant::now(),
         passphrase_origin: resources.passphrase_origin.as_str(),
         store_mode: if config.can_service_url.is_some() { StoreMode::External } else { StoreMode::Embedded },
+        object_storage: object_storage(config),
         store_proxy: resources.store_proxy.clone(),
         store: Arc::clone(&resources.store),
         peers: cells.peers.service_ref(),

@@ -5,7 +5,7 @@ mod drops;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
-pub use self::drops::{DropRefused, DropReport, DropsReport, PromiseReport};
+pub use self::drops::{DropRefused, DropReport, DropsProgress, DropsReport, PromiseReport};
 use crate::clock::rfc3339;
 use crate::text::short_id;
 use crate::transfer::search::SearchReport;
@@ -210,6 +210,8 @@ pub struct SyncReport {
 pub struct PeersReport {
     pub sync: SyncReport,
     pub peers: Vec<PeerReport>,
+    /// The command that lets go of contents, while one runs.
+    pub drops: Option<DropsProgress>,
 }
 
 impl PeersReport {

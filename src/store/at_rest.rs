@@ -25,6 +25,17 @@ pub(crate) fn open_at_rest(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// How many contents of live assets a store's database says to be in object storage, and the sum of their sizes.
+///
+/// # Errors
+/// The database cannot be read.
+pub(crate) fn contents_in_bucket(database: &Path) -> rusqlite::Result<(u64, u64)> {
+    let sql = "SELECT count(*), coalesce(sum(size), 0) FROM records WHERE deleted = 0 AND content = -1";
+    let (count, bytes): (i64, i64) =
+        open_at_rest(database)?.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok((count.max(0).cast_unsigned(), bytes.max(0).cast_unsigned()))
+}
+
 /// Pages that are copied at once.
 const STEP_PAGES: i32 = 4096;
 /// Pause while somebody else is in the way.

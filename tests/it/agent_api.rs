@@ -2,7 +2,9 @@
 
 use can_sync::testing::actor::status::ActorState;
 use can_sync::testing::peer::messages::PeersMsg;
-use can_sync::testing::peer::report::{ConnectionState, SyncState, TransferDirection, TransferReport};
+use can_sync::testing::peer::report::{
+    ConnectionState, DropsProgress, SyncState, TransferDirection, TransferReport,
+};
 use can_sync::testing::store::embedded::IngestFields;
 use iroh::{EndpointAddr, SecretKey};
 use iroh_tickets::endpoint::EndpointTicket;
@@ -39,6 +41,12 @@ async fn status_says_everything_about_the_node() {
     assert_eq!(status["passphrase_origin"], "generated");
     assert_eq!(status["boot"], agent.events.boot());
     assert!(status["uptime_secs"].is_u64());
+    assert_eq!((&status["drops"], &status["store"]["object_storage"]), (&json!(null), &json!(null)));
+    let lacking = Some("no other machine is connected".to_owned());
+    agent.answers.lock().report.drops = Some(DropsProgress::new(7, 2, 4, lacking));
+    let said = "letting go of 7 contents, once other machines promise to keep them: 4 gone, 1 kept, 2 left: no other machine is connected";
+    assert_eq!(agent.data("/status").await["drops"]["summary"], said);
+    assert!(agent.text("/page/live").await.contains("letting go of 7 contents"));
     let store = &status["store"];
     assert_eq!((&store["mode"], &store["healthy"]), (&json!("embedded"), &json!(true)));
     assert_eq!((&store["assets"], &store["bytes"], &store["seq"]), (&json!(1), &json!(12), &json!(1)));

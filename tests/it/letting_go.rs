@@ -294,6 +294,9 @@ async fn kills_lose_neither_a_promise_nor_a_copy() {
     let done = laptop.ok(&["drop", &hash, "--yes"]);
     assert!(done.text().contains("promised to keep it"), "{}", done.text());
     assert!(!laptop.ok(&["list", "--held"]).text().contains(&hash));
+    // What is gone already is no failure.
+    let again = laptop.ok(&["drop", &hash]);
+    assert!(again.text().contains("there is nothing to let go of"), "{} {}", again.text(), again.stderr);
     let why = laptop.ok(&["why", &hash]).text().to_owned();
     assert!(why.contains("desk") && why.contains("promised to keep it, for"), "{why}");
 

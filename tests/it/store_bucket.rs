@@ -21,6 +21,7 @@ mod contract;
 mod copies;
 mod faults;
 mod on_daemons;
+mod people;
 mod scrubbing;
 mod taking_over;
 mod write_back;

@@ -57,6 +57,10 @@ impl ChosenBy {
 pub(super) struct Chosen {
     /// With their sizes.
     pub(super) contents: BTreeMap<ContentHash, u64>,
+    /// How many are not held here anyway.
+    pub(super) absent: u64,
+    /// Some of those.
+    pub(super) absent_hashes: Vec<String>,
     /// How many stay.
     pub(super) refused: u64,
     /// Some of those, and why.
@@ -81,6 +85,13 @@ impl Chosen {
         if self.refusals.len() < TOLD_MAX {
             let explanation = explanation.to_owned();
             self.refusals.push(DropRefusal { hash: hash.to_string(), explanation });
+        }
+    }
+
+    fn pass_over(&mut self, hash: ContentHash) {
+        self.absent += 1;
+        if self.absent_hashes.len() < TOLD_MAX {
+            self.absent_hashes.push(hash.to_string());
         }
     }
 
@@ -133,7 +144,7 @@ impl Choosing<'_> {
             for hash in some {
                 match found.remove(hash).filter(|stored| !stored.record.deleted) {
                     Some(stored) if stored.holding.is_held() => records.push(stored.record),
-                    Some(_) => self.chosen.refuse(*hash, "it is not held here"),
+                    Some(_) => self.chosen.pass_over(*hash),
                     None => self.chosen.refuse(*hash, "there is no such asset here"),
                 }
             }

@@ -18,6 +18,13 @@ use crate::store::can_http::CanHttpStore;
 use crate::store::service::key;
 use crate::store::{ContentStore as _, SnapshotReport, WaitingUploads};
 
+/// What to do where object storage cannot be used.
+const BUCKET: &str = "look whether the object storage runs and is reached from here, and whether `store.content` (url, endpoint, region) and its \
+                      keys are right and may read and write there; it is tried again by itself, and what you change in the configuration \
+                      or of the keys counts after a new start";
+/// The same where it is another program's.
+const BUCKET_ELSEWHERE: &str = "on the machine of the CAN Service: look whether the object storage runs and is reached from there, and whether \
+                                `store.content` and its keys are right; it is tried again by itself";
 /// Without a snapshot for so long, somebody should look.
 const SNAPSHOT_AGE_MAX_MS: u64 = 24 * 3600 * 1000;
 
@@ -88,6 +95,16 @@ fn of_daemon(status: &Value) -> Result<String, Finding> {
         return Ok(format!("{} at {}, {counts}{told}", text("/store/mode"), text("/store/url")));
     }
     let waiting = waiting.0.map(|sentence| format!("; {sentence}")).unwrap_or_default();
+    let away = text("/store/contents_away");
+    if !away.is_empty() && away == text("/store/error") {
+        let why = format!("{away}{waiting}");
+        // Of a CAN Service of its own it is not known; such a one tells what waits.
+        let is_external = text("/store/mode") == "external";
+        let write_back = status.pointer("/store/object_storage/write_back").and_then(Value::as_bool);
+        let stays_here = write_back.unwrap_or(is_external && !status["store"]["waiting_uploads"].is_null());
+        let advice = if is_external { BUCKET_ELSEWHERE } else { BUCKET };
+        return Err(if stays_here { Finding::warn(why, advice) } else { Finding::fail(why, advice) });
+    }
     let why = format!(
         "the daemon's store at {} does not work: {}{waiting}",
         text("/store/url"),

@@ -16,7 +16,7 @@ use crate::clock::{now_ms, rfc3339};
 use crate::disk::free_bytes;
 use crate::identity::{self, Mend};
 use crate::node::DataDir;
-use crate::store::at_rest::{copy_database, damage_at_rest};
+use crate::store::at_rest::{contents_in_bucket, copy_database, damage_at_rest};
 use crate::store::embedded::{CopiedContent, CopiedDatabase, CopiedFigures, EmbeddedStore};
 use crate::text::amounts;
 
@@ -41,7 +41,10 @@ pub(crate) struct BackupReport {
     /// Contents in files of their own, and their bytes.
     pub(crate) contents: u64,
     pub(crate) content_bytes: u64,
-    /// Those of them that were not there from before.
+    /// Contents in object storage, which are not in it, and their bytes.
+    pub(crate) in_bucket: u64,
+    pub(crate) in_bucket_bytes: u64,
+    /// Those in files that were not there from before.
     pub(crate) copied: u64,
     pub(crate) copied_bytes: u64,
     /// Those of before that nothing needs any more.
@@ -64,6 +67,8 @@ pub(crate) struct BackupRun {
     files: Vec<String>,
     pub(super) endpoint_id: Option<String>,
     figures: Option<CopiedFigures>,
+    /// Contents that are in object storage, and their bytes.
+    in_bucket: (u64, u64),
     pub(super) contents: Vec<CopiedContent>,
     /// In the database itself.
     damaged: Vec<CopiedContent>,
@@ -92,6 +97,7 @@ impl BackupRun {
             files: Vec::new(),
             endpoint_id,
             figures: None,
+            in_bucket: (0, 0),
             contents: Vec::new(),
             damaged: Vec::new(),
             aside: Vec::new(),
@@ -193,6 +199,7 @@ impl BackupRun {
         let database = CopiedDatabase::open(&path).map_err(failed)?;
         let sql = |error: rusqlite::Error| failed(error.to_string());
         self.figures = Some(database.figures().map_err(sql)?);
+        self.in_bucket = contents_in_bucket(&path).map_err(sql)?;
         self.check_history(&database)?;
         self.contents = database.contents_in_files().map_err(sql)?;
         self.check_contents()?;
@@ -349,6 +356,8 @@ impl BackupRun {
             assets: self.figures.map_or(0, |figures| figures.assets),
             contents,
             content_bytes,
+            in_bucket: self.in_bucket.0,
+            in_bucket_bytes: self.in_bucket.1,
             copied: done.copied,
             copied_bytes: done.copied_bytes,
             removed,

@@ -3,6 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::text::amounts::counted;
+
 /// Why nothing is let go of.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DropRefused {
@@ -40,6 +42,34 @@ pub struct DropReport {
     pub explanation: String,
     /// Who promised to keep it.
     pub promises: Vec<PromiseReport>,
+}
+
+/// How a command that runs stands, in short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct DropsProgress {
+    /// Contents that it was given.
+    pub total: u64,
+    /// Contents that are left.
+    pub left: u64,
+    pub dropped: u64,
+    pub kept: u64,
+    /// As [`DropsReport::lacking`].
+    pub lacking: Option<String>,
+    /// The same in a clause, for people.
+    pub summary: String,
+}
+
+impl DropsProgress {
+    #[must_use]
+    pub fn new(total: u64, left: u64, dropped: u64, lacking: Option<String>) -> Self {
+        let kept = total.saturating_sub(left).saturating_sub(dropped);
+        let why = lacking.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        let summary = format!(
+            "letting go of {}, once other machines promise to keep them: {dropped} gone, {kept} kept, {left} left{why}",
+            counted(total, "content")
+        );
+        Self { total, left, dropped, kept, lacking, summary }
+    }
 }
 
 /// How a command stands.

@@ -159,6 +159,12 @@ impl KnownPeer {
         self.share() == Share::Own
     }
 
+    /// Whether it was let in before as a machine of this network, and still would be.
+    #[must_use]
+    pub fn was_own(&self) -> bool {
+        self.last_seen_ms.is_some() && !self.is_member && self.refusal.is_none()
+    }
+
     pub(super) fn share(&self) -> Share {
         let by = |channel: Channel| self.sources.contains(channel);
         if self.is_wanted() {

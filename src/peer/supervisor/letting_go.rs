@@ -14,7 +14,7 @@ use crate::peer::letting_go::{
     TakenPromise,
 };
 use crate::peer::messages::{DropsMessage, PeerMsg, PeersMsg};
-use crate::peer::report::{DropRefused, DropReport, DropsReport, PromiseReport};
+use crate::peer::report::{DropRefused, DropReport, DropsProgress, DropsReport, PromiseReport};
 use crate::record::ContentHash;
 use crate::text::amounts::counted;
 use crate::text::short_id;
@@ -24,6 +24,8 @@ use crate::transfer::schedule::SessionId;
 const COMMAND_WITHIN: Duration = Duration::from_mins(50);
 /// Outcomes in one report.
 const REPORTED_MAX: usize = 1_000;
+/// Machines that are named although they are not connected.
+const AWAY_TOLD: usize = 5;
 /// Contents of which it is remembered who promised to keep them.
 const REMEMBERED_MAX: usize = 100_000;
 
@@ -222,6 +224,7 @@ impl PeersState {
         let (ended, now) = (command.dropping.ended(), self.uptime());
         let from = after.min(ended.len());
         let told = &ended[from..ended.len().min(from + REPORTED_MAX)];
+        let away = self.own_away();
         Some(DropsReport {
             command: command.number,
             running: !command.dropping.is_over(),
@@ -230,15 +233,45 @@ impl PeersState {
             dropped: command.dropped,
             dropped_bytes: command.dropped_bytes,
             kept: (ended.len() as u64).saturating_sub(command.dropped),
-            lacking: command.dropping.shortfall().map(|why| {
-                because(why, self.args.limits.min_copies, &|holder: &HolderId| self.name_of(holder))
-            }),
-            contents: told.iter().map(|(hash, outcome)| self.drop_report(*hash, outcome, now)).collect(),
+            lacking: self.lacking(command),
+            contents: told
+                .iter()
+                .map(|(hash, outcome)| self.drop_report(*hash, outcome, now, &away))
+                .collect(),
             next: (from + told.len()) as u64,
         })
     }
 
-    fn drop_report(&self, hash: ContentHash, outcome: &DropOutcome, now: Duration) -> DropReport {
+    /// The command that runs, in short.
+    pub(super) fn drops_progress(&self) -> Option<DropsProgress> {
+        let command = self.letting_go.command.as_ref().filter(|command| !command.dropping.is_over())?;
+        let (total, left) = (command.sizes.len() as u64, command.dropping.left() as u64);
+        Some(DropsProgress::new(total, left, command.dropped, self.lacking(command)))
+    }
+
+    /// Why the latest try was in vain.
+    fn lacking(&self, command: &DropCommand) -> Option<String> {
+        let why = command.dropping.shortfall()?;
+        let name_of = |holder: &HolderId| self.name_of(holder);
+        Some(because(why, self.args.limits.min_copies, &self.own_away(), &name_of))
+    }
+
+    /// Own devices that are known and cannot be asked, for they are not connected; in order.
+    fn own_away(&self) -> Vec<String> {
+        let own = self.roster.iter().filter(|(id, known)| known.was_own() && !self.links.is_connected(id));
+        let mut names: Vec<String> = own.map(|(id, _)| self.name_of(id.as_bytes())).collect();
+        names.sort_unstable();
+        names.truncate(AWAY_TOLD);
+        names
+    }
+
+    fn drop_report(
+        &self,
+        hash: ContentHash,
+        outcome: &DropOutcome,
+        now: Duration,
+        away: &[String],
+    ) -> DropReport {
         let promises = match outcome {
             DropOutcome::Dropped { promises } | DropOutcome::Kept(KeptBecause::TooFew { promises, .. }) => {
                 promises.as_slice()
@@ -249,7 +282,7 @@ impl PeersState {
         DropReport {
             hash: hash.to_string(),
             dropped: matches!(outcome, DropOutcome::Dropped { .. }),
-            explanation: explain(outcome, self.args.limits.min_copies, &name_of),
+            explanation: explain(outcome, self.args.limits.min_copies, away, &name_of),
             promises: promises.iter().map(|promise| self.promise_report(promise, now)).collect(),
         }
     }
@@ -283,12 +316,17 @@ fn id_of(holder: &HolderId) -> String {
 }
 
 /// What became of a content, for people.
-fn explain(outcome: &DropOutcome, min_copies: usize, name_of: &dyn Fn(&HolderId) -> String) -> String {
+fn explain(
+    outcome: &DropOutcome,
+    min_copies: usize,
+    away: &[String],
+    name_of: &dyn Fn(&HolderId) -> String,
+) -> String {
     match outcome {
         DropOutcome::Dropped { promises } => {
             format!("let go of: {} promised to keep it", names(promises, name_of))
         }
-        DropOutcome::Kept(why) => format!("kept: {}", because(why, min_copies, name_of)),
+        DropOutcome::Kept(why) => format!("kept: {}", because(why, min_copies, away, name_of)),
     }
 }
 
@@ -296,11 +334,18 @@ fn names(promises: &[TakenPromise], name_of: &dyn Fn(&HolderId) -> String) -> St
     promises.iter().map(|promise| name_of(&promise.holder)).collect::<Vec<_>>().join(", ")
 }
 
-/// Why a content is still here, for people.
-fn because(why: &KeptBecause, min_copies: usize, name_of: &dyn Fn(&HolderId) -> String) -> String {
+/// Why a content is still here, for people; `away` could not be asked.
+fn because(
+    why: &KeptBecause,
+    min_copies: usize,
+    away: &[String],
+    name_of: &dyn Fn(&HolderId) -> String,
+) -> String {
+    let not_asked =
+        if away.is_empty() { String::new() } else { format!("; not connected: {}", away.join(", ")) };
     match why {
         KeptBecause::TooFew { promises, refusals } if promises.is_empty() && refusals.is_empty() => {
-            "no other machine of this network is connected that could promise to keep it".to_owned()
+            format!("no other machine of this network is connected that could promise to keep it{not_asked}")
         }
         KeptBecause::TooFew { promises, refusals } => {
             let others = refusals.iter().map(|(holder, why)| format!("{} {}", name_of(holder), said(*why)));
@@ -310,7 +355,7 @@ fn because(why: &KeptBecause, min_copies: usize, name_of: &dyn Fn(&HolderId) -> 
             }
             let needed = counted(min_copies as u64, "promise");
             format!(
-                "{needed} from other places are needed, there are {}: {}",
+                "{needed} from other places are needed, there are {}: {}{not_asked}",
                 promises.len(),
                 told.join("; ")
             )
@@ -354,7 +399,7 @@ mod tests {
     fn people_are_told_who_keeps_it_or_why_it_stays() {
         let name_of = |holder: &HolderId| format!("m{}", holder[0]);
         let promise = |n: u8| TakenPromise { holder: [n; 32], lasts_until: Duration::ZERO };
-        let told = |outcome| explain(&outcome, 2, &name_of);
+        let told = |outcome| explain(&outcome, 2, &[], &name_of);
         assert_eq!(
             told(DropOutcome::Dropped { promises: vec![promise(1), promise(2)] }),
             "let go of: m1, m2 promised to keep it"
@@ -368,6 +413,10 @@ mod tests {
             "kept: 2 promises from other places are needed, there are 1: m1 promised to keep it; m2 does not have it; m3 has its copy \
              where this machine has it"
         );
+        let nobody = KeptBecause::TooFew { promises: Vec::new(), refusals: Vec::new() };
+        let away = ["attic".to_owned(), "server".to_owned()];
+        let said = explain(&DropOutcome::Kept(nobody), 2, &away, &name_of);
+        assert!(said.ends_with("could promise to keep it; not connected: attic, server"), "{said}");
         let promised = KeptBecause::Promised { to: [4; 32], lasts: Duration::from_hours(3) };
         assert_eq!(told(DropOutcome::Kept(promised)), "kept: it is promised to m4 for 3 hours more");
     }

@@ -43,7 +43,7 @@ pub(super) fn report(state: &PeersState) -> PeersReport {
             state.admission.knocked.filter(|(_, at_ms)| now_ms().saturating_sub(*at_ms) < KNOCK_TOLD_MS);
         sync.reason = Some(why_alone(&peers, knocked));
     }
-    PeersReport { sync, peers }
+    PeersReport { sync, peers, drops: state.drops_progress() }
 }
 
 /// Why nobody is connected, and what to do.

@@ -73,7 +73,7 @@ impl Agent {
     #[expect(clippy::wildcard_enum_match_arm, reason = "a probe answers questions and records the rest")]
     pub(crate) async fn start_with(change: impl FnOnce(&mut AgentView)) -> Self {
         let answers = Arc::new(Mutex::new(PeersAnswers {
-            report: PeersReport { sync: sync(SyncState::Alone), peers: Vec::new() },
+            report: PeersReport { sync: sync(SyncState::Alone), peers: Vec::new(), drops: None },
             transfers: Vec::new(),
             why: WhyReport::default(),
             dial: Ok(()),
@@ -111,6 +111,7 @@ impl Agent {
             started: Instant::now(),
             passphrase_origin: "generated",
             store_mode: StoreMode::Embedded,
+            object_storage: None,
             store_proxy: StoreProxy::new(&format!("http://{store_addr}")).expect("a URL"),
             store: Arc::new(store.clone()),
             peers: peers.service_called("PeersActor"),
@@ -184,7 +185,7 @@ impl Agent {
     }
 
     pub(crate) fn set_peers(&self, state: SyncState, peers: Vec<PeerReport>) {
-        self.answers.lock().report = PeersReport { sync: sync(state), peers };
+        self.answers.lock().report = PeersReport { sync: sync(state), peers, drops: None };
     }
 
     /// Puts an asset into the store.
