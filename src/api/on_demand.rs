@@ -56,8 +56,8 @@ pub(super) async fn bring(view: &AgentView, hash: ContentHash, read_as: ReadAs) 
         return Ok(FetchedContent::Here);
     }
     why::search(view, hash).await?;
-    let begun = coming::begun(view, known, read_as);
-    tokio::pin!(begun);
+    let first_bytes = coming::begun(view, known, read_as);
+    tokio::pin!(first_bytes);
     loop {
         let stands = why::stands(view, hash).await?;
         let now = Instant::now();
@@ -84,7 +84,7 @@ pub(super) async fn bring(view: &AgentView, hash: ContentHash, read_as: ReadAs) 
             | Availability::Searching => {}
         }
         tokio::select! {
-            coming = &mut begun => return Ok(FetchedContent::Coming(coming)),
+            coming = &mut first_bytes => return Ok(FetchedContent::Coming(Box::new(coming))),
             () = arrival.wait((now + LOOK).min(deadline), || view.libraries.mirror().lacks(&hash)) => {}
         }
     }
@@ -167,8 +167,8 @@ mod tests {
                 () = changing => {}
             }
             assert_eq!(began.elapsed(), LOOK, "what did not come is looked for when it is time");
-            let most = LOOK.as_millis() / GLANCE.as_millis() + 1;
-            assert!(glances.get() as u128 <= most, "{} glances", glances.get());
+            let most = LOOK.div_duration_f64(GLANCE) + 1.;
+            assert!(f64::from(glances.get()) <= most, "{} glances", glances.get());
         }
     }
 

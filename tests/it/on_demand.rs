@@ -463,7 +463,7 @@ async fn of_what_turns_out_to_be_another_content_no_reader_gets_the_end() {
     };
     let lying = async {
         gives_another_one(&mut session, hash_of(&content), &other).await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = reading => {}

@@ -99,7 +99,9 @@ impl Manager {
             let_be.retain(|hash| !damaged.contains(&hash.to_string()));
             // Nobody is asked for it any more. What is on its way is looked at once more: what comes in the very moment of this goes to the
             // trash, from which reading it brings it back.
-            let_be.iter().for_each(|hash| mirror.leave_out(hash));
+            for hash in &let_be {
+                mirror.leave_out(hash);
+            }
             for few in let_be.chunks(WANTED_AT_ONCE) {
                 let few = still_absent(few.to_vec()).await?;
                 self.store.let_go(few).await?;

@@ -4,6 +4,9 @@ use std::time::Instant;
 
 use super::{Bucket, BucketError, INLINE_BYTES_MAX};
 
+/// Looks at a bucket to which nothing could be put until that counts as over, unless it is met again.
+const LOOKS_WITHOUT_TROUBLE: u32 = 4;
+
 /// What cannot be done with the bucket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TroubleKind {
@@ -86,12 +89,14 @@ impl Bucket {
 
     /// A request of this kind went well.
     pub(super) fn note_use(&self, kind: TroubleKind) {
+        let fades = self.patience.look * LOOKS_WITHOUT_TROUBLE;
         let mut state = self.state();
         // What was put was read back as well; but it may be another place where it is now.
         let is_over = |trouble: &mut BucketTrouble| match trouble.kind {
             TroubleKind::Place => kind == TroubleKind::Place,
             TroubleKind::Reading => true,
-            TroubleKind::Writing => kind == TroubleKind::Writing,
+            // Where nobody puts anything, nothing shows that it works again: it counts until it was not met for a while.
+            TroubleKind::Writing => kind == TroubleKind::Writing || trouble.met.elapsed() >= fades,
         };
         if state.place.is_some() && state.trouble.take_if(is_over).is_some() {
             tracing::info!(bucket = self.shown, "the object storage can be used again");

@@ -50,6 +50,7 @@ impl Bucket {
         index: usize,
         bytes: Bytes,
     ) -> Result<ChunkFacts, BucketError> {
+        self.check_directory().await?;
         let facts = ChunkFacts::of(&bytes);
         let key = self.snapshot_key(&name.chunk_path(index, &facts));
         let (key, bytes) = (&key, &bytes);

@@ -80,7 +80,8 @@ pub(super) async fn read(
     check_range(&service, hash, &headers).await?;
     match service.on_demand.fetch(hash, missing, read_as(&headers)).await? {
         FetchedContent::Here => held(&service, hash, &method, &headers).await,
-        FetchedContent::Coming(ComingContent { record, chunks }) => {
+        FetchedContent::Coming(coming) => {
+            let ComingContent { record, chunks } = *coming;
             let source = ContentSource::Coming(chunks);
             answer_from(&service, source, &record, &method, &headers).await
         }

@@ -19,7 +19,7 @@ pub enum FetchedContent {
     /// It is in the store.
     Here,
     /// It is on its way.
-    Coming(ComingContent),
+    Coming(Box<ComingContent>),
 }
 
 /// A content that is read while it comes. What was read before the end was proved by its BLAKE3 alone; the last bytes come once all of it

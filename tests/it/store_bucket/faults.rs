@@ -10,7 +10,7 @@ use futures::future::join_all;
 use hyper::Method;
 
 use super::{open, put, try_put, until_nothing_is_pending, until_usable};
-use crate::support::bucket::{BucketFault, TestBucket, impatient, parse_place, restless, try_open_on};
+use crate::support::bucket::{BucketFault, TestBucket, impatient, parse_place, try_open_on};
 use crate::support::nodes::eventually;
 use crate::support::store::{edited, hash_of, held, incoming, noise, read, record_of};
 
@@ -334,7 +334,6 @@ impl OnDisk {
         let place = parse_place(&disk.path().join("mounted").display().to_string());
         let mut config = BucketConfig { patience: impatient(), ..BucketConfig::new(place, 0) };
         config.place.write_back = write_back;
-        config.snapshots = Some(restless());
         Self { disk, config }
     }
 

@@ -101,9 +101,6 @@ impl Agent {
         let id = SecretKey::from_bytes(&[1; 32]).public();
         let addr = iroh::EndpointAddr::new(id).with_ip_addr("192.0.2.1:4433".parse().expect("an address"));
         let (ticket, ticket_seen) = watch::channel(EndpointTicket::new(addr).to_string());
-        let discovery = Channels::default();
-        discovery.found(Channel::Tickets, id);
-        discovery.succeeded(Channel::Tickets, 1_700_000_000_123);
         let mut view = AgentView {
             endpoint_id: id,
             name: "atelier".into(),
@@ -126,7 +123,7 @@ impl Agent {
             registry: Arc::default(),
             limits: Arc::from([("peers", 64)]),
             ticket: ticket_seen,
-            discovery,
+            discovery: found_by_ticket(id),
             api_token: None,
             allowed_hosts: vec!["nas.lan".into(), "proxy.lan:8080".into()],
         };
@@ -295,4 +292,12 @@ pub(crate) fn actor(kind: &str, children: Vec<ActorStatus>) -> ActorStatus {
         children,
         detail: None,
     }
+}
+
+/// Channels of which tickets have found somebody.
+fn found_by_ticket(id: iroh::EndpointId) -> Channels {
+    let channels = Channels::default();
+    channels.found(Channel::Tickets, id);
+    channels.succeeded(Channel::Tickets, 1_700_000_000_123);
+    channels
 }

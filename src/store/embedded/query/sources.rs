@@ -88,7 +88,7 @@ impl KeySource {
         let matching = KeyChunk { keys: matching, is_last: true, ..KeyChunk::new(TABLE_CHUNK) };
         Self::Words(Box::new(Words {
             expression,
-            words,
+            compared: words,
             compares: false,
             known: KeyChunk::new(WORDS_CHUNK),
             later: later.keys.clone(),
@@ -161,8 +161,9 @@ impl WordsLater {
 #[derive(Debug)]
 pub(super) struct Words {
     expression: String,
-    words: Vec<String>,
-    /// Records are compared, one by one, as they are asked for.
+    /// The same, for records that are compared one by one.
+    compared: Vec<String>,
+    /// They are, as they are asked for.
     compares: bool,
     known: KeyChunk,
     later: Vec<i64>,
@@ -182,7 +183,7 @@ impl Words {
         if self.compares {
             *spent += cost::RECORD;
             let text = search_text(conn, target)?.unwrap_or_default();
-            let has_all = self.words.iter().all(|word| text.contains(word));
+            let has_all = self.compared.iter().all(|word| text.contains(word));
             return Ok(Some(if has_all { target } else { direction.after(target) }));
         }
         let sql = direction.sql("rowid");
