@@ -34,6 +34,8 @@ mod writing;
 
 /// Generations that are kept in a place of the store's own.
 const KEPT: usize = 2;
+/// Before the first increment behind a base, at most: a store is often filled right after it was made.
+const FIRST_PAUSE: Duration = Duration::from_mins(1);
 /// Increments behind one base, at most.
 const PARTS_MAX: u32 = 10_000;
 
@@ -86,8 +88,17 @@ impl Line {
         }
     }
 
+    /// How long there is no increment to make, of a part that was made just now: as long as there has been a base, at most.
+    fn pause(&self, now_ms: u64, pace: SnapshotPace) -> Duration {
+        pace.increment.min(self.age(now_ms).max(FIRST_PAUSE))
+    }
+
+    fn age(&self, now_ms: u64) -> Duration {
+        Duration::from_millis(now_ms.saturating_sub(self.base_ms))
+    }
+
     fn is_over(&self, now_ms: u64, pace: SnapshotPace) -> bool {
-        let age = Duration::from_millis(now_ms.saturating_sub(self.base_ms));
+        let age = self.age(now_ms);
         age >= pace.base || is_ahead(self.base_ms, now_ms) || self.next_part >= PARTS_MAX
     }
 }
@@ -137,11 +148,13 @@ impl EmbeddedStore {
                 Err(error) => return Self::note_unmade(objects, unmade(objects, error), pace),
             };
             if let Some(found) = found {
-                let age = Duration::from_millis(self.0.shared.clock.now_ms().saturating_sub(found.last_ms));
+                let now_ms = self.0.shared.clock.now_ms();
+                let age = Duration::from_millis(now_ms.saturating_sub(found.last_ms));
+                let pause = found.pause(found.last_ms, pace);
                 objects.snapshots.note(Some(found.last_ms), None);
                 *line = Some(found);
-                if age < pace.increment {
-                    return pace.increment.saturating_sub(age);
+                if age < pause {
+                    return pause.saturating_sub(age);
                 }
             }
         }
@@ -151,7 +164,7 @@ impl EmbeddedStore {
         match made {
             Ok(made_ms) => {
                 objects.snapshots.note(Some(made_ms), None);
-                pace.increment
+                line.as_ref().map_or(pace.increment, |line| line.pause(made_ms, pace))
             }
             // It ends in a moment.
             Err(_) if self.0.turns.is_closed() => pace.retry,
@@ -289,4 +302,34 @@ fn unmade(objects: &Objects, error: BucketError) -> Unmade {
         BucketError::Missing => "it does not have what was put there just now".into(),
     };
     format!("the object storage {}: {why}", objects.bucket.shown())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_young_is_gone_on_with_sooner() {
+        const BEGUN_MS: u64 = 1_790_000_000_000;
+        let minutes = |n: u64| n * 60_000;
+        let line = Line {
+            generation: Generation::new(BEGUN_MS),
+            base_ms: BEGUN_MS,
+            last_ms: BEGUN_MS,
+            next_part: 1,
+            next: 0,
+        };
+        let pace = SnapshotPace::default();
+        for (age, pause) in [(0, 1), (1, 1), (2, 2), (30, 30), (60, 60), (600, 60)] {
+            assert_eq!(
+                line.pause(BEGUN_MS + minutes(age), pace),
+                Duration::from_mins(pause),
+                "after {age} min"
+            );
+        }
+        // By a clock that was set back.
+        assert_eq!(line.pause(BEGUN_MS - 1, pace), FIRST_PAUSE);
+        let restless = SnapshotPace { increment: Duration::from_millis(50), ..pace };
+        assert_eq!(line.pause(BEGUN_MS, restless), restless.increment);
+    }
 }
