@@ -23,6 +23,7 @@ impl Manager {
             let others: Vec<_> =
                 self.libraries.shared().into_iter().filter(|other| other.id() != Some(id)).collect();
             hashes.retain(|hash| !others.iter().any(|other| other.has(hash)));
+            let hashes = self.not_pinned(hashes).await?;
             let (gone, promised) = self.let_go(&hashes).await?;
             done = LetGo { gone: gone.len() as u64, promised: promised.len() as u64 };
             let left: Vec<LeftContent> =
@@ -47,6 +48,17 @@ impl Manager {
             hashes.extend(theirs.map(|record| record.hash));
         };
         Ok(self.read_store(add).await?)
+    }
+
+    /// Those of these contents that are not pinned.
+    async fn not_pinned(&self, hashes: Vec<ContentHash>) -> Result<Vec<ContentHash>, StoreError> {
+        let rules = self.libraries.hold_rules();
+        let mut free = Vec::with_capacity(hashes.len());
+        for some in hashes.chunks(PAGE) {
+            let stored = self.store.records(some.to_vec()).await?.into_iter().map(|stored| stored.record);
+            free.extend(stored.filter(|record| !rules.is_pinned(record)).map(|record| record.hash));
+        }
+        Ok(free)
     }
 
     /// Lets go of contents: those that went, and those that stay because they are promised to other machines.

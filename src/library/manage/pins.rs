@@ -97,6 +97,12 @@ impl Manager {
             }
             let damaged: HashSet<String> = damaged.into_iter().map(|finding| finding.hash).collect();
             let_be.retain(|hash| !damaged.contains(&hash.to_string()));
+            // While it is not known which folders are bound, any may need it.
+            let Ok(in_folders) = rules.in_bound_folders(&self.store, &let_be).await else { return Ok(()) };
+            let libraries = self.libraries.shared();
+            let_be.retain(|hash| {
+                !in_folders.contains(hash) && !libraries.iter().any(|library| library.has(hash))
+            });
             // Nobody is asked for it any more. What is on its way is looked at once more: what comes in the very moment of this goes to the
             // trash, from which reading it brings it back.
             for hash in &let_be {

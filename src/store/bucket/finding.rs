@@ -30,7 +30,8 @@ impl Bucket {
         let is_left_alone =
             state.passed_over.is_some_and(|passed_over| passed_over.elapsed() < self.patience.settle / 2);
         let is_used = matches!(state.used, Some(PlaceUse::Shared | PlaceUse::Own));
-        is_used && state.trouble.is_none() && !is_left_alone
+        drop(state);
+        is_used && self.is_readable() && !is_left_alone
     }
 
     /// Reads and hashes a content that this store does not know to be there; `None` unless all of it is there, and right.
@@ -51,8 +52,9 @@ impl Bucket {
             }
         }
         let _turn = self.turn(size).await.ok()?;
+        self.check_directory().await.ok()?;
         match self.hash(hash, size).await {
-            Ok(found) if found.sha256 == hash => Some(found),
+            Ok(found) if found.sha256 == hash => self.check_directory().await.ok().map(|()| found),
             Ok(HashedObject { sha256, .. }) => {
                 tracing::warn!(%hash, %sha256, bucket = self.shown, "the object of a content has other bytes: it is not taken over");
                 None

@@ -48,6 +48,11 @@ impl Bucket {
         self.state().trouble.as_ref().map(|trouble| trouble.why.clone())
     }
 
+    /// Whether what is there can be read, and deleted.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.state().trouble.as_ref().is_none_or(|trouble| trouble.kind == TroubleKind::Writing)
+    }
+
     /// Why it is not worth while to put anything now.
     pub(crate) fn trouble_of_writing(&self) -> Option<String> {
         let state = self.state();

@@ -270,7 +270,8 @@ impl EmbeddedStore {
                 self.look_for_others(objects, &mut noted_halt).await;
             }
             if is_settled
-                && objects.bucket.trouble().is_none()
+                // A full one, too: that is when it matters.
+                && objects.bucket.is_readable()
                 && objects.bucket.may_delete()
                 && let Err(error) = self.clean_objects().await
             {

@@ -27,6 +27,7 @@ use crate::store::{ContentStore, StoreError};
 
 /// The name of a hash never means anything else.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-store");
 const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 /// Longest file name that is sent, in bytes: what file systems take.
@@ -39,8 +40,8 @@ const ENDING_BYTES_MAX: usize = 32;
 /// What is known and not held here is fetched from another machine first, all of it and for good, also where a range is asked for; a
 /// service that belongs to no agent has nobody to ask, and neither has a request with `?local=true`, or HEAD: then it is
 /// `not_held`. Waiting for it ends after a minute (`not_here_yet`), and it goes on coming. Who asks for all of a large one gets it
-/// while it comes, as it is proved by its BLAKE3; the last bytes come once all of it is checked, and where it turns out to be something
-/// else, or comes no further for a minute, the answer breaks off before its end.
+/// while it comes, without an `ETag`; the last bytes come only if all of them are the content, and where they are not, or come no
+/// further for a minute, the answer breaks off before its end.
 #[utoipa::path(method(get, head), path = "/asset/{hash}", tag = "assets",
     params(
         ("hash" = String, Path, description = "SHA-256 of the content, 64 lower-case hexadecimal digits"),
@@ -145,9 +146,17 @@ async fn answer_from(
     let mut response = Response::new(Body::empty());
     let out = response.headers_mut();
     let etag = etag(record.hash);
-    out.insert(ETAG, header_value(&etag)?);
-    out.insert(CACHE_CONTROL, FOR_EVER);
-    out.insert(ACCEPT_RANGES, BYTES);
+    match &source {
+        ContentSource::Store => {
+            out.insert(ETAG, header_value(&etag)?);
+            out.insert(CACHE_CONTROL, FOR_EVER);
+            out.insert(ACCEPT_RANGES, BYTES);
+        }
+        // Where it breaks off, what came before is not to be gone on with.
+        ContentSource::Coming(_) => {
+            out.insert(CACHE_CONTROL, NOT_KEPT);
+        }
+    }
     if is_held(headers, &etag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         // Else the length of the body that no answer to HEAD has would be told: 0.

@@ -22,8 +22,8 @@ pub enum FetchedContent {
     Coming(Box<ComingContent>),
 }
 
-/// A content that is read while it comes. What was read before the end was proved by its BLAKE3 alone; the last bytes come once all of it
-/// is what its name says, else an error does.
+/// A content that is read while it comes. What is read before the end may be another one's; the last bytes come only if all of them are
+/// what its name says, else an error does.
 pub struct ComingContent {
     pub record: AssetRecord,
     pub chunks: BoxStream<'static, Result<Bytes, StoreError>>,

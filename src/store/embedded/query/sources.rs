@@ -22,6 +22,9 @@ pub(super) mod cost {
 /// Keys that are read at once, at first and at most.
 const TABLE_CHUNK: (usize, usize) = (16, 1024);
 const WORDS_CHUNK: (usize, usize) = (256, 16_384);
+/// Records that are compared before FTS5 is asked again, at first and at most.
+const COMPARED_FIRST: u64 = 64;
+const COMPARED_LAST: u64 = 4_096;
 
 /// Which way a list goes.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +92,8 @@ impl KeySource {
         Self::Words(Box::new(Words {
             expression,
             compared: words,
-            compares: false,
+            compares: 0,
+            stretch: COMPARED_FIRST,
             known: KeyChunk::new(WORDS_CHUNK),
             later: later.keys.clone(),
             matching,
@@ -163,8 +167,9 @@ pub(super) struct Words {
     expression: String,
     /// The same, for records that are compared one by one.
     compared: Vec<String>,
-    /// They are, as they are asked for.
-    compares: bool,
+    /// How many of them are, until FTS5 is asked again; and the next time.
+    compares: u64,
+    stretch: u64,
     known: KeyChunk,
     later: Vec<i64>,
     matching: KeyChunk,
@@ -179,8 +184,16 @@ impl Words {
         spent: &mut u64,
     ) -> Result<Option<i64>, rusqlite::Error> {
         // Where another condition leads past most of what FTS5 finds, looking at its records is cheaper.
-        self.compares |= self.known.is_in_vain(direction, target);
-        if self.compares {
+        if self.compares == 0 && self.known.is_in_vain(direction, target) {
+            self.compares = self.stretch;
+            self.stretch = (self.stretch * 2).min(COMPARED_LAST);
+        }
+        if self.compares > 0 {
+            self.compares -= 1;
+            if self.compares == 0 {
+                // It may be another stretch of the list by now.
+                self.known = KeyChunk::new(WORDS_CHUNK);
+            }
             *spent += cost::RECORD;
             let text = search_text(conn, target)?.unwrap_or_default();
             let has_all = self.compared.iter().all(|word| text.contains(word));
