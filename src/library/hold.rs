@@ -30,6 +30,8 @@ const WISHED_MAX: usize = 10_000;
 /// Most contents that bound folders wait for. Beyond it they are asked for again when the folder is looked at.
 const NEEDED_MAX: usize = 1_000_000;
 
+/// Contents that are remembered as wanted again.
+const WANTED_AGAIN_MAX: usize = 1_000_000;
 /// Most contents without room that are remembered of. Others are asked for now and then in vain.
 const NO_ROOM_MAX: usize = 1_000_000;
 /// How long room is kept for a content until somebody is asked for it.
@@ -64,6 +66,8 @@ struct HoldExceptions {
     shared: Vec<Filter>,
     /// Somebody asked for these.
     wished: HashSet<ContentHash>,
+    /// What a user had let go of and a pin wants again, since the program was started.
+    wanted_again: HashSet<ContentHash>,
     /// Bound folders wait for these.
     needed: HashSet<ContentHash>,
     /// Wishes that are no longer: they came, or were deleted.
@@ -233,6 +237,19 @@ impl HoldRules {
         fitting
     }
 
+    /// Pins want these again, which a user had let go of.
+    pub(super) fn note_wanted_again(&self, hashes: &[ContentHash]) {
+        let mut exceptions = self.change();
+        let room = WANTED_AGAIN_MAX.saturating_sub(exceptions.wanted_again.len());
+        exceptions.wanted_again.extend(hashes.iter().take(room));
+    }
+
+    /// Those of these contents that only pins want again.
+    pub(super) fn wanted_again(&self, hashes: &[ContentHash]) -> Vec<ContentHash> {
+        let exceptions = self.exceptions.read();
+        hashes.iter().filter(|hash| exceptions.wanted_again.contains(*hash)).copied().collect()
+    }
+
     /// What is not held here and not wanted, by a user's word or by the rules of now, waits for no room.
     pub(super) fn let_be(&self, record: &AssetRecord, holding: Holding) {
         let is_wanted = || holding == Holding::Wanted && (record.blake3.is_some() || self.wants(record));
@@ -350,12 +367,14 @@ impl HoldRules {
             exceptions.wished.contains(hash)
                 || exceptions.needed.contains(hash)
                 || exceptions.no_room.contains_key(hash)
+                || exceptions.wanted_again.contains(hash)
                 || exceptions.reserved.contains_key(hash)
         };
         if is_waited_for {
             let mut exceptions = self.change();
             exceptions.needed.remove(hash);
             exceptions.no_room.remove(hash);
+            exceptions.wanted_again.remove(hash);
             exceptions.give_back(hash);
             if exceptions.wished.remove(hash) {
                 exceptions.fulfilled.push(*hash);

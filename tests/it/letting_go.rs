@@ -145,7 +145,11 @@ async fn what_two_others_promise_to_keep_goes_and_comes_back_when_it_is_read() {
     for (hash, content) in hashes.iter().zip(&contents) {
         assert!(laptop.content(hash).await.as_ref() == Some(content), "{hash} is fetched");
     }
-    assert_eq!(laptop.held().await.len(), 4);
+    eventually("all of it stays", async || {
+        let held = laptop.held().await.len();
+        (held == 4).then_some(()).ok_or_else(|| held.to_string())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -277,11 +277,9 @@ pub(in super::super) async fn asset(
             headers.insert(header::CONTENT_DISPOSITION, attachment);
         }
         // The name of content is its hash, so a browser may keep it, but for what is not known yet to be the content.
-        let is_kept = headers.get(header::CACHE_CONTROL).is_none_or(|value| value != "no-store");
-        if !is_embedded || is_kept {
-            let for_ever = HeaderValue::from_static("private, max-age=31536000, immutable");
-            headers.insert(header::CACHE_CONTROL, for_ever);
-        }
+        let is_known = !is_embedded || headers.contains_key(header::ETAG);
+        let kept = if is_known { "private, max-age=31536000, immutable" } else { "no-store" };
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(kept));
     }
     Ok(answer)
 }

@@ -9,8 +9,6 @@ use crate::library::hold::{HoldRule, Pins};
 use crate::record::ContentHash;
 use crate::store::{Holding, StoreError, StoredRecord};
 
-/// Damaged contents that the store is asked for.
-const DAMAGED_MAX: usize = 1_000;
 /// Most assets that are named at once.
 pub const PINNED_AT_ONCE_MAX: usize = 10_000;
 
@@ -34,9 +32,7 @@ impl Manager {
             self.libraries.hold_rules().unpin(&new);
             return Err(error);
         }
-        for some in pins.hashes.chunks(WANTED_AT_ONCE) {
-            self.store.want(some.to_vec()).await?;
-        }
+        self.want_again(&pins.hashes).await?;
         for filter in &pins.filters {
             self.want_let_go(filter).await?;
         }
@@ -64,8 +60,8 @@ impl Manager {
         Ok(gone)
     }
 
-    /// Lets be what was let go of once, came to be wanted by these pins, and is not here. The store calls it wanted like what is lost,
-    /// which no rule leaves out: so what was found damaged stays wanted, and all of it where the store cannot name that.
+    /// Lets be what was let go of once, came to be wanted by pins, and is not here. The store calls it wanted like what is lost, which
+    /// no rule leaves out: so only what a pin itself made wanted is let be, and all of it stays wanted behind a restart.
     async fn let_be(&self, pins: &Pins) -> Result<(), StoreError> {
         let rules = self.libraries.hold_rules();
         if *rules.rule() == HoldRule::Everything {
@@ -79,6 +75,7 @@ impl Manager {
         };
         let absent =
             if pins.filters.is_empty() { pins.hashes.clone() } else { self.libraries.mirror().all_absent() };
+        let absent = rules.wanted_again(&absent);
         let mirror = self.libraries.mirror();
         let still_absent = async |hashes: Vec<ContentHash>| {
             let stored = self.store.records(hashes).await?.into_iter();
@@ -90,13 +87,6 @@ impl Manager {
             if let_be.is_empty() {
                 continue;
             }
-            // Read after the records: what is wanted because it is damaged is among these.
-            let damaged = self.store.damaged(DAMAGED_MAX).await?;
-            if self.store.status().await?.damaged > damaged.len() as u64 {
-                return Ok(());
-            }
-            let damaged: HashSet<String> = damaged.into_iter().map(|finding| finding.hash).collect();
-            let_be.retain(|hash| !damaged.contains(&hash.to_string()));
             // While it is not known which folders are bound, any may need it.
             let Ok(in_folders) = rules.in_bound_folders(&self.store, &let_be).await else { return Ok(()) };
             let libraries = self.libraries.shared();
@@ -124,7 +114,16 @@ impl Manager {
             let let_go = stored.filter(|stored| stored.is_absent() && stored.holding == Holding::Unwanted);
             found.extend(let_go.filter(|stored| filter.matches(&stored.record)).map(|s| s.record.hash));
         }
-        for some in found.chunks(WANTED_AT_ONCE) {
+        self.want_again(&found).await
+    }
+
+    /// Wants contents, and takes note of those that a user had let go of.
+    async fn want_again(&self, hashes: &[ContentHash]) -> Result<(), StoreError> {
+        for some in hashes.chunks(WANTED_AT_ONCE) {
+            let stored = self.store.records(some.to_vec()).await?.into_iter();
+            let let_go = stored.filter(|stored| stored.is_absent() && stored.holding == Holding::Unwanted);
+            let let_go: Vec<ContentHash> = let_go.map(|stored| stored.record.hash).collect();
+            self.libraries.hold_rules().note_wanted_again(&let_go);
             self.store.want(some.to_vec()).await?;
         }
         Ok(())
