@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use can_sync::testing::clock::Clock;
 use can_sync::testing::store::bucket::BucketConfig;
+use can_sync::testing::store::embedded::EmbeddedStore;
 use can_sync::testing::store::{ContentStore, Holding, ItemOutcome, StoreError};
 use futures::future::join_all;
 use hyper::Method;
@@ -182,6 +183,15 @@ async fn wrong_bytes_are_never_served_and_give_way_to_the_right_ones() {
     }
 }
 
+/// Waits until the store says that one content is damaged.
+async fn until_one_is_damaged(store: &EmbeddedStore) {
+    eventually("it is set aside", async || {
+        let damaged = store.status().await.unwrap().damaged;
+        if damaged == 1 { Ok(()) } else { Err(damaged.to_string()) }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_with_wrong_bytes_that_nobody_wants_any_more_is_deleted() {
     let (dir, bucket) = (tempfile::tempdir().unwrap(), TestBucket::start().await);
@@ -190,11 +200,7 @@ async fn an_object_with_wrong_bytes_that_nobody_wants_any_more_is_deleted() {
     let hash = put(&store, &content).await;
     std::fs::write(bucket.object(hash), noise(20_000, 2)).unwrap();
     assert_eq!(read(&store, hash, 0, None).await, Err(StoreError::Corrupt(hash)));
-    eventually("it is set aside", async || {
-        let damaged = store.status().await.unwrap().damaged;
-        if damaged == 1 { Ok(()) } else { Err(damaged.to_string()) }
-    })
-    .await;
+    until_one_is_damaged(&store).await;
     until_nothing_is_pending(&dir).await;
     assert!(bucket.object(hash).exists(), "it may be right tomorrow");
     store.delete(hash).await.unwrap();
@@ -210,11 +216,7 @@ async fn an_object_with_wrong_bytes_is_deleted_also_where_a_file_was_set_aside_b
     let hash = put(&store, &noise(20_000, 1)).await;
     std::fs::write(bucket.object(hash), noise(20_000, 2)).unwrap();
     assert_eq!(read(&store, hash, 0, None).await, Err(StoreError::Corrupt(hash)));
-    eventually("it is set aside", async || {
-        let damaged = store.status().await.unwrap().damaged;
-        if damaged == 1 { Ok(()) } else { Err(damaged.to_string()) }
-    })
-    .await;
+    until_one_is_damaged(&store).await;
     store.close().await;
     let aside = dir.path().join("damaged").join(hash.to_string());
     std::fs::write(&aside, noise(20_000, 3)).unwrap();
