@@ -29,8 +29,7 @@ pub const PINNED_FILTERS_MAX: usize = 100;
 const WISHED_MAX: usize = 10_000;
 /// Most contents that bound folders wait for. Beyond it they are asked for again when the folder is looked at.
 const NEEDED_MAX: usize = 1_000_000;
-
-/// Contents that are remembered as wanted again.
+/// Most contents that a pin wants again, and that is remembered of. Others stay wanted when the pin is taken back.
 const WANTED_AGAIN_MAX: usize = 1_000_000;
 /// Most contents without room that are remembered of. Others are asked for now and then in vain.
 const NO_ROOM_MAX: usize = 1_000_000;
