@@ -3,8 +3,6 @@
 //! Entries go to the user's own machines, and content is never fetched because of one. Every store merges them alike
 //! ([`merge()`]), whether or not a directory is bound to the folder there. Pure.
 
-#![warn(missing_docs)]
-
 pub mod fuzz;
 mod kinds;
 pub(crate) mod merge;

@@ -30,8 +30,6 @@
 //! rows know as one and that is none now is not empty but unknown, and nothing is written below it. Where a directory becomes a symlink
 //! during a look, opening without following symlinks fails, and so does the action.
 
-#![warn(missing_docs)]
-
 pub(crate) mod actor;
 pub(crate) mod answers;
 pub(crate) mod brake;

@@ -7,8 +7,6 @@
 //!
 //! Pure: no clock, no I/O, no runtime. The caller that drives a session supplies its time limit.
 
-#![warn(missing_docs)]
-
 pub mod engine;
 mod fingerprint;
 pub mod fuzz;

@@ -2,8 +2,6 @@
 //!
 //! Pure: no clock, no I/O. The rules are those of the protocol's *Record* section.
 
-#![warn(missing_docs)]
-
 use std::fmt;
 use std::str::FromStr;
 
