@@ -39,7 +39,6 @@ pub enum CanServiceMsg {
     /// Follower or scan: a page of changes, ascending; answered once it was taken in.
     Page {
         entries: Vec<FeedEntry>,
-        /// The same of folders.
         folder_records: Vec<StoredEntry>,
         /// Whether it moves the cursor (the follower's) or not (the scan's).
         follows: bool,
@@ -63,7 +62,6 @@ pub enum CanServiceMsg {
     GetHealth { reply: RpcReplyPort<ActorDetail> },
 }
 
-/// What it is started with.
 #[derive(Clone)]
 pub struct CanServiceArgs {
     pub store: StoreRef,

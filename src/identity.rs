@@ -34,12 +34,7 @@ pub const KEY_FILE: &str = "secret.key";
 pub enum IdentityError {
     /// A file or directory could not be read or written.
     #[error("cannot {action} '{}': {source}; check that this user may do so", path.display())]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Io { action: &'static str, path: PathBuf, source: io::Error },
     /// A file that a setting names is not there.
     #[error("'{}' does not exist (No such file): check that the setting names the right one", path.display())]
     Missing { path: PathBuf },

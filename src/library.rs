@@ -62,7 +62,6 @@ struct Feed {
     source: Mutex<Option<StoreId>>,
     /// The store's own counts, as of the last time somebody asked.
     store: Mutex<StoreStatus>,
-    /// Asides of some library changed.
     asides_changed: Notify,
     /// What belongs to some library of a folder changed.
     shares_changed: Notify,

@@ -177,7 +177,6 @@ impl Node {
         self.resources.endpoint.id()
     }
 
-    /// Our ticket, as of now.
     #[must_use]
     pub fn ticket(&self) -> String {
         self.resources.ticket.borrow().clone()

@@ -44,7 +44,6 @@ macro_rules! id_type {
                 bytes.try_into().ok().map(Self)
             }
 
-            /// The raw bytes.
             #[must_use]
             pub fn as_bytes(&self) -> &[u8; 32] {
                 &self.0
@@ -269,18 +268,14 @@ impl AssetMeta {
     }
 }
 
-/// What is replicated about one asset.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AssetRecord {
-    /// Names the content.
     pub hash: ContentHash,
     /// Length of the content in bytes.
     pub size: u64,
     /// BLAKE3 of the content, where known: a hint, and no part of the record's identity.
     pub blake3: Option<[u8; 32]>,
-    /// When this version was written.
     pub hlc: Hlc,
-    /// Who wrote it.
     pub writer: WriterId,
     /// A tombstone: the content is gone, the record stays.
     pub deleted: bool,

@@ -55,7 +55,6 @@ pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 /// Whether a store has the content of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Holding {
-    /// It is here.
     Held,
     /// It is not here, and nobody let go of it: agents that are to hold it ask peers for it.
     Wanted,
@@ -64,19 +63,16 @@ pub enum Holding {
 }
 
 impl Holding {
-    /// Whether the content is here.
     #[must_use]
     pub fn is_held(self) -> bool {
         self == Self::Held
     }
 }
 
-/// A record, and whether its content is with it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoredRecord {
     /// The version that won.
     pub record: AssetRecord,
-    /// Whether its content is here.
     pub holding: Holding,
 }
 
@@ -102,7 +98,6 @@ pub struct FeedEntry {
     pub seq: u64,
     /// The version that won.
     pub record: AssetRecord,
-    /// Whether its content is here.
     pub holding: Holding,
     /// Of an asset that users of this node or of an own device changed or deleted: the last version of theirs before that,
     /// and the last one before those that came through a library. Written in the transaction that replaced them, so that
@@ -118,7 +113,6 @@ impl FeedEntry {
     }
 }
 
-/// Changes in sequence.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FeedPage {
     /// Ascending by `seq`, all greater than the cursor that was asked for.
@@ -142,7 +136,6 @@ impl FeedPage {
         self.entries.len() + self.folder_records.len()
     }
 
-    /// Whether it has none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -165,14 +158,12 @@ pub enum StoreEvent {
     Reset,
 }
 
-/// Health and size of a store.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct StoreStatus {
     /// Which store it is, where it says.
     pub id: Option<StoreId>,
     /// Live assets that the store knows, whether or not their contents are here.
     pub assets: u64,
-    /// Sum of their sizes.
     pub bytes: u64,
     /// Those of them whose contents are here.
     pub assets_held: u64,
@@ -271,7 +262,6 @@ impl IncomingContent {
 pub struct ReceivedFile {
     /// Where it is; removed on drop unless the store moved it.
     pub path: tempfile::TempPath,
-    /// Bytes written.
     pub size: u64,
     /// SHA-256 of those bytes, computed while they were written.
     pub sha256: ContentHash,
@@ -281,12 +271,9 @@ pub struct ReceivedFile {
     pub groups: Vec<groups::GroupSum>,
 }
 
-/// An asset from a peer.
 #[derive(Debug)]
 pub struct IncomingAsset {
-    /// What the peer says of it.
     pub record: AssetRecord,
-    /// Its content.
     pub content: IncomingContent,
 }
 
@@ -321,7 +308,6 @@ pub enum Redating {
     Recall {
         /// The asset that gets another date.
         hash: ContentHash,
-        /// The time.
         now_ms: u64,
         /// The newest date of a version that anybody else may have.
         known: Hlc,
@@ -338,7 +324,6 @@ impl Redating {
     }
 }
 
-/// Content as it is read.
 pub struct ContentReader {
     /// Size of the whole content in bytes.
     pub total: u64,
@@ -386,26 +371,13 @@ pub enum StoreError {
     Invalid(String),
     /// An external CAN Service that does not answer, or answers with a server error.
     #[error("the CAN Service at {url} is not available: {reason}")]
-    Unavailable {
-        /// Its base URL.
-        url: String,
-        /// What happened.
-        reason: String,
-    },
+    Unavailable { url: String, reason: String },
     /// An external CAN Service that does not know our key.
     #[error("the CAN Service at {url} refuses our key: set sync_api_key to the service's own")]
-    Unauthorized {
-        /// Its base URL.
-        url: String,
-    },
+    Unauthorized { url: String },
     /// An external CAN Service that cannot do it at all.
     #[error("the CAN Service at {url} cannot {what}: it is older than this program; update it")]
-    Unsupported {
-        /// Its base URL.
-        url: String,
-        /// What it cannot do.
-        what: &'static str,
-    },
+    Unsupported { url: String, what: &'static str },
     /// Object storage that does not answer, or refuses: nothing is known of what is there.
     #[error("the object storage {url} cannot be used: {reason}")]
     BucketAway {
@@ -419,7 +391,6 @@ pub enum StoreError {
     Io {
         /// What was attempted, on what.
         action: String,
-        /// What went wrong.
         reason: String,
     },
 }
@@ -432,7 +403,6 @@ impl StoreError {
 
 /// What an agent needs of a store. Every method may be called at any time from any task.
 pub trait ContentStore: Send + Sync + 'static {
-    /// Health and counts.
     fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>>;
 
     /// Changes after `since`, at most `limit` (capped at 1,000) of them, tombstones included.

@@ -55,7 +55,6 @@ pub fn take<M: Any + Send>(boxed: BoxedMessage) -> Result<M, BoxedDowncastErr> {
     Posted::from_boxed(boxed).map(|Posted { message, .. }| message)
 }
 
-/// A message that waits.
 struct Posted<M> {
     message: M,
     _ticket: Option<MessageTicket>,
@@ -108,7 +107,6 @@ impl MailboxCount {
     }
 }
 
-/// What a mailbox holds at a moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MailboxReading {
     /// Messages that wait; not the one at hand.

@@ -59,10 +59,7 @@ pub enum RootMsg {
         answers: Vec<(ChildKind, u64, Option<ActorDetail>)>,
     },
     /// Its own task: the children of one stage have stopped.
-    StageStopped {
-        /// How each of them ended.
-        ended: Vec<(ChildKind, Ended)>,
-    },
+    StageStopped { ended: Vec<(ChildKind, Ended)> },
 }
 
 /// Takes note that the node goes on without a child (why), or that this child runs again (`None`). Must not block.

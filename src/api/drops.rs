@@ -21,7 +21,6 @@ mod choosing;
 
 /// Most assets that are named at once.
 const NAMED_MAX: usize = 10_000;
-/// Contents that are told one by one in an answer.
 const TOLD_MAX: usize = 1_000;
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {

@@ -120,7 +120,6 @@ impl Live {
     }
 }
 
-/// This node.
 pub(super) struct NodeModel {
     pub(super) name: String,
     pub(super) endpoint_id: String,

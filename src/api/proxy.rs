@@ -106,7 +106,6 @@ impl StoreProxy {
         Ok(Self { key: Some(sent), ..self })
     }
 
-    /// A request for a path of the store's API.
     fn request(&self, client: &reqwest::Client, method: Method, path: &str) -> reqwest::RequestBuilder {
         let request = client.request(method, format!("{}{path}", self.base));
         match &self.key {

@@ -62,7 +62,6 @@ impl SyncWords {
         }
     }
 
-    /// The word, as a heading.
     pub(super) fn heading(&self) -> String {
         capitalised(self.title)
     }

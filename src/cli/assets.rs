@@ -30,7 +30,6 @@ pub(super) struct Asset {
     pub(super) tags: Vec<String>,
     #[serde(default)]
     pub(super) created_at: String,
-    /// Whether the content is in the store.
     #[serde(default = "held")]
     pub(super) held: bool,
     #[serde(flatten)]

@@ -111,7 +111,6 @@ fn show(context: &Context, report: &BackupReport, elsewhere: Option<&str>) -> Re
     Ok(())
 }
 
-/// Contents, with what is wrong with each.
 pub(super) fn show_findings(context: &Context, findings: &[BackupFinding]) -> Result<(), CliError> {
     if findings.is_empty() {
         return Ok(());

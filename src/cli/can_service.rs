@@ -95,7 +95,6 @@ impl Options {
     }
 }
 
-/// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
 enum ServiceStartError {
     #[error(transparent)]

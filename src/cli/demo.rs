@@ -27,12 +27,10 @@ mod samples;
 const LOOK: Duration = Duration::from_millis(5);
 /// For the nodes to connect, and for each asset to arrive.
 const STEP_LIMIT: Duration = Duration::from_mins(1);
-/// For the nodes to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// Free space that each demo store leaves.
 const DISK_RESERVE_BYTES: u64 = 64 << 20;
 
-/// A node with the APIs that it offers.
 struct DemoNode {
     name: &'static str,
     node: Node,
@@ -147,7 +145,6 @@ async fn show(context: &Context, dir: &Path, first: &DemoNode, second: &DemoNode
     std::future::pending().await
 }
 
-/// Asks until there is an answer.
 async fn until<T>(what: &str, ask: impl AsyncFn() -> Result<Option<T>, CliError>) -> Result<T, CliError> {
     let deadline = Instant::now() + STEP_LIMIT;
     loop {

@@ -25,14 +25,12 @@ mod store;
 
 use network::DaemonSockets;
 
-/// For one check.
 const CHECK_WITHIN: Duration = Duration::from_secs(5);
 
 /// What to do where two machines run on copies of one data directory.
 const COPIED: &str = "stop the copy, run `can-sync id --new` there, and start it again: it has an id of its own then, and keeps \
                       its assets";
 
-/// How a layer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum CheckVerdict {
@@ -40,7 +38,6 @@ enum CheckVerdict {
     /// It works, or may; somebody should look at it.
     Warn,
     Fail,
-    /// Switched off.
     Off,
 }
 
@@ -55,7 +52,6 @@ impl CheckVerdict {
     }
 }
 
-/// What a check came to.
 #[derive(Debug)]
 struct Finding {
     verdict: CheckVerdict,

@@ -11,17 +11,13 @@ use crate::identity::IdentityError;
 /// Exit codes other than 0; part of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
-    /// It did not work.
     Failure = 1,
     /// The command line makes no sense.
     Usage = 2,
-    /// No daemon answers.
     NoDaemon = 3,
     /// The daemon runs, but not as it should.
     Degraded = 4,
-    /// The daemon refuses.
     NotAllowed = 5,
-    /// There is no such thing.
     NotFound = 6,
     /// It took too long.
     Timeout = 7,
@@ -52,7 +48,6 @@ impl CliError {
         Self { exit, message: message.into(), hint: None, code: None, also: Vec::new(), closed: false }
     }
 
-    /// With exit code 1.
     pub(super) fn failure(message: impl Into<String>) -> Self {
         Self::new(Exit::Failure, message)
     }
@@ -69,7 +64,6 @@ impl CliError {
         Self::new(exit, "")
     }
 
-    /// Says what to do.
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

@@ -57,7 +57,6 @@ struct PlacesBody {
     places: Vec<FolderPlace>,
 }
 
-/// A file that is to be made.
 #[derive(Debug)]
 struct Export {
     hash: ContentHash,
@@ -67,7 +66,6 @@ struct Export {
     executable: bool,
 }
 
-/// What became of all of it.
 #[derive(Debug, Default)]
 struct ExportTally {
     written: u64,
@@ -295,7 +293,6 @@ async fn write(
     Ok(done.await??)
 }
 
-/// Why a file was not exported.
 #[derive(Debug)]
 struct ExportFailure {
     error: CliError,

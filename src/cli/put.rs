@@ -73,7 +73,6 @@ struct Meta {
     filename: Option<String>,
 }
 
-/// Something to store.
 #[derive(Debug)]
 enum PutSource {
     Stdin,
@@ -166,7 +165,6 @@ pub(super) fn owner_of(path: &Path) -> Option<PathBuf> {
     own_dirs::owner(path)
 }
 
-/// Stores one file with a tag.
 pub(super) async fn store_file(store: &ApiClient, path: &Path, tag: &str) -> Result<Asset, CliError> {
     let source = PutSource::File { path: path.to_owned(), size: 0 };
     let meta = Meta { tags: vec![tag.to_owned()], ..Meta::default() };

@@ -26,9 +26,7 @@ mod words;
 const PROMPT: &str = "can-sync> ";
 const AFTER_HELP: &str =
     "help [COMMAND] says more, exit or quit ends, and an empty line or one that begins with # does nothing.";
-/// Lines that are remembered.
 const HISTORY_MAX: usize = 1000;
-/// Longest line.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
 /// What is typed with this is not remembered.
 const SECRET_FLAG: &str = "--topic-secret";

@@ -73,7 +73,6 @@ struct DropsBody {
     more: Map<String, Value>,
 }
 
-/// A folder of this machine, in short.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct FolderBody {
     name: String,
@@ -149,7 +148,6 @@ pub(super) struct StoreBody {
     more: Map<String, Value>,
 }
 
-/// The object storage that larger contents are in.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct ObjectStorageBody {
     url: String,

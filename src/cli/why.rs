@@ -9,7 +9,6 @@ use super::resolve;
 use super::text;
 use crate::text::short_id;
 
-/// Paths of folders that are shown.
 const PLACES_SHOWN: usize = 20;
 
 #[derive(clap::Args, Debug)]

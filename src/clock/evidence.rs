@@ -91,7 +91,6 @@ pub struct Reading {
     pub now_ms: u64,
     /// What the machine's clock shows.
     pub own_ms: u64,
-    /// What there is to say of that.
     pub doubt: Option<Doubt>,
     /// Other machines of the user's whose clocks were heard lately.
     pub devices: usize,
@@ -120,7 +119,6 @@ impl DeviceClock {
     }
 }
 
-/// What is known of clocks.
 #[derive(Debug)]
 pub struct Evidence {
     heard: HashMap<DeviceId, DeviceClock>,

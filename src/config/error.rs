@@ -13,11 +13,7 @@ pub enum ConfigError {
     Missing(PathBuf),
     /// A file that is there cannot be read.
     #[error("cannot read the configuration file '{}': {source}", path.display())]
-    Unreadable {
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Unreadable { path: PathBuf, source: io::Error },
     /// A file of somebody else that nobody asked for.
     #[error(
         "'{}' belongs to another user, or others can change it, so it is not read: name it with --config if you trust it",
@@ -47,7 +43,6 @@ pub enum ConfigError {
     /// A value from the environment or a flag, or one that does not go with another.
     #[error("{origin}: {key}: {problem}")]
     Invalid {
-        /// Where the value came from.
         origin: Origin,
         /// The setting's full key.
         key: String,
@@ -79,7 +74,6 @@ impl ConfigError {
     }
 }
 
-/// Everything that is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct ConfigErrors(pub Vec<ConfigError>);

@@ -38,7 +38,6 @@ pub struct ConfiguredFolder {
     pub is_scan_only: bool,
 }
 
-/// All of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfiguredFolders(pub Vec<ConfiguredFolder>);
 

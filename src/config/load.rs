@@ -29,7 +29,6 @@ pub(super) const SECRETS: [&str; 7] = [
     "discovery.topic_secret",
 ];
 
-/// A setting given as a flag.
 #[derive(Clone, Debug)]
 pub struct FlagValue {
     /// The setting's full key.
@@ -42,7 +41,6 @@ pub struct FlagValue {
 /// Whether what is in an open file of this name comes from us.
 pub type IsOurs = fn(&File, &Path) -> io::Result<bool>;
 
-/// Everything that settings may come from.
 #[derive(Clone, Debug, Default)]
 pub struct SettingSources {
     /// The file that was asked for: it has to exist.
@@ -84,7 +82,6 @@ fn platform_config_dir() -> Option<PathBuf> {
     from_env("XDG_CONFIG_HOME").or_else(|| std::env::home_dir().map(|home| home.join(in_home)))
 }
 
-/// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     Default,
@@ -134,7 +131,6 @@ pub struct LoadedSetting {
     pub key: String,
     /// Its value in JSON; secrets are hidden.
     pub value: serde_json::Value,
-    /// Where the value came from.
     pub origin: Origin,
 }
 
@@ -144,7 +140,6 @@ pub struct Loaded {
     pub config: Config,
     /// Where each setting came from that does not have its default, by full key.
     pub origins: Origins,
-    /// The file that was read.
     pub path: Option<PathBuf>,
     /// What looks like a mistake and is not one for certain.
     pub warnings: Vec<String>,
@@ -160,7 +155,6 @@ impl Loaded {
         self.config.list().into_iter().map(with_origin).collect()
     }
 
-    /// Where a setting came from.
     pub fn origin(&self, key: &str) -> Origin {
         self.origins.get(key).cloned().unwrap_or(Origin::Default)
     }

@@ -13,7 +13,6 @@ const CAN_BASE_PATH: &str = "/api/v1/can/0";
 /// Longest name of a node, in characters; what peers keep of it.
 const NAME_CHARS_MAX: usize = 64;
 
-/// A number of days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Days(pub u32);
 
@@ -36,7 +35,6 @@ impl Setting for Days {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Copies(pub u8);
 
-/// Most copies.
 const COPIES_MAX: u8 = 16;
 
 impl Setting for Copies {
@@ -74,7 +72,6 @@ fn http_url<T: Setting>(text: &str) -> Result<HttpUrl, String> {
     }
 }
 
-/// An `http` or `https` URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUrl(Url);
 
@@ -86,7 +83,6 @@ impl HttpUrl {
         usable.then_some(Self(url))
     }
 
-    /// The URL as text.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }

@@ -88,7 +88,6 @@ const STEPS: &[M<'_>] = &[
 /// The newest schema that is understood.
 pub(crate) const SCHEMA_KNOWN: usize = STEPS.len();
 
-/// Why the address book does not work.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} the address book '{path}': {source}; move the file away to start with an empty one")]
 pub struct AddressBookError {

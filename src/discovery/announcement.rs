@@ -23,7 +23,6 @@ const RELAY_URL_BYTES_MAX: usize = 512;
 /// What a signature is made over begins with this, so that it can never be taken for a signature of something else.
 const DOMAIN: &[u8] = b"can-sync announcement v1";
 
-/// Why an announcement is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnnouncementError {
     #[error("an announcement has {0} bytes; {ANNOUNCEMENT_BYTES_MAX} are the most")]

@@ -86,7 +86,6 @@ impl ChannelSet {
         1 << channel as u8
     }
 
-    /// Whether it is one of them.
     #[must_use]
     pub const fn contains(self, channel: Channel) -> bool {
         self.0 & Self::bit(channel) != 0
@@ -104,7 +103,6 @@ impl ChannelSet {
         is_new
     }
 
-    /// The channels that are in either set.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -146,7 +144,6 @@ pub enum ChannelState {
     Off,
 }
 
-/// How one channel does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChannelReport {
     pub channel: Channel,

@@ -20,7 +20,6 @@ pub struct CrawlLimits {
     /// everyone.
     pub depth: Option<u32>,
     pub peers_max: usize,
-    /// Agents that are asked at once.
     pub at_once_max: usize,
 }
 

@@ -74,7 +74,6 @@ pub struct AgentListing {
     pub signed: Option<Bytes>,
 }
 
-/// What the directory wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DirectoryEffect {
     /// An agent is there, or is somewhere else now, or still there after a while: dialling actors should know.
@@ -89,7 +88,6 @@ pub enum DirectoryEffect {
     Forgotten(EndpointId),
 }
 
-/// Why an announcement does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnnouncementRefusal {
     #[error("it is our own")]
@@ -195,7 +193,6 @@ impl Directory {
         (*boot_id, *counter)
     }
 
-    /// Keeps our own announcement.
     pub fn set_own(&mut self, signed: Bytes) {
         self.own = Some(signed);
     }

@@ -14,7 +14,6 @@ use parking_lot::{Mutex, MutexGuard};
 use super::announcement::ADDRS_MAX;
 use super::channel::Channel;
 
-/// Hints that are looked at together.
 pub const HINTS_AT_ONCE: usize = 128;
 /// Time until more of them are.
 pub const HINTS_AGAIN: Duration = Duration::from_millis(100);

@@ -47,7 +47,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const INTERFACES_MAX: usize = 16;
 /// Answers that wait for us; what does not fit comes again with the next ones.
 const ANSWERS_MAX: usize = 64;
-/// Name of the attribute that holds the tag.
 const TAG_ATTRIBUTE: &str = "tag";
 const TAG_BYTES: usize = 16;
 /// Peers of which we know that we have told of them; beyond that, all are told of once more.

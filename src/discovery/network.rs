@@ -55,7 +55,6 @@ pub enum NetworkError {
     },
 }
 
-/// What is under a key.
 pub enum KeyLookup {
     /// Nothing, or something that is no signed packet.
     Nothing,

@@ -92,7 +92,6 @@ impl SlotEntry {
     }
 }
 
-/// What is known of a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum SlotReading {
     #[default]

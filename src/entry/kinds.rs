@@ -40,7 +40,6 @@ pub struct FolderMerge {
 }
 
 impl FolderRecord {
-    /// The folder that it is of.
     pub fn folder(&self) -> FolderId {
         match self {
             Self::Entry(entry) => entry.folder,
@@ -64,7 +63,6 @@ impl FolderRecord {
         }
     }
 
-    /// When it was written.
     pub fn hlc(&self) -> Hlc {
         match self {
             Self::Entry(entry) => entry.hlc,
@@ -72,7 +70,6 @@ impl FolderRecord {
         }
     }
 
-    /// Who wrote it.
     pub fn writer(&self) -> WriterId {
         match self {
             Self::Entry(entry) => entry.writer,
@@ -96,12 +93,10 @@ impl FolderRecord {
         }
     }
 
-    /// The entry, if it is one.
     pub fn into_entry(self) -> Option<EntryRecord> {
         if let Self::Entry(entry) = self { Some(entry) } else { None }
     }
 
-    /// What the folder is, if it says that.
     pub fn into_definition(self) -> Option<FolderDefinition> {
         if let Self::Definition(definition) = self { Some(definition) } else { None }
     }

@@ -7,7 +7,6 @@ use super::record::EntryRecord;
 /// What a store does with a version that it did not have. All of it in one transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EntryMerge {
-    /// The version that the folder has.
     pub winner: EntryRecord,
     /// The version that lost: to be kept in the entry's history, with its content, unless it is there.
     pub history: Option<EntryRecord>,

@@ -14,7 +14,6 @@ use super::record::{EntryHash, FolderId};
 use crate::record::Hlc;
 use crate::text::{folded, is_hazard, is_invisible};
 
-/// Longest path, in bytes.
 pub const PATH_BYTES_MAX: usize = 1024;
 /// Longest component, in bytes: what Linux takes.
 pub const COMPONENT_BYTES_MAX: usize = 255;
@@ -30,7 +29,6 @@ const STEM_ELSE: &str = "file";
 /// Why text is no path of an entry.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 pub enum PathError {
-    /// Nothing at all.
     #[error("the path is empty")]
     Empty,
     /// More than [`PATH_BYTES_MAX`].
@@ -42,7 +40,6 @@ pub enum PathError {
     /// More than [`COMPONENT_BYTES_MAX`].
     #[error("a name of the path has {0} bytes, more than {COMPONENT_BYTES_MAX}")]
     ComponentTooLong(usize),
-    /// A control character.
     #[error("the path has a control character")]
     Control,
     /// A name that begins as those of our own files do.
@@ -107,7 +104,6 @@ impl EntryPath {
         self.0 == other.0 || self.composed() == other.composed()
     }
 
-    /// Whether this lies below `directory`.
     pub fn is_below(&self, directory: &Self) -> bool {
         let below = |path: &str, directory: &str| {
             path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))

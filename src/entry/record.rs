@@ -74,35 +74,28 @@ impl EntryHash {
     }
 }
 
-/// A file as an entry describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EntryFile {
-    /// Names the content.
     pub target: ContentHash,
     /// Length of the content in bytes.
     pub size: u64,
     /// When it was last written, in milliseconds since the Unix epoch: given to the file where it is put on a disk, else without
     /// effect.
     pub mtime_ms: u64,
-    /// Whether its owner may execute it.
     pub executable: bool,
 }
 
 /// A version that was seen: with all that its writer made earlier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SeenVersion {
-    /// Who wrote it.
     pub writer: WriterId,
-    /// When.
     pub hlc: Hlc,
 }
 
 /// One version of what a folder has at one path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EntryRecord {
-    /// The folder.
     pub folder: FolderId,
-    /// Where in it.
     pub path: EntryPath,
     /// When this version was written: later than all that it saw.
     pub hlc: Hlc,
@@ -118,7 +111,6 @@ pub struct EntryRecord {
     pub seen: Vec<SeenVersion>,
 }
 
-/// Who writes versions, and when.
 #[derive(Clone, Debug)]
 pub struct EntryAuthor {
     /// This agent, for this epoch of its store.
@@ -209,12 +201,10 @@ impl EntryRecord {
         newest.into_iter().map(|(writer, hlc)| SeenVersion { writer, hlc }).collect()
     }
 
-    /// Names the entry.
     pub fn hash(&self) -> EntryHash {
         EntryHash::of(self.folder, &self.path)
     }
 
-    /// The content, unless it was removed.
     pub fn target(&self) -> Option<ContentHash> {
         self.file.as_ref().map(|file| file.target)
     }
@@ -301,7 +291,6 @@ impl EntryRecord {
     }
 }
 
-/// Who may change a folder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FolderAccess {
     /// Every machine of the network.
@@ -313,15 +302,11 @@ pub enum FolderAccess {
 /// The entry at the empty path: what people call the folder.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FolderDefinition {
-    /// The folder.
     pub folder: FolderId,
-    /// When this version was written.
     pub hlc: Hlc,
-    /// Who wrote it.
     pub writer: WriterId,
     /// For people; two folders may have the same.
     pub name: String,
-    /// Who may change it.
     pub access: FolderAccess,
     /// What people call the machine that wrote it.
     pub by: String,
@@ -343,7 +328,6 @@ impl FolderDefinition {
         (self.hlc, self.writer, self.digest()) > (other.hlc, other.writer, other.digest())
     }
 
-    /// Digest of every field.
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key(DIGEST_CONTEXT);
         hasher.update(&KIND_DEFINITION).update(&self.folder.0);

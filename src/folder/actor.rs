@@ -90,7 +90,6 @@ impl std::fmt::Debug for LookDone {
     }
 }
 
-/// What it is started with.
 #[derive(Clone)]
 pub struct FolderArgs {
     pub(crate) context: FolderContext,

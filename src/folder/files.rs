@@ -74,9 +74,7 @@ use stat::{FsTraits, RawStat};
 #[allow(clippy::struct_excessive_bools, reason = "each is one system call")]
 struct Abilities {
     openat2: bool,
-    /// Renaming without replacing.
     no_replace: bool,
-    /// Exchanging two names.
     exchange: bool,
     /// Sharing blocks between files.
     clone: bool,

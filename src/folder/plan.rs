@@ -22,7 +22,6 @@ pub(crate) enum FolderAction {
     Read,
     /// Write this row. No entry, nothing on the disk.
     Agree(AgreedRow),
-    /// Drop the row.
     Forget,
     /// Merge the row's entry into the store, durably; then write the row as it is, whichever version won. A crash between the two is
     /// mended by the next look.

@@ -75,13 +75,11 @@ impl FolderSettings {
     }
 }
 
-/// A directory that is bound to a folder.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FolderBinding {
     /// Which folder, by which binding.
     pub(crate) marker: FolderMarker,
     pub(crate) path: PathBuf,
-    /// How it is kept.
     pub(crate) settings: FolderSettings,
 }
 
@@ -93,7 +91,6 @@ pub struct FolderBindings {
     pub(crate) all: Vec<FolderBinding>,
 }
 
-/// A change of what was agreed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly all are of the largest")]
 pub(crate) enum RowChange {
@@ -101,7 +98,6 @@ pub(crate) enum RowChange {
     Agree(AgreedRow),
     /// The entry has none.
     Forget(EntryHash),
-    /// The journal has this note.
     Note(Box<JournalNote>),
     /// The journal has it no more.
     DropNote(NoteId),
@@ -111,7 +107,6 @@ pub(crate) enum RowChange {
 #[derive(Clone, Debug)]
 pub(crate) struct FolderRows {
     connection: Arc<Mutex<Connection>>,
-    /// How often bindings were read.
     reads: Arc<AtomicU64>,
     /// Which file it is: a copy is another one.
     place: Arc<str>,
@@ -241,7 +236,6 @@ impl FolderRows {
         })
     }
 
-    /// All that was agreed.
     pub(crate) fn rows(&self, folder: FolderId) -> Result<BTreeMap<EntryHash, AgreedRow>, RowsError> {
         self.with("read what was agreed", |connection| {
             let mut statement =
@@ -289,7 +283,6 @@ impl FolderRows {
         })
     }
 
-    /// What the brake of a folder remembers.
     pub(crate) fn brake(&self, folder: FolderId) -> Result<FolderBrake, RowsError> {
         self.with("read the brake of a folder", |connection| {
             let sql = "SELECT brake FROM folder_bindings WHERE folder = ?1";
@@ -298,7 +291,6 @@ impl FolderRows {
         })
     }
 
-    /// Keeps what the brake of a folder remembers.
     pub(crate) fn save_brake(&self, marker: FolderMarker, brake: &FolderBrake) -> Result<(), RowsError> {
         self.with("write the brake of a folder", |connection| {
             check_bound(connection, marker)?;
@@ -308,7 +300,6 @@ impl FolderRows {
         })
     }
 
-    /// The journal of one folder.
     pub(crate) fn journal(&self, marker: FolderMarker) -> JournalRows {
         JournalRows { rows: self.clone(), marker }
     }

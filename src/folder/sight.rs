@@ -23,7 +23,6 @@ pub(crate) struct FileStat {
     pub(crate) ctime_ns: i64,
     /// Number of the file in its file system.
     pub(crate) inode: u64,
-    /// Whether its owner may execute it.
     pub(crate) executable: bool,
 }
 
@@ -66,7 +65,6 @@ pub(crate) enum DiskSight {
     File(SeenFile),
 }
 
-/// A regular file on the disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct SeenFile {
     /// What `lstat` says.
@@ -171,7 +169,6 @@ pub(crate) enum CameOut {
 pub(crate) struct StoreSight<'a> {
     /// The version that the folder has.
     pub(crate) entry: Option<&'a EntryRecord>,
-    /// Whether the content of `entry` is here.
     pub(crate) is_target_here: bool,
     /// Whether the content of the file on the disk is here: by its hash, if it was read; else by that which was agreed.
     pub(crate) is_shown_here: bool,
@@ -207,16 +204,13 @@ pub(crate) struct FolderRules {
 pub(crate) struct PathSight<'a> {
     pub(crate) folder: FolderId,
     pub(crate) path: &'a EntryPath,
-    /// What the disk shows.
     pub(crate) disk: &'a DiskSight,
     pub(crate) agreed: Option<&'a AgreedRow>,
-    /// What the store has.
     pub(crate) store: StoreSight<'a>,
     /// Whether the folder has live entries below this path, so that its name has to be a directory.
     pub(crate) has_children: bool,
     /// What the user wants.
     pub(crate) rules: FolderRules,
-    /// Who writes versions here.
     pub(crate) author: &'a EntryAuthor,
 }
 

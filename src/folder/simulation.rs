@@ -130,7 +130,6 @@ impl SimTrouble {
     }
 }
 
-/// The first seed that fails, and why.
 fn first_failure(seeds: std::ops::Range<u64>, bug: Option<PlantedBug>) -> Option<(u64, String)> {
     seeds.into_iter().find_map(|seed| {
         let outcome = std::panic::catch_unwind(|| FolderWorld::new(seed, bug).run());

@@ -36,7 +36,6 @@ pub use error::FolderError;
 pub(crate) use orders::FolderWishes;
 pub use orders::{FolderOrder, UnboundFolder};
 
-/// Most folders of a node.
 pub const FOLDERS_MAX: usize = 64;
 /// How long stopping FolderActors are waited for.
 const STOP_CHILDREN_WITHIN: Duration = Duration::from_secs(3);
@@ -84,11 +83,9 @@ pub enum FoldersMsg {
     GetHealth { reply: RpcReplyPort<ActorDetail> },
 }
 
-/// What it is started with.
 #[derive(Clone)]
 pub struct FoldersArgs {
     pub(crate) context: FolderContext,
-    /// Folders of the configuration.
     pub(crate) configured: Arc<[FolderOrder]>,
 }
 
@@ -113,7 +110,6 @@ pub struct FoldersState {
     unbound: Vec<UnboundFolder>,
     /// Ids of folders that the configuration names.
     configured: BTreeSet<String>,
-    /// How many FolderActors were started.
     starts: u64,
 }
 

@@ -64,7 +64,6 @@ pub(crate) struct FolderWork {
     dir: Option<FolderDir>,
     /// Set by whoever wants the work to end.
     pub(super) stop: Arc<StopSwitch>,
-    /// How far it is.
     pub(super) meter: Arc<WorkMeter>,
     rules: IgnoreRules,
     agreed: BTreeMap<EntryHash, AgreedRow>,
@@ -223,7 +222,6 @@ impl FolderWork {
         self.context.events.publish(self.context.clock.own_ms(), event(folder, path));
     }
 
-    /// Bytes of the contents that are on their way.
     pub(super) fn waiting_bytes(&self) -> u64 {
         let size = |hash: &EntryHash| self.entries.get(hash)?.file.as_ref().map(|file| file.size);
         self.waiting.keys().filter_map(size).sum()
@@ -286,7 +284,6 @@ impl FolderWork {
         self.dir.as_ref().ok_or(WorkError::Stopped)
     }
 
-    /// Waits for the store.
     fn wait<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, WorkError> {
         wait(&self.runtime, answer)
     }

@@ -9,7 +9,6 @@ use subtle::ConstantTimeEq;
 use super::ApiError;
 use crate::identity::normal;
 
-/// Whether a request carries the token.
 pub(crate) fn carries(headers: &HeaderMap, token: &SecretString) -> bool {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
     bearer.is_some_and(|sent| is_token(sent, token))

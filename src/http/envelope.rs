@@ -8,7 +8,6 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What a handler returns.
 pub type ApiResult<T> = Result<T, ApiError>;
 
 /// The word in `status` of a success.
@@ -65,7 +64,6 @@ pub struct ErrorBody {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
-    /// The HTTP status.
     pub status: StatusCode,
     /// For programs: `snake_case`, never changes its meaning.
     pub code: &'static str,

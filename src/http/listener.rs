@@ -12,11 +12,9 @@ use super::serve::ServeLimits;
 /// Clients that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// An address at which nobody can listen.
 #[derive(Debug)]
 pub struct ListenError {
     pub addr: SocketAddr,
-    /// What the system said.
     pub source: io::Error,
 }
 

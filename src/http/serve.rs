@@ -261,7 +261,6 @@ const FORWARDED: [HeaderName; 3] = [FORWARDED_HEADER, HeaderName::from_static("x
 /// What an answer that never ends says it is.
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// The body of an answer.
 struct AnswerBody {
     body: Body,
     place: Arc<ClientPlace>,

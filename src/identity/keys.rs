@@ -175,7 +175,6 @@ pub struct LibraryKeys {
 }
 
 impl LibraryKeys {
-    /// Of the library with this read secret.
     #[must_use]
     pub fn of_read_secret(secret: &[u8; 32]) -> Self {
         Self::from_read_secret(&Key(*secret))

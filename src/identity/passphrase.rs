@@ -24,10 +24,8 @@ pub const PASSPHRASE_FILE: &str = "passphrase";
 const FORMER_FILE: &str = "passphrase.former";
 /// Says, in the data directory, that a person had the passphrase there made in place of another one.
 const ROTATED_FILE: &str = "passphrase.rotated";
-/// So many of them.
 const FORMER_MAX: usize = 16;
 
-/// Where the passphrase came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassphraseOrigin {
     /// Setting `sync_passphrase`.
@@ -52,17 +50,14 @@ impl PassphraseOrigin {
     }
 }
 
-/// A passphrase and where it came from.
 #[derive(Debug, Clone)]
 pub struct Passphrase {
     pub secret: SecretString,
-    /// Where they came from.
     pub origin: PassphraseOrigin,
     /// Sentences about permissions that somebody should know of.
     pub remarks: Vec<String>,
 }
 
-/// Where a passphrase is looked for.
 #[derive(Debug, Clone, Copy)]
 pub struct PassphraseSources<'a> {
     /// Setting `sync_passphrase`.

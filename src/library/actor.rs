@@ -41,7 +41,6 @@ const KEEP_RETRY: Duration = Duration::from_secs(1);
 /// How long an answer waits for what the store held before to be read in; the rest follows.
 const FILL_BEFORE_ANSWER: Duration = Duration::from_secs(5);
 
-/// What an operation answers.
 pub type OperationResult<T> = RpcReplyPort<Result<T, LibraryError>>;
 
 counted!(LibraryMsg);
@@ -125,7 +124,6 @@ pub enum LibraryMsg {
     GetHealth { reply: RpcReplyPort<ActorDetail> },
 }
 
-/// What it is started with.
 #[derive(Clone)]
 pub struct LibraryArgs {
     pub manager: Manager,

@@ -67,14 +67,7 @@ pub enum FilterError {
     #[error("the filter's {0}: empty, which no asset has; leave it out to ask for any")]
     Empty(&'static str),
     #[error("the filter's {field} has {chars} characters: at most {max}")]
-    TooLong {
-        /// Which field.
-        field: &'static str,
-        /// How long it is.
-        chars: usize,
-        /// How long it may be.
-        max: usize,
-    },
+    TooLong { field: &'static str, chars: usize, max: usize },
     #[error("the filter's {0} has control characters: write it without")]
     Control(&'static str),
     #[error("the tag '{0}' begins or ends with a space, which no asset's tag does: leave the spaces out")]
@@ -82,14 +75,7 @@ pub enum FilterError {
     #[error("no media type begins with '{0}': write it as 'image/' or 'image/png'")]
     MimePrefix(String),
     #[error("the filter has {count} {field}: at most {max}")]
-    TooMany {
-        /// Which field.
-        field: &'static str,
-        /// How many there are.
-        count: usize,
-        /// How many there may be.
-        max: usize,
-    },
+    TooMany { field: &'static str, count: usize, max: usize },
     #[error("the filter's hash {0}")]
     Hash(crate::record::ParseIdError),
     #[error(

@@ -23,7 +23,6 @@ mod bound;
 
 /// Most contents that are pinned by name.
 pub const PINNED_HASHES_MAX: usize = 100_000;
-/// Most filters that are pinned.
 pub const PINNED_FILTERS_MAX: usize = 100;
 /// Most contents that were asked for and did not come yet, and that is remembered of.
 const WISHED_MAX: usize = 10_000;
@@ -42,7 +41,6 @@ pub enum HoldRule {
     #[default]
     Everything,
     Nothing,
-    /// What the filter matches.
     Matching(Filter),
 }
 
@@ -103,7 +101,6 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.hashes.len() + self.filters.len()
     }
@@ -316,7 +313,6 @@ impl HoldRules {
         before - pinned.len() - pinned_filters.len()
     }
 
-    /// All that is pinned.
     pub fn pins(&self) -> Pins {
         let exceptions = self.exceptions.read();
         Pins {
@@ -424,7 +420,6 @@ impl Library {
         FeedEntry { holding: self.holds.applied(&entry.record, entry.holding), ..entry }
     }
 
-    /// Contents that are not here.
     pub fn all_absent(&self) -> Vec<ContentHash> {
         self.index().absent.iter().copied().collect()
     }

@@ -72,7 +72,6 @@ pub struct Manager {
     pub changes: LibraryChanges,
     /// What directories of this machine had that are bound to folders.
     pub taken: Arc<dyn TakenContents>,
-    /// What time it is.
     pub clock: Clock,
     /// One change at a time.
     pub busy: Arc<tokio::sync::Mutex<()>>,

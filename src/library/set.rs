@@ -74,7 +74,6 @@ impl Libraries {
         Ok(libraries)
     }
 
-    /// The library of the passphrase.
     pub fn mirror(&self) -> &Arc<Library> {
         &self.mirror
     }

@@ -148,7 +148,6 @@ impl SharedLibrary {
         self.id
     }
 
-    /// Its key, if it is ours.
     pub fn key(&self) -> Option<&SigningKey> {
         self.key.as_ref()
     }
@@ -189,12 +188,10 @@ impl SharedLibrary {
         self.locked_ticket().clone()
     }
 
-    /// What belongs to it.
     pub fn filter(&self) -> &Filter {
         &self.filter
     }
 
-    /// What we may do.
     pub fn access(&self) -> Access {
         self.access
     }
@@ -331,12 +328,10 @@ impl SharedLibrary {
         }
     }
 
-    /// Members that are connected.
     pub fn connected(&self) -> Vec<EndpointId> {
         self.state().standings.keys().copied().collect()
     }
 
-    /// Whether any member is connected.
     pub fn is_connected(&self) -> bool {
         !self.state().standings.is_empty()
     }

@@ -42,7 +42,6 @@ const VERSION_OF_FOLDER_WITH_KEY: u8 = 4;
 pub const TEXT_BYTES_MAX: usize = 640 * 1024;
 /// Most addresses in a ticket: the issuer's and those of a few members.
 pub const ADDRS_MAX: usize = 4;
-/// Longest of them, in bytes.
 const ADDR_BYTES_MAX: usize = 2048;
 
 const SIGNED: &[u8] = b"can-sync 2026 v2 library ticket";

@@ -55,7 +55,6 @@ impl ControllerFactory for ByRoundTrip {
     }
 }
 
-/// What is known of a path.
 #[derive(Debug)]
 enum PathState {
     /// Too little. Both controllers are told everything, so that either can go on: the one for long paths, and acknowledgements so far.
@@ -103,7 +102,6 @@ impl Watched {
         }
     }
 
-    /// The least window.
     fn floor(&self) -> u64 {
         if matches!(self.state, PathState::Long) { 0 } else { self.within.floor }
     }

@@ -35,7 +35,6 @@ const STRANGER_WINDOW: u32 = 64 * 1024;
 const STRANGER_STREAMS: u32 = 2;
 /// Streams that gossip may have from a peer: one per topic, and one more while it is replaced.
 const GOSSIP_STREAMS: u32 = 4;
-/// What is spoken here.
 const ALPNS: [&[u8]; 4] = [SESSION_ALPN, BULK_ALPN, GOSSIP_ALPN, LIST_PEERS_ALPN];
 /// A connection without a sign of life for so long is over.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use iroh::{EndpointAddr, EndpointId, TransportAddr};
 use parking_lot::{Mutex, MutexGuard};
 
-/// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RemoteNet {
     V4(Ipv4Addr),

@@ -89,7 +89,6 @@ impl BackupError {
         Self::new(format!("cannot {action} '{}': {error}", path.display()), hint)
     }
 
-    /// Of a database.
     fn database(action: &str, path: &Path, problem: impl fmt::Display) -> Self {
         let message = format!("cannot {action} '{}': {problem}", path.display());
         Self::new(

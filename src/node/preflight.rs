@@ -26,7 +26,6 @@ use crate::text::quoted;
 pub(crate) struct SettingProblem {
     /// Its full key.
     pub(crate) setting: &'static str,
-    /// Where its value came from.
     pub(crate) origin: Origin,
     /// What is wrong, and what to do.
     pub(crate) problem: String,
@@ -112,7 +111,6 @@ impl Preflight {
     }
 }
 
-/// What a node listens on.
 pub(super) struct Listeners {
     pub(super) api: SharedListener,
     /// The embedded CAN Service's.

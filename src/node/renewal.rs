@@ -23,7 +23,6 @@ pub(crate) struct RenewedId {
     pub(crate) owned: Vec<String>,
 }
 
-/// Why there is no other id.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RenewalError {
     #[error("there is no node in '{0}': its first start makes an endpoint id")]

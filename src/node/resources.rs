@@ -77,7 +77,6 @@ pub(super) struct Resources {
     pub(super) on_demand: FetchPort,
     embedded: Option<EmbeddedStore>,
     pub(super) endpoint: Endpoint,
-    /// Addresses that discovery learned.
     pub(super) addresses: MemoryLookup,
     pub(super) gossip: Gossip,
     pub(super) run: NodeRun,

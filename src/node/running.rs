@@ -33,7 +33,6 @@ pub(crate) struct RunningNode {
     pub(crate) passphrase: PassphraseSource,
 }
 
-/// Where a running node has its passphrase from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "snake_case")]
 pub(crate) enum PassphraseSource {

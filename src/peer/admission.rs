@@ -29,7 +29,6 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The code that closes the connection.
     #[must_use]
     pub fn close_code(&self) -> u32 {
         match self {

@@ -107,7 +107,6 @@ impl Deferrals {
         Self(Arc::new(DeferralsInner { clock, notes, unsaved, confirmed, disk: None }))
     }
 
-    /// The clock by which versions are judged.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.0.clock

@@ -116,7 +116,6 @@ pub struct Established {
     pub receive: RecvStream,
     /// What ties everything to this control stream; known to both ends alone.
     pub transcript: Transcript,
-    /// Which end of it this is.
     pub role: Role,
     /// What is shared: the mirror alone, or at least one other library.
     pub shared: Vec<CommonLibrary>,
@@ -180,7 +179,6 @@ impl ConnectionMemory {
         Self { purpose: Mutex::new(Some(Purpose::Mirror)), ..Self::default() }
     }
 
-    /// Whether we have offered the mirror on it.
     #[must_use]
     pub fn has_offered_mirror(&self) -> bool {
         self.mirror_offered.load(Ordering::Relaxed)

@@ -66,7 +66,6 @@ fn sample_offset(size: u64, random: u64) -> u64 {
     random % (size.saturating_sub(SAMPLE_BYTES) + 1)
 }
 
-/// Where randomness comes from.
 pub type Random<'a> = &'a mut dyn FnMut() -> [u8; 32];
 
 #[derive(Debug)]
@@ -189,7 +188,6 @@ impl Dropping {
         }
     }
 
-    /// Whether nothing is left to do.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.items.is_empty()
@@ -216,7 +214,6 @@ impl Dropping {
         self.shortfall.as_ref().filter(|_| !self.resting.is_empty())
     }
 
-    /// How many contents are left.
     #[must_use]
     pub fn left(&self) -> usize {
         self.items.len()

@@ -15,7 +15,6 @@ use crate::transfer::schedule::SessionId;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// A peer that the user named.
     Named,
     /// One of our own devices.
     Own,
@@ -66,7 +65,6 @@ struct ConnectionPlace {
     proved: bool,
 }
 
-/// The places, and who has them.
 #[derive(Debug)]
 pub struct Places {
     limits: PlaceLimits,

@@ -21,7 +21,6 @@ pub enum ConnectionState {
     Connecting,
     /// Comparing what each side has.
     Reconciling,
-    /// Something is on its way.
     Syncing,
     /// Nothing is missing on either side.
     InSync,
@@ -61,7 +60,6 @@ impl ConnectionState {
         }
     }
 
-    /// Whether there is a session.
     #[must_use]
     pub fn is_connected(self) -> bool {
         matches!(self, Self::Reconciling | Self::Syncing | Self::InSync)
@@ -159,7 +157,6 @@ pub enum SyncState {
     Alone,
     /// Comparing with at least one peer.
     Reconciling,
-    /// Something is on its way.
     Syncing,
     /// Connected, and nothing is missing on either side.
     InSync,
@@ -179,7 +176,6 @@ pub struct SyncReport {
     pub reason: Option<String>,
     /// Different assets that some peer has and we want and do not have yet.
     pub missing: u64,
-    /// Bytes of those.
     pub missing_bytes: u64,
     /// Live assets whose contents are wanted and not here, whoever has them; those that are on their way are among them where their
     /// records are here already.

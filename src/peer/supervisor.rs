@@ -112,7 +112,6 @@ pub struct PeersState {
 }
 
 pub(super) struct Admission {
-    /// Who has which place.
     pub(super) places: Places,
     handshakes: SharedHandshakes,
     /// Who failed to prove something, and is not heard for a while.

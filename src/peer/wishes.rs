@@ -22,7 +22,6 @@ pub const UNANSWERED_MAX: usize = 16;
 /// Contents that the peer said to have and that are on their way: what an offer costs is bounded there, too.
 const COMING_MAX: usize = 1_000;
 
-/// What one peer is asked for.
 #[derive(Debug)]
 pub struct Wishes {
     /// Asked for, and not answered.

@@ -5,7 +5,6 @@ use sha2::{Digest, Sha256};
 use super::wire::put_varint;
 use crate::record::RecordId;
 
-/// Length of a fingerprint in bytes.
 pub(super) const FINGERPRINT_BYTES: usize = 16;
 
 /// Sum of ids, each read as a little-endian number, modulo 2^256. Least significant lane first.

@@ -37,7 +37,6 @@ impl Summary {
         self.same_assets(other) && self.same_entries(other)
     }
 
-    /// Whether both have the same records of assets.
     #[must_use]
     pub fn same_assets(&self, other: &Self) -> bool {
         (self.count, self.fingerprint) == (other.count, other.fingerprint)

@@ -74,7 +74,6 @@ pub struct ItemTree {
 }
 
 impl ItemTree {
-    /// A tree without items.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -145,12 +144,10 @@ impl ItemTree {
         old
     }
 
-    /// Takes out the item of a content.
     pub fn remove(&mut self, hash: &ContentHash) -> Option<Item> {
         self.spot_of_hash(hash).map(|spot| self.take(spot))
     }
 
-    /// The item of a content.
     pub fn get(&self, hash: &ContentHash) -> Option<Item> {
         self.spot_of_hash(hash).map(|spot| self.item(spot))
     }
@@ -160,12 +157,10 @@ impl ItemTree {
         self.spot_of_rid(rid).map(|spot| self.item(spot))
     }
 
-    /// How many items there are.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -15,7 +15,6 @@ use super::{AssetMeta, AssetRecord, ContentHash, Hlc, META_BYTES_MAX, MetaError,
 
 /// Further names of one content, besides the first.
 pub const NAMES_MAX: usize = 16;
-/// Bytes of one of them.
 pub const NAME_BYTES_MAX: usize = 1024;
 /// Names that a version says were taken away: several times as many as one edit can take away.
 pub const DROPPED_NAMES_MAX: usize = 64;

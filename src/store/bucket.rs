@@ -193,11 +193,9 @@ impl BucketState {
     }
 }
 
-/// What an object hashes to.
 pub(crate) struct HashedObject {
     pub(crate) sha256: ContentHash,
     pub(crate) blake3: [u8; 32],
-    /// The sums of its groups.
     pub(crate) groups: Vec<GroupSum>,
 }
 
@@ -234,7 +232,6 @@ impl Bucket {
         let _ = tokio::time::timeout(CLOSE_WITHIN, self.marking.lock()).await;
     }
 
-    /// Which place it is, once that is known.
     pub(crate) fn place(&self) -> Option<marker::PlaceId> {
         self.state().place
     }
@@ -267,7 +264,6 @@ impl Bucket {
         }
     }
 
-    /// The key of a content.
     fn key(&self, hash: ContentHash) -> Key {
         let name = hash.to_string();
         self.below(&format!("{}/{}/{name}", &name[..2], &name[2..4]))

@@ -238,7 +238,6 @@ fn concat<'a>(hashes: impl Iterator<Item = &'a [u8; 32]>) -> Vec<u8> {
     hashes.flatten().copied().collect()
 }
 
-/// Messages as a body.
 fn body_of<M: Message>(messages: impl Iterator<Item = M>) -> Vec<u8> {
     let mut body = Vec::new();
     messages.for_each(|message| put(&mut body, &message));

@@ -432,7 +432,6 @@ impl EmbeddedStore {
         self.0.shared.id
     }
 
-    /// The directory that this store is in.
     pub fn dir(&self) -> PathBuf {
         self.0.shared.layout.dir.clone()
     }

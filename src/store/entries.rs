@@ -42,7 +42,6 @@ pub struct EntryQuery {
 pub struct EntryPage {
     /// The versions that won.
     pub records: Vec<FolderRecord>,
-    /// Where the next page begins, if there is one.
     pub next_cursor: Option<String>,
 }
 
@@ -81,9 +80,7 @@ pub enum FolderClaim {
 /// A version in the history of a path: those before it are older, or as old with a smaller digest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HistoryPlace {
-    /// When it was written.
     pub hlc: Hlc,
-    /// What it says.
     pub digest: EntryDigest,
 }
 
@@ -133,7 +130,6 @@ pub(crate) async fn whole_history(
     }
 }
 
-/// Where folders have a content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FolderPlaces {
     pub hash: ContentHash,

@@ -68,7 +68,6 @@ fn hasher(group: usize) -> Hasher {
     hasher
 }
 
-/// How many groups content of this size has.
 pub fn group_count(size: u64) -> u64 {
     size.div_ceil(GROUP_BYTES as u64).max(1)
 }

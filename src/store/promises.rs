@@ -18,7 +18,6 @@ use super::StoreError;
 pub const KEPT_FOR: Duration = Duration::from_hours(24);
 /// How long after it began to ask a machine may let go of its own copy.
 pub const DROP_WITHIN: Duration = Duration::from_hours(1);
-/// Promises of one store.
 pub const PROMISES_MAX: usize = 1_000_000;
 /// Machines that one content is promised to.
 pub const PROMISED_TO_MAX: usize = 16;
@@ -30,7 +29,6 @@ pub struct CopyPlace(pub [u8; 16]);
 /// What a store knows of its own copy of a content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct OwnCopy {
-    /// It is here.
     pub held: bool,
     /// It is marked: the store is about to let go of it.
     pub dropping: bool,
@@ -45,7 +43,6 @@ pub struct LastingPromise {
     pub until: Duration,
 }
 
-/// Whether a copy is marked now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MarkAnswer {
     Marked,
@@ -54,14 +51,12 @@ pub enum MarkAnswer {
     NotHeld,
 }
 
-/// Whether a copy is promised now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PromiseAnswer {
     Promised,
     /// The store is about to let go of it.
     Dropping,
     NotHeld,
-    /// There are as many promises as may be.
     TooMany,
 }
 
@@ -95,7 +90,6 @@ pub enum DropAnswer {
     NotHeld,
 }
 
-/// A promise to another machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GivenPromise {
     /// Its endpoint id.

@@ -50,7 +50,6 @@ pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Content that is handed over in memory; larger content goes through a file.
 pub const SMALL_BYTES_MAX: u64 = 64 << 10;
 
-/// A body that is not what it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error("the connection was cut: {0}")]

@@ -73,7 +73,6 @@ async fn look<S: ContentStore + ?Sized>(
     Ok(found)
 }
 
-/// Why a content is not what its record says.
 fn what_is_wrong(IncomingAsset { record, content }: &IncomingAsset) -> Option<String> {
     let (size, hash) = match content {
         IncomingContent::Bytes(bytes) => (bytes.len() as u64, ContentHash(Sha256::digest(bytes).into())),

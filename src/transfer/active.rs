@@ -14,7 +14,6 @@ pub struct ActiveTransfers(Arc<Mutex<HashMap<ContentHash, Under>>>);
 #[derive(Clone, Copy, Debug)]
 struct Under {
     progress: ContentProgress,
-    /// Streams that carry it.
     streams: usize,
 }
 

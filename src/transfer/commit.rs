@@ -22,7 +22,6 @@ pub enum CommitOutcome {
     NotTaken(FetchFailure),
     /// It is something else.
     Wrong(Blame),
-    /// Some of it is missing after all.
     Incomplete,
 }
 

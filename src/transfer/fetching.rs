@@ -96,7 +96,6 @@ impl Fetching {
         &mut self.searches
     }
 
-    /// What went wrong with a content.
     #[must_use]
     pub fn setbacks(&self, hash: &ContentHash) -> &[Setback] {
         self.setbacks.of(hash)
@@ -279,7 +278,6 @@ impl Fetching {
         self.resume()
     }
 
-    /// Why nothing is fetched, if so.
     #[must_use]
     pub fn paused(&self) -> Option<&str> {
         self.store.unhealthy.as_deref().or(self.store.refused.as_ref().map(|(why, _)| why.as_str()))

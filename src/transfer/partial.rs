@@ -424,7 +424,6 @@ fn look(path: &Path) -> Option<(WantKey, PartialEntry)> {
     Some((key, PartialEntry::Resting { durable, since, root }))
 }
 
-/// Those of them that are whole groups.
 fn whole_groups(ranges: &Ranges, size: u64) -> Ranges {
     const GROUP: u64 = GROUP_BYTES as u64;
     let whole = |range: Range<u64>| {

@@ -68,7 +68,6 @@ pub struct Receiver {
     pub taker: Taker,
     pub partials: Partials,
     pub peer: EndpointId,
-    /// What was asked for.
     pub expected: Arc<Expected>,
     /// Bytes received are counted here.
     pub traffic: Arc<Traffic>,

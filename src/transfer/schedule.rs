@@ -58,7 +58,6 @@ pub const SMALL_BYTES_MAX: u64 = 64 * 1024;
 pub const PART_BYTES: u64 = 8 * 1024 * 1024;
 /// Content asked for in one pack.
 const PACK_BYTES: u64 = 2 * 1024 * 1024;
-/// Assets in one pack.
 const PACK_ASSETS: usize = 512;
 /// What a large asset or a part counts for while it streams: the stream's window, and what of it is checked and not written yet.
 const LARGE_CHARGE: u64 = 1_250_000;

@@ -51,9 +51,7 @@ struct Search {
 /// How a search stands, or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SearchReport {
-    /// Whether it still goes on.
     pub open: bool,
-    /// Peers that were asked.
     pub asked: usize,
     /// Of them, those that said that they do not have it.
     pub lack: usize,
@@ -97,7 +95,6 @@ impl Searches {
         self.open.is_empty()
     }
 
-    /// Whether this content is searched for.
     #[must_use]
     pub fn seeks(&self, hash: &ContentHash) -> bool {
         self.open.contains_key(hash)

@@ -138,13 +138,11 @@ impl SendStreams {
     }
 }
 
-/// The sending end of one session.
 #[derive(Clone)]
 pub struct Sender {
     /// Chooses the connection.
     pub carrier: BulkCarrier,
     pub streams: SendStreams,
-    /// Where contents come from.
     pub store: StoreRef,
     /// Bytes sent are counted here.
     pub traffic: Arc<Traffic>,
@@ -164,7 +162,6 @@ struct AnswerStream<'a> {
     sender: &'a Sender,
     /// The request's place among those for large contents.
     turn: Option<Turn>,
-    /// Whether it is worth a bulk connection.
     worth_bulk: bool,
     open: Option<(SendStream, Carrying)>,
     /// Whether it broke with its bulk connection.

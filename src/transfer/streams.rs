@@ -20,7 +20,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What a slower second takes off the speed that is reckoned with, each look: a pause is not a slower path.
 const DECAY: f64 = 0.9;
 
-/// What is seen of a path.
 #[derive(Clone, Copy, Debug)]
 pub struct PathLook {
     /// Which path of which connection; another one begins afresh.
@@ -41,7 +40,6 @@ pub struct StreamCount {
 }
 
 impl StreamCount {
-    /// Whether it is time for a look.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
         self.last.is_none_or(|(at, _)| now.saturating_duration_since(at) >= LOOK_EVERY)

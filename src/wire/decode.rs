@@ -33,7 +33,6 @@ pub const FINDS_PER_FRAME_MAX: usize = 64;
 pub const KEEPS_PER_FRAME_MAX: usize = 64;
 /// Versions that are told with one change of a store.
 const FORMERS_MAX: usize = 2;
-/// Libraries of which one frame speaks.
 pub const LIBRARIES_PER_FRAME_MAX: usize = 64;
 /// Names that users of one store gave a content, in a snapshot.
 pub const OWN_NAMES_MAX: usize = 34;

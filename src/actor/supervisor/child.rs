@@ -96,7 +96,6 @@ pub(super) enum SurveyAnswer {
     Said(ActorDetail),
 }
 
-/// Where a child is in its life.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Life {
     /// Its start is under way.

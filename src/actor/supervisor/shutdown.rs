@@ -39,11 +39,7 @@ impl fmt::Display for StopReason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShutdownOutcome {
     /// As asked, one child after the other.
-    Ordered {
-        reason: StopReason,
-        /// Children that did not stop in time and were killed.
-        killed: Vec<ChildKind>,
-    },
+    Ordered { reason: StopReason, killed: Vec<ChildKind> },
     /// At once, because it was asked for again while children were still stopping.
     Forced {
         /// Who asked the second time.
@@ -125,7 +121,6 @@ pub enum Ended {
     Drained,
     /// It left messages unread, but stopped.
     Stopped,
-    /// It had to be killed.
     Killed,
     /// It could not even be killed within its time.
     Stuck,

@@ -5,7 +5,6 @@ use crate::api::bodies::word;
 use crate::peer::report::{ConnectionState, PeerReport, TransferDirection, TransferReport};
 use crate::text::short_id;
 
-/// A machine that waits to be let in.
 pub(in crate::api) struct WaitingRow {
     pub(in crate::api) name: String,
     pub(in crate::api) endpoint_id: String,
@@ -22,7 +21,6 @@ impl WaitingRow {
     }
 }
 
-/// What a peer calls itself.
 fn named(peer: &PeerReport) -> String {
     if peer.name.is_empty() { String::from("(no name yet)") } else { shown(&peer.name) }
 }

@@ -14,7 +14,6 @@ const THUMBNAIL_BYTES_MAX: u64 = 4 << 20;
 /// Images that hold pixels and nothing else.
 const RASTER_TYPES: [&str; 5] = ["image/png", "image/jpeg", "image/gif", "image/webp", "image/avif"];
 
-/// The newest assets.
 pub(in crate::api) struct Recent {
     pub(in crate::api) tiles: Vec<Tile>,
     pub(in crate::api) problem: Option<String>,

@@ -10,7 +10,6 @@ use crate::text::short_id;
 
 /// Where the daemon's peers stand in what it said.
 const PEERS: &str = "all_peers";
-/// Peers that are told of.
 const PEERS_SHOWN: usize = 8;
 /// States of peers that somebody decided about, or has to.
 const REFUSED: [&str; 6] =

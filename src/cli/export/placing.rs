@@ -122,7 +122,6 @@ pub(super) enum Place {
     Free(PathBuf, NamedTempFile),
 }
 
-/// The directory that is exported to.
 #[derive(Debug)]
 pub(super) struct ExportDir {
     root: PathBuf,
@@ -267,7 +266,6 @@ fn is_directory(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether a file has this content.
 fn is_same(path: &Path, hash: ContentHash) -> io::Result<bool> {
     let mut file: File = match crate::disk::open_plain(path) {
         Ok(file) => file,

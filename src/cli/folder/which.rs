@@ -24,7 +24,6 @@ const LISTED_MAX: usize = 16;
 pub(super) struct FolderLists {
     pub(super) folders: Vec<FolderReport>,
     pub(super) known: Vec<KnownFolder>,
-    /// Why those are not known.
     known_problem: Option<KnownProblem>,
 }
 
@@ -85,7 +84,6 @@ impl Which {
         Self { folder: Some(wanted.to_owned()), named: None }
     }
 
-    /// Whether one is named.
     pub(super) fn is_named(&self) -> bool {
         self.wanted().is_some()
     }
@@ -325,7 +323,6 @@ pub(super) fn file_in(
         .hint("a path is as it is from here, whole, or from the folder's root"))
 }
 
-/// What somebody chose.
 pub(super) enum Chosen {
     /// The folder with this id.
     Known(String),

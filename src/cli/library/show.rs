@@ -34,12 +34,10 @@ pub(super) struct LibraryBody {
 }
 
 impl LibraryBody {
-    /// Whether it is a folder.
     pub(super) fn is_folder(&self) -> bool {
         self.more.get("filter").is_some_and(|filter| filter["folder"].is_string())
     }
 
-    /// Why it does not get on.
     fn trouble(&self) -> String {
         let not_shared = self.not_shared.filter(|contents| *contents > 0).map(|contents| {
             let (files, name) = (text::counted(contents, "content"), text::escape(&self.name));
@@ -158,7 +156,6 @@ pub(super) fn show(context: &Context, library: &LibraryBody) -> Result<(), CliEr
     Ok(())
 }
 
-/// What is told of a ticket.
 const TICKET_HEADING: [&str; 5] = ["TICKET", "ACCESS", "USES", "EXPIRES", "STATE"];
 
 impl IssuedBody {

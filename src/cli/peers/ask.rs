@@ -25,7 +25,6 @@ use crate::discovery::network::NetworkSettings;
 /// For finding out where the agent is that is to be asked.
 const LOCATE_WITHIN: Duration = Duration::from_secs(10);
 
-/// What was asked for, and how it ended.
 struct AskOutcome {
     found: Vec<Found>,
     /// What is wrong with it, said after the list.

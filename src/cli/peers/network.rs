@@ -198,13 +198,11 @@ pub(in crate::cli) fn relay_mode(setting: &RelaySetting) -> Result<RelayMode, Cl
     })
 }
 
-/// Ends an endpoint in order.
 pub(super) async fn close(endpoint: Endpoint) {
     // An agent that does not hear the goodbye notices by itself.
     let _ = timeout(CLOSE_WITHIN, endpoint.close()).await;
 }
 
-/// Who was heard on a topic.
 pub(super) struct HeardAgents {
     pub(super) found: Vec<Found>,
     /// Whether anybody let us into the swarm.

@@ -20,7 +20,6 @@ const KEPT_BYTES_MAX: usize = 1 << 20;
 /// The same where the size says nothing: what the system makes up anew for every reader (`/proc`).
 const KEPT_UNSIZED_BYTES_MAX: usize = 64 << 20;
 
-/// What a file had in it when it was read.
 #[derive(Debug)]
 pub(super) struct FileContent {
     pub(super) hash: ContentHash,
@@ -38,7 +37,6 @@ pub(super) enum ReadAgain {
     File(File),
 }
 
-/// Why there is no content.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadError {
     #[error("cannot read it: {0}")]

@@ -26,7 +26,6 @@ struct FindingsPage {
     next_cursor: Option<String>,
 }
 
-/// What became of asking the node.
 pub(super) enum NodeScrub {
     Scrubbed(Scrubbed),
     /// The store does not scrub itself at the moment: why, if it could.
@@ -64,7 +63,6 @@ pub(super) async fn run(store: &ApiClient, rate: Option<u64>) -> Result<NodeScru
     Ok(NodeScrub::Scrubbed(Scrubbed { checked, bytes, findings, besides: Some(besides) }))
 }
 
-/// Waits for the end of a pass.
 async fn follow(store: &ApiClient, pass: u64) -> Result<ScrubResult, CliError> {
     let progress = ProgressLine::spinner("checking contents");
     loop {

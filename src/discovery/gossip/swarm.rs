@@ -29,13 +29,11 @@ pub fn start(endpoint: &Endpoint) -> Gossip {
     Gossip::builder().broadcast_config(broadcast).spawn(endpoint.clone())
 }
 
-/// The topic of a presence network.
 #[must_use]
 pub fn topic_of(key: &Key) -> TopicId {
     TopicId::from_bytes(*key.expose())
 }
 
-/// What an attempt to join needs.
 pub(super) struct Join {
     pub(super) gossip: Gossip,
     pub(super) endpoint: Endpoint,

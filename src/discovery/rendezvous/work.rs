@@ -26,7 +26,6 @@ pub(super) enum Location {
 /// What is in a slot, and its date.
 type Looked = Result<(SlotReading, Option<u64>), NetworkError>;
 
-/// What every task has.
 pub(super) struct TaskContext {
     pub(super) channel: Channel,
     pub(super) transport: Arc<Counted>,

@@ -24,7 +24,6 @@ const VERSION: u8 = 1;
 const ENTRY_BYTES: usize = 32 + 2;
 const LIST_BYTES: usize = 2 + ENTRIES_MAX * ENTRY_BYTES;
 
-/// Why a packet was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot make a rendezvous packet of {bytes} bytes: {reason}")]
 pub struct PacketError {

@@ -17,14 +17,12 @@ use crate::disk::NotAFile;
 use crate::entry::EntryPath;
 use crate::record::ContentHash;
 
-/// A copy of a file.
 #[derive(Debug)]
 pub(crate) struct CopiedFile {
     /// The copy, at its beginning. Not yet durable.
     pub(crate) file: File,
     /// The file, before copying began and after it ended.
     pub(crate) stat: FileStat,
-    /// What the copy holds.
     pub(crate) hash: ContentHash,
     pub(crate) bytes: u64,
     /// Whether it shares the file's blocks.
@@ -32,14 +30,11 @@ pub(crate) struct CopiedFile {
     pub(crate) is_clone: bool,
 }
 
-/// A small file that was read.
 #[derive(Debug)]
 pub(crate) struct WholeFile {
-    /// All that it holds.
     pub(crate) bytes: Vec<u8>,
     /// The file, before reading began and after it ended.
     pub(crate) stat: FileStat,
-    /// What the bytes are.
     pub(crate) hash: ContentHash,
 }
 

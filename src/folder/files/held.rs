@@ -73,7 +73,6 @@ impl Descent {
     }
 }
 
-/// A name that a directory has.
 #[derive(Debug)]
 pub(super) struct ListedName {
     pub(super) name: Box<[u8]>,

@@ -6,12 +6,10 @@ use super::super::AgreedRow;
 use super::own::{NoteId, OwnPath};
 use crate::entry::{EntryPath, EntryRecord};
 
-/// What a note is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NoteStep {
     /// A version is put in its place.
     Write,
-    /// A file is taken out.
     Remove,
     /// It is done; the file that made way is watched for as long as somebody may have it open.
     Old,
@@ -22,7 +20,6 @@ pub(crate) struct JournalNote {
     pub(crate) id: NoteId,
     /// What is being done.
     pub(crate) step: NoteStep,
-    /// The version that is to be shown.
     pub(crate) entry: EntryRecord,
     /// What the file that makes way has to be; `None` where there is none.
     pub(crate) over: Option<AgreedRow>,

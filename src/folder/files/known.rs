@@ -5,7 +5,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-/// Who changes files on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ChangedBy {
     /// This machine alone.

@@ -125,7 +125,6 @@ impl FolderDir {
         Ok(twins)
     }
 
-    /// Notes a name that was made here.
     pub(super) fn note_name(&self, directory: &str, name: &str) {
         let mut listings = self.listings();
         let Some(listing) = listings.by_directory.get_mut(directory) else { return };

@@ -81,17 +81,14 @@ pub(crate) enum Sighted {
     Stray(OwnPath),
 }
 
-/// What a look counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct LookCounts {
     pub(crate) files: u64,
     /// Directories that were listed to the end.
     pub(crate) directories: u64,
-    /// Places that are unknown.
     pub(crate) unknown: u64,
 }
 
-/// How a look ended.
 #[derive(Debug)]
 pub(crate) enum LookEnd {
     /// All was seen, but for what is unknown.
@@ -105,7 +102,6 @@ pub(crate) enum LookEnd {
 /// What to leave out, and which names stay.
 #[derive(Clone, Copy)]
 pub(crate) struct LookRules<'a> {
-    /// What the user leaves out.
     pub(crate) ignored: &'a IgnoreRules,
     /// Whether rows have this very spelling: as a file's, or with `true` as a directory above one. Of names that are the same to people
     /// that one stays.

@@ -43,7 +43,6 @@ pub(super) struct MadeFile<'a> {
     pub(super) name: String,
     /// What is there, as it is to be replaced.
     pub(super) old: Option<RawStat>,
-    /// Directories that were made for it.
     pub(super) made_dirs: usize,
     pub(super) made: Option<(File, RawStat)>,
 }

@@ -15,7 +15,6 @@ use super::own::{NoteId, OwnPath};
 use crate::entry::FolderId;
 
 pub(crate) const MARKER: &str = ".can-sync-folder";
-/// Longest marker that is read.
 const MARKER_BYTES_MAX: u64 = 1024;
 const FIRST_LINE: &str = "can-sync folder 1";
 
@@ -117,7 +116,6 @@ pub(super) enum MarkerSight {
     Unknown,
 }
 
-/// Reads the marker of a directory.
 pub(super) fn read_marker(dir: &HeldDir) -> io::Result<MarkerSight> {
     let Some(stat) = dir.stat(MARKER)? else { return Ok(MarkerSight::None) };
     if stat.kind != super::stat::FileKind::File {

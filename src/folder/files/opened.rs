@@ -55,7 +55,6 @@ pub(super) struct Poured {
 }
 
 impl FolderDir {
-    /// Hashes all that is left to read.
     pub(super) fn hash_rest(&self, file: &mut dyn Read) -> io::Result<Poured> {
         self.pass(file, |_| Ok(()))
     }

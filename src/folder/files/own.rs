@@ -10,7 +10,6 @@ use crate::entry::path::OWN_PREFIX;
 
 /// Where files go that are taken out: in the root, and where another file system is mounted in its top directory.
 pub(crate) const TRASH: &str = ".can-sync-trash";
-/// How temporary files begin.
 pub(super) const TEMPORARY_PREFIX: &str = ".can-sync-tmp-";
 /// How temporary files end that are being made, and were never anything else.
 const MAKING_SUFFIX: &str = ".part";
@@ -18,7 +17,6 @@ const MAKING_SUFFIX: &str = ".part";
 const TIME_DIGITS: usize = 13;
 const ID_DIGITS: usize = 32;
 
-/// Whether a path is that of a temporary file of ours.
 pub(crate) fn is_temporary(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()))
 }
@@ -69,12 +67,10 @@ impl OwnPath {
         &self.0
     }
 
-    /// The directory and the name.
     pub(super) fn split(&self) -> (&str, &str) {
         split(&self.0)
     }
 
-    /// A temporary file in a directory.
     pub(super) fn temporary(directory: &str, id: NoteId) -> Self {
         Self(below(directory, &format!("{TEMPORARY_PREFIX}{id}")))
     }

@@ -14,7 +14,6 @@ use super::stat::{FileKind, RawStat};
 use super::writing::sync_dirs;
 use super::{FolderDir, HookPoint};
 
-/// What came of an action.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ActEnd {
     /// It is done. The row is to be written, and with it, in one transaction, the journal.
@@ -43,11 +42,9 @@ pub(crate) enum AfterAct {
 /// What a file that was taken out is, beside what it was to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum DiskJudgement {
-    /// What was agreed.
     Agreed,
     /// Somebody wrote to it: it is to be [salvaged](super::super::salvage()).
     Changed,
-    /// It is not there any more.
     Missing,
 }
 

@@ -9,7 +9,6 @@ use super::stat::FileKind;
 use super::{FolderDir, exchange};
 use crate::record::ContentHash;
 
-/// What came of a note.
 #[derive(Debug)]
 pub(crate) enum Recovered {
     /// Nothing is left to do: the note is dropped, and the path is looked at as any other.
@@ -141,7 +140,6 @@ impl FolderDir {
         Ok(Some(Recovered::Salvage(note.clone())))
     }
 
-    /// What the trash has.
     fn recover_trashed(&self, note: &JournalNote) -> io::Result<Recovered> {
         let Some((place, _)) = self.found_at(&note.trash)? else {
             // Whether the directory of the name is there matters only if something came out.

@@ -9,7 +9,6 @@ use super::super::FileStat;
 use crate::entry::path::COMPONENT_BYTES_MAX;
 
 const NANOS: i64 = 1_000_000_000;
-/// Whether its owner may execute it.
 const OWNER_EXECUTES: u32 = 0o100;
 
 /// What stands at a name.
@@ -168,7 +167,6 @@ pub(super) struct FsTraits {
     pub(super) has_inodes: bool,
     /// Whether it is a file's own matter who may execute it.
     pub(super) has_modes: bool,
-    /// Longest name, in bytes.
     pub(super) name_bytes_max: usize,
 }
 

@@ -14,7 +14,6 @@ use super::stat::FileKind;
 use crate::entry::EntryPath;
 use crate::record::ContentHash;
 
-/// A file in the trash.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct TrashedFile {
     pub(crate) path: OwnPath,

@@ -34,12 +34,10 @@ const FILES_PER_MAKER: usize = 32;
 #[cfg(target_os = "linux")]
 pub(super) const SYNC_EACH_MAX: usize = 8;
 
-/// Where a content comes from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum NewContent<'a> {
     /// A file of the store's, from its beginning. Blocks are shared where they can be; it is never linked.
     File(&'a File),
-    /// The bytes of a small content.
     Bytes(&'a [u8]),
 }
 

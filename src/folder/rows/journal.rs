@@ -30,7 +30,6 @@ pub(super) fn drop_note(tx: &Transaction<'_>, folder: FolderId, id: NoteId) -> r
     Ok(())
 }
 
-/// The journal of one folder.
 #[derive(Clone, Debug)]
 pub(crate) struct JournalRows {
     pub(super) rows: FolderRows,

@@ -67,7 +67,6 @@ impl FolderRows {
         })
     }
 
-    /// Those of these contents of which nothing is known.
     pub(crate) fn unknown_contents(
         &self,
         folder: FolderId,

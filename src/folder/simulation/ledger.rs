@@ -29,7 +29,6 @@ impl FolderLedger {
         self.fault.take().map_or(Ok(()), Err)
     }
 
-    /// A machine wrote a version.
     pub(super) fn note_made(&mut self, version: &EntryRecord) {
         if let Some(target) = version.target() {
             if !self.saved.contains(&target) {

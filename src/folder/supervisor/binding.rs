@@ -27,7 +27,6 @@ use crate::store::entries::{definitions, entry_pages};
 pub(super) const OBEY_WITHIN: Duration = Duration::from_secs(20);
 /// Most copies that are listed.
 const CONFLICTS_MAX: usize = 10_000;
-/// Longest wait for the store.
 const STORE_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) fn id_of(folder: FolderId) -> String {

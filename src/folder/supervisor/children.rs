@@ -155,7 +155,6 @@ fn is_bound_so(one: &FolderBinding, other: &FolderBinding) -> bool {
     kept(one) == kept(other) && one.path == other.path
 }
 
-/// A FolderActor that is asked how it is.
 struct AskedFolder {
     label: String,
     actor: Option<ActorRef<FolderMsg>>,

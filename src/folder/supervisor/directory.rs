@@ -11,7 +11,6 @@ use crate::folder::rows::{FolderBinding, FolderSettings};
 use crate::folder::work::FolderContext;
 use crate::text::amounts;
 
-/// Where a directory really is.
 pub(super) async fn real_path(path: &Path) -> Result<PathBuf, FolderError> {
     if !path.is_absolute() {
         return Err(FolderError::Invalid("the path of the directory has to be absolute".into()));

@@ -12,7 +12,6 @@ pub enum FolderError {
     Unknown(String),
     #[error("several folders are called '{name}': {}; name one by its id", ids.join(", "))]
     Ambiguous { name: String, ids: Vec<String> },
-    /// The store keeps no folders.
     #[error("{0}")]
     NoFolders(String),
     /// The store, `agent.db`, or the directory.

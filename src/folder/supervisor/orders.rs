@@ -10,7 +10,6 @@ use crate::folder::report::{FolderReport, FolderState};
 use crate::folder::rows::{FolderBinding, FolderSettings};
 use crate::text::naming::is_called;
 
-/// A directory that is to be bound.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FolderOrder {
     /// Absolute.
@@ -19,7 +18,6 @@ pub struct FolderOrder {
     pub name: Option<String>,
     /// Whether it is made although others have that name.
     pub is_new: bool,
-    /// Whether the configuration says so.
     pub is_configured: bool,
     pub(crate) wishes: FolderWishes,
 }

@@ -239,7 +239,6 @@ impl FolderWork {
         self.observed.get(&hash).map(|seen| seen.name.as_str().to_owned())
     }
 
-    /// The name that the file of an entry has.
     pub(super) fn name_on_disk(&self, hash: EntryHash) -> Option<EntryPath> {
         let Observed { path, name, .. } = self.observed.get(&hash)?;
         let is_aside = self.file_of(hash).is_some_and(|file| file.is_aside);

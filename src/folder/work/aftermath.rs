@@ -17,7 +17,6 @@ use crate::record::{ContentHash, Hlc};
 const WATCHED_MS: u64 = 10 * 60 * 1000;
 /// How often the journal is read for such files.
 const TIDY_EVERY_MS: u64 = 60 * 1000;
-/// How long the trash is kept.
 const TRASH_KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
 /// Files of the trash that are looked at with one look.
 const PURGED_MAX: usize = 1_000;

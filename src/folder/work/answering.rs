@@ -6,12 +6,10 @@ use super::{FolderWork, LookScope, WorkError};
 use crate::entry::{EntryHash, EntryPath, EntryRecord};
 use crate::folder::{FolderAction, FolderMode, PathSight, keep, plan, revert, trash};
 
-/// What a user asks of a folder.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum FolderCommand {
     /// Nothing is done until [`Resume`](Self::Resume).
     Pause,
-    /// Ends a pause.
     Resume,
     /// Carries out the removals that wait.
     Confirm,
@@ -27,7 +25,6 @@ pub enum FolderCommand {
         /// Milliseconds since the Unix epoch.
         at_ms: Option<u64>,
     },
-    /// Looks at everything.
     Look,
 }
 

@@ -17,12 +17,10 @@ use crate::store::entries::{entry_pages, whole_history};
 const HELD_MAX: usize = 1_000;
 /// Such questions at the same time.
 const HELD_AT_ONCE: usize = 4;
-/// Histories that are read at once.
 const HISTORIES_AT_ONCE: usize = 16;
 
 /// What the store says of the paths of a round.
 pub(super) struct StoreAnswers {
-    /// Contents that are here.
     here: HashSet<ContentHash>,
     /// Versions that lost, of the paths for which they matter.
     histories: HashMap<EntryHash, Vec<EntryRecord>>,
@@ -96,7 +94,6 @@ impl FolderWork {
         !is_same || self.read_of(hash).is_some_and(|read| entry.target() != Some(read))
     }
 
-    /// The file that was seen at a path.
     pub(super) fn file_of(&self, hash: EntryHash) -> Option<&SeenFile> {
         let DiskSight::File(file) = &self.observed.get(&hash)?.disk else { return None };
         Some(file)
@@ -123,7 +120,6 @@ impl FolderWork {
         self.are_here(asked)
     }
 
-    /// Which of these contents are here.
     pub(super) fn are_here(
         &self,
         asked: impl IntoIterator<Item = ContentHash>,

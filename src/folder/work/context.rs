@@ -116,7 +116,6 @@ pub(crate) enum WorkError {
     Stopped,
 }
 
-/// What is to be looked at.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LookScope {
     pub(crate) is_full: bool,

@@ -129,7 +129,6 @@ impl FolderWork {
         due.map(|(hash, _)| *hash).collect()
     }
 
-    /// How long it is to the next turn.
     pub(crate) fn next_turn(&self) -> Option<Duration> {
         let turns = self.later.values().filter(|later| !later.is_tried).map(|later| later.until);
         turns.min().map(|until| until.saturating_duration_since(Instant::now()))

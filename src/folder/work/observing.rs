@@ -183,7 +183,6 @@ impl FolderWork {
         Ok(below.into_iter().map(|(hash, _)| hash).collect())
     }
 
-    /// Looks at one path.
     pub(super) fn observe(
         &mut self,
         hash: EntryHash,

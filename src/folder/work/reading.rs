@@ -22,7 +22,6 @@ const READ_BYTES_MAX: u64 = 256 << 20;
 /// Threads that read and hash. More than that many disks do not feed.
 const READERS_MAX: usize = 4;
 
-/// A file that was copied.
 pub(super) struct FileCopy {
     pub(super) stat: FileStat,
     pub(super) hash: ContentHash,
@@ -30,17 +29,14 @@ pub(super) struct FileCopy {
     pub(super) copy: CopyPlace,
     /// When copying began.
     pub(super) at_ms: u64,
-    /// What the file is called.
     pub(super) filename: String,
 }
 
-/// Where the copy is.
 pub(super) enum CopyPlace {
     Memory(Vec<u8>),
     Beside(File, TempPath),
 }
 
-/// A file that is to be copied.
 struct CopyOrder {
     hash: EntryHash,
     name: EntryPath,

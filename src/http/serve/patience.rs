@@ -49,7 +49,6 @@ impl Patience {
         let _ = self.waits_since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// So many bytes moved.
     fn moved(&self, bytes: usize) {
         let owed = self.owed().as_millis();
         self.waits_since.store(0, Ordering::Relaxed);
@@ -94,7 +93,6 @@ impl Waiting {
         Self { patience, gap, trickle: None, ends: None }
     }
 
-    /// So many bytes moved.
     fn moved(&mut self, bytes: usize) {
         self.ends = None;
         self.patience.moved(bytes);
@@ -112,7 +110,6 @@ impl Waiting {
         }
     }
 
-    /// How long it may let us wait now.
     fn left(&self) -> Duration {
         let trickle = self.trickle.as_ref().map(|trickle| TRICKLE.saturating_sub(trickle.since.elapsed()));
         trickle.map_or(self.gap, |left| left.min(self.gap))

@@ -56,12 +56,10 @@ pub(super) struct ClientPlaces {
     limits: ServeLimits,
 }
 
-/// Who has a place.
 #[derive(Debug)]
 struct Occupant {
     address: Address,
     does: Activity,
-    /// Ends the connection.
     cut: CancellationToken,
 }
 

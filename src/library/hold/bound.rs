@@ -8,10 +8,8 @@ use crate::record::ContentHash;
 use crate::store::entries::PLACES_MAX;
 use crate::store::{StoreError, StoreRef};
 
-/// Contents that are looked for in folders at once.
 const LOOKED_FOR_AT_ONCE: usize = 100;
 
-/// Folders that have a directory on this machine.
 #[derive(Debug, Default)]
 pub(super) struct BoundFolders {
     /// How late that was read; `None` until it was.

@@ -28,7 +28,6 @@ pub trait TakenContents: Send + Sync {
     /// All of them, whether or not a directory is bound to the folder now.
     fn taken(&self, folder: FolderId) -> Result<Vec<ContentHash>, String>;
 
-    /// Whether a directory is bound to the folder.
     fn is_bound(&self, folder: FolderId) -> Result<bool, String>;
 
     /// Counts these among them, because a user says so.

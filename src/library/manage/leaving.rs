@@ -50,7 +50,6 @@ impl Manager {
         Ok(self.read_store(add).await?)
     }
 
-    /// Those of these contents that are not pinned.
     async fn not_pinned(&self, hashes: Vec<ContentHash>) -> Result<Vec<ContentHash>, StoreError> {
         let rules = self.libraries.hold_rules();
         let mut free = Vec::with_capacity(hashes.len());

@@ -17,7 +17,6 @@ impl Manager {
         }
     }
 
-    /// Decides about an endpoint.
     pub async fn decide(&self, id: EndpointId, standing: DeviceStanding) -> Result<(), LibraryError> {
         let device = Device { endpoint_id: id.to_string(), name: String::new(), standing, at_ms: now_ms() };
         self.registry(move |registry| registry.set_device(&device)).await?;

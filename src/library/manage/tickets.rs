@@ -23,7 +23,6 @@ const MEMBERS_IN_TICKET: usize = 3;
 /// Longest time for which a ticket may be issued: ten years.
 const EXPIRES_SECS_MAX: u64 = 10 * 366 * 24 * 3600;
 
-/// What an invitation allows.
 #[derive(Clone, Debug)]
 pub struct Invitation {
     /// Read, or write as well.

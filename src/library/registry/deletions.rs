@@ -41,7 +41,6 @@ impl Deleter {
 pub struct Deletion {
     pub hash: ContentHash,
     pub digest: [u8; 32],
-    /// When it was written.
     pub hlc: Hlc,
 }
 
@@ -59,7 +58,6 @@ pub enum DeletionDecision {
     Rejected,
 }
 
-/// One change of what is kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DeletionChange {
     /// So many deletions were applied in the span that begins then.
@@ -89,11 +87,9 @@ pub enum DeletionChange {
         /// Nothing has waited since later than this.
         now_ms: u64,
     },
-    /// The library is gone.
     LibraryGone(String),
 }
 
-/// Everything that is kept.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct KeptDeletions {
     /// Deletions applied, by the beginning of a span.
@@ -131,7 +127,6 @@ CREATE TABLE deletions_decided (
     PRIMARY KEY (library, hash)
 ) STRICT, WITHOUT ROWID;";
 
-/// How large the libraries were.
 pub(super) const SIZES_SCHEMA: &str = "CREATE TABLE deletions_sizes (
     library TEXT NOT NULL,
     at_ms INTEGER NOT NULL,

@@ -28,7 +28,6 @@ pub enum DeviceStanding {
 }
 
 impl DeviceStanding {
-    /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Approved => "approved",

@@ -13,7 +13,6 @@ use crate::library::ticket::{LibraryId, Ticket};
 /// Libraries of one node: with the mirror, as many as one connection can prove.
 pub const LIBRARIES_MAX: usize = 63;
 
-/// A library as it is kept.
 pub struct Kept {
     /// Its key, if it is ours.
     pub key: Option<SigningKey>,
@@ -200,7 +199,6 @@ fn write_revocations(
     db.execute(sql, (library.to_string(), list.encode())).map(drop)
 }
 
-/// Version of the list that is kept.
 fn kept_version(db: &Transaction<'_>, library: LibraryId) -> rusqlite::Result<Option<u64>> {
     let sql = "SELECT revocations FROM libraries WHERE id = ?1";
     let kept: Option<Option<Vec<u8>>> =

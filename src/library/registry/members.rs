@@ -13,7 +13,6 @@ pub struct Member {
     pub endpoint_id: String,
     /// What it calls itself.
     pub name: String,
-    /// What it may do.
     pub access: Access,
     /// Of the ticket that it showed.
     pub serial: u64,

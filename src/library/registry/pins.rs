@@ -16,7 +16,6 @@ const HASH: &str = "hash";
 const FILTER: &str = "filter";
 const WISH: &str = "wish";
 
-/// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeptPins {
     pub pins: Pins,
@@ -32,7 +31,6 @@ fn rows(pins: &Pins) -> Vec<(&'static str, String)> {
 }
 
 impl Registry {
-    /// Pins are added.
     pub fn keep_pins(&self, pins: &Pins) -> Result<(), RegistryError> {
         let rows = rows(pins);
         self.with("write", |db| {
@@ -41,7 +39,6 @@ impl Registry {
         })
     }
 
-    /// Pins are taken out.
     pub fn drop_pins(&self, pins: &Pins) -> Result<(), RegistryError> {
         self.drop_rows(&rows(pins))
     }

@@ -25,7 +25,6 @@ pub struct SealingKey {
     pub key: Option<Key>,
 }
 
-/// A ticket that was issued here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_field_names, reason = "as the others that are moments")]
 pub struct Issued {
@@ -39,7 +38,6 @@ pub struct Issued {
     pub uses: u32,
     /// How many have; of those with a limit alone.
     pub used: u32,
-    /// In which epoch.
     pub epoch: u64,
 }
 
@@ -108,7 +106,6 @@ impl Registry {
         })
     }
 
-    /// Whether a ticket of this number was issued for a library.
     pub fn has_issued(&self, library: LibraryId, serial: u64) -> Result<bool, RegistryError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM issued WHERE library = ?1 AND serial = ?2)";
         self.with("read", |db| db.query_row(sql, (library.to_string(), signed(serial)), |row| row.get(0)))

@@ -29,7 +29,6 @@ pub enum Access {
 }
 
 impl Access {
-    /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -52,9 +51,7 @@ pub struct Claims {
     pub library: LibraryId,
     /// What its owner calls it: for people.
     pub name: String,
-    /// What the member may do.
     pub access: Access,
-    /// Who may use it.
     pub subject: Subject,
     /// Milliseconds since the Unix epoch before which it is not valid.
     pub not_before_ms: u64,

@@ -33,7 +33,6 @@ pub enum NameError {
     Control,
 }
 
-/// Checks a library's name.
 pub fn check_name(name: &str) -> Result<(), NameError> {
     let chars = name.chars().count();
     if name.trim().is_empty() {

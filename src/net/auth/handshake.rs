@@ -59,7 +59,6 @@ pub struct ProvedSecret {
     pub ticket: Option<Vec<u8>>,
 }
 
-/// What comes of a frame.
 #[derive(Debug, PartialEq)]
 pub enum HandshakeStep {
     /// Send this; the transcript is known.
@@ -89,7 +88,6 @@ pub struct Handshake {
     binding: Binding,
     role: Role,
     nonce: [u8; 32],
-    /// What the other side may prove.
     keys: Vec<Key>,
     phase: HandshakePhase,
 }

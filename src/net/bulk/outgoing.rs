@@ -127,7 +127,6 @@ impl BulkOutgoing {
         }
     }
 
-    /// Whether one is open.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.0.state().open.as_ref().is_some_and(|open| open.connection.close_reason().is_none())

@@ -12,7 +12,6 @@ use super::place::{make_dir, remove_file};
 use crate::disk::{NotAFile, SHORT_PATIENCE, is_own_fault, open_plain, patiently, sync_dir};
 use crate::record::ContentHash;
 
-/// Bytes that are read at once.
 const BLOCK_BYTES: usize = 1024 * 1024;
 
 /// How contents get into a backup.
@@ -25,13 +24,11 @@ pub(super) enum CopyMethod {
     HardLink,
 }
 
-/// What became of one content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum CopyOutcome {
     Whole,
     /// It is there, and not what its name says.
     Wrong(String),
-    /// There is no such file.
     Absent,
 }
 
@@ -185,7 +182,6 @@ impl ContentCopier {
     }
 }
 
-/// Which side failed.
 enum Side {
     Source,
     Target,

@@ -381,7 +381,6 @@ impl BackupRun {
     }
 }
 
-/// What became of the contents.
 #[derive(Default)]
 struct CopiedContents {
     listed: Vec<ListedContent>,

@@ -17,9 +17,7 @@ use crate::record::ContentHash;
 pub(super) const MANIFEST: &str = "manifest.json";
 /// The format that is written, and the newest that is understood.
 const FORMAT: u32 = 1;
-/// Most that is read of a manifest.
 const MANIFEST_BYTES_MAX: u64 = 256 * 1024;
-/// Bytes that are hashed at once.
 const BLOCK_BYTES: usize = 256 * 1024;
 
 /// Only this, of a manifest of any format.
@@ -44,7 +42,6 @@ pub(crate) struct Manifest {
     pub(super) sum: String,
 }
 
-/// What there is to say of the store.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct StoreFacts {
     pub(super) id: Option<String>,
@@ -195,7 +192,6 @@ pub(super) fn hashes(listed: &[ListedContent]) -> HashSet<ContentHash> {
     listed.iter().filter(|content| content.is_here).map(|content| content.hash).collect()
 }
 
-/// Size and SHA-256 of a file.
 pub(super) fn hash_file(path: &Path) -> io::Result<(u64, String)> {
     let mut file = open_plain(path)?;
     let (mut sha256, mut size) = (Sha256::new(), 0);

@@ -239,7 +239,6 @@ impl RestoreRun {
         Ok(missing)
     }
 
-    /// Moves everything up.
     fn conclude(self, missing: Vec<BackupFinding>) -> Result<RestoreReport, BackupError> {
         let target = &self.target;
         move_up(target)?;
@@ -262,7 +261,6 @@ impl RestoreRun {
     }
 }
 
-/// Whether a content belongs into the database.
 fn is_small(content: &ListedContent) -> bool {
     content.size <= INLINE_BYTES_MAX
 }

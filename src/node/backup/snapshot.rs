@@ -33,9 +33,7 @@ use crate::text::amounts;
 
 mod looking;
 
-/// Chunks that are read ahead.
 const CHUNKS_AHEAD: usize = 2;
-/// Manifests that are read ahead.
 const MANIFESTS_AHEAD: usize = 4;
 /// Most damaged parts that are named one by one.
 const REMARKS_MAX: usize = 20;
@@ -100,7 +98,6 @@ pub(crate) struct SnapshotRun {
     _place: File,
 }
 
-/// What was taken.
 struct TakenSnapshot {
     made_ms: u64,
     problems: Vec<String>,

@@ -69,7 +69,6 @@ enum Match {
     Edit,
 }
 
-/// A difference to what is on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoteChange {
     /// Put this in place of what has its asset and version.

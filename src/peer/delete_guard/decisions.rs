@@ -46,7 +46,6 @@ impl DeletionBudget {
     }
 }
 
-/// What is done about a deletion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeletionRuling {
     Apply,

@@ -22,7 +22,6 @@ const STORE_RETRY_MAX: Duration = Duration::from_mins(1);
 const STORE_BATCH: usize = 1_000;
 /// Contents of one offer that are looked for at once where the store keeps its own.
 const TAKEN_OVER_AT_ONCE: usize = 64;
-/// Outcomes that are told together, if they are there.
 const OUTCOME_BATCH: usize = 256;
 
 pub(in crate::peer) async fn apply(

@@ -14,9 +14,7 @@ use crate::transfer::schedule::SessionId;
 pub struct DropRules {
     /// Promises that are needed, each from another place.
     pub min_copies: usize,
-    /// Where our own copies are.
     pub own_place: PlaceTag,
-    /// When the command ends.
     pub until: Duration,
 }
 
@@ -58,7 +56,6 @@ pub enum DropInput {
     Tick,
 }
 
-/// What came of preparing.
 #[derive(Clone, Debug)]
 pub enum PreparedCopy {
     /// It is marked, and this is the piece that was asked for.
@@ -69,7 +66,6 @@ pub enum PreparedCopy {
     Needed,
 }
 
-/// What is to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DropEffect {
     /// Mark the copy durably, and read a piece of it: [`DropInput::Prepared`].

@@ -8,7 +8,6 @@ use super::HolderId;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TakenPromise {
     pub holder: HolderId,
-    /// Until then at least.
     pub lasts_until: Duration,
 }
 
@@ -23,11 +22,9 @@ pub enum HolderRefusal {
     SamePlace,
     /// Another machine promised the copy of that place.
     PlaceCounted,
-    /// It cannot say now.
     Unable,
     /// It did not show that it has the bytes.
     WrongProof,
-    /// It did not answer in time.
     Silent,
     /// Its session ended before it answered.
     Lost,
@@ -46,7 +43,6 @@ impl HolderRefusal {
     }
 }
 
-/// What became of a content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DropOutcome {
     /// It is not here any more, and these are to keep it.
@@ -56,7 +52,6 @@ pub enum DropOutcome {
     Kept(KeptBecause),
 }
 
-/// Why it is still here.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum KeptBecause {
     /// Too few promised to keep it.

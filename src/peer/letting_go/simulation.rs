@@ -43,7 +43,6 @@ enum PlantedBug {
     CountsTheDenied,
 }
 
-/// What a run was good for.
 #[derive(Clone, Copy, Default, Debug)]
 struct SimFigures {
     dropped: u64,

@@ -103,7 +103,6 @@ impl Roster {
         }
     }
 
-    /// The session with `id` is up, of a peer that proved to be of `class`.
     pub fn session_up(&mut self, id: &EndpointId, class: Class, mirror: bool, now_ms: u64) {
         let Some(known) = self.peers.get_mut(id) else { return };
         let before = known.share();

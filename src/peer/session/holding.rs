@@ -6,7 +6,6 @@ pub(super) fn mark(bits: &mut Vec<u8>, place: usize) {
     bits[place / 8] |= 1 << (place % 8);
 }
 
-/// Whether the bit of the record at `place` is set.
 pub(super) fn is_marked(bits: &[u8], place: usize) -> bool {
     bits.get(place / 8).is_some_and(|byte| byte & (1 << (place % 8)) != 0)
 }

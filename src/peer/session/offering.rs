@@ -68,7 +68,6 @@ impl Session {
         OFFERED_BYTES_MAX / self.settings.lanes.max(1)
     }
 
-    /// Records that are loaded at once.
     pub(super) fn load_batch(&self) -> usize {
         (LOAD_BATCH / self.settings.lanes.max(1)).max(LOAD_BATCH_MIN)
     }

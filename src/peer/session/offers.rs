@@ -118,7 +118,6 @@ impl<H: Eq + Hash> OpenOffers<H> {
         self.by_hash.len()
     }
 
-    /// The earliest date of what was offered of `hash`.
     pub(super) fn earliest(&self, hash: &H) -> Option<Hlc> {
         self.by_hash.get(hash).map(|open| open.hlc)
     }

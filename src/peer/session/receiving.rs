@@ -88,7 +88,6 @@ impl Taking {
         closed
     }
 
-    /// One offer of `hash` was judged.
     fn judged(&mut self, hash: &ContentHash) {
         if let Some(taken) = self.by_hash.get_mut(hash) {
             taken.unjudged = taken.unjudged.saturating_sub(1);

@@ -4,7 +4,6 @@ use super::comparing::Reconciliation;
 use super::{Session, WaitingCounts};
 use crate::peer::report::ConnectionState;
 
-/// How a session stands, for the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionStatus {
     /// Reconciling, syncing or in sync.

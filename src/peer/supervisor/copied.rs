@@ -68,7 +68,6 @@ impl EndpointCopies {
         self.probe.as_ref().is_none_or(|probe| probe.at.elapsed() >= PROBE_EVERY)
     }
 
-    /// Forgets a connection that is over.
     pub(super) fn forget(&mut self, session: SessionId) {
         self.cleared.remove(&session);
     }
@@ -288,12 +287,10 @@ impl PeersState {
 
     // ---- What there is to say -----------------------------------------------------------------------------------------
 
-    /// Of our own id.
     pub(super) fn copied(&self) -> Option<String> {
         self.copied.is_own_shown().then(|| AuthError::OwnId(self.args.endpoint.id()).to_string())
     }
 
-    /// Of peers' ids.
     pub(super) fn copied_peers(&self) -> Vec<String> {
         let of = |id: EndpointId| {
             let name = self.roster.get(&id).map(|known| known.name.clone()).unwrap_or_default();

@@ -141,7 +141,6 @@ impl PeersState {
         }
     }
 
-    /// Versions here that are dated ahead of our clock.
     pub(super) fn dated_ahead(&self) -> u64 {
         self.dates.ahead
     }

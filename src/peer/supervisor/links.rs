@@ -135,7 +135,6 @@ impl Links {
         self.current.contains_key(id)
     }
 
-    /// A peer's current connection.
     pub(in crate::peer) fn current(&self, id: &EndpointId) -> Option<&PeerLink> {
         self.current.get(id).and_then(|session| self.by_session.get(session))
     }

@@ -254,7 +254,6 @@ fn sync(state: &PeersState) -> SyncReport {
     }
 }
 
-/// A PeerActor that is asked how it is.
 pub(super) struct AskedPeer {
     endpoint_id: EndpointId,
     actor: Option<ActorRef<PeerMsg>>,

@@ -71,7 +71,6 @@ impl Snapshot {
         self.items_of(self.lower_bound(&first)..self.len())
     }
 
-    /// The item of this clock and id.
     pub fn find(&self, hlc: Hlc, rid: &RecordId) -> Option<Item> {
         let key = (hlc, *rid);
         let place = self.lower_bound(&key);

@@ -40,7 +40,6 @@ pub(super) struct Backend {
 /// What becomes of a directory that is not there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum IfMissing {
-    /// It is made.
     Make,
     /// It was there once: the disk that it is on may not be mounted.
     Refuse,

@@ -140,7 +140,6 @@ impl ContentCache {
         true
     }
 
-    /// Sum of what is here.
     pub(crate) fn bytes(&self) -> u64 {
         self.index().bytes
     }

@@ -34,7 +34,6 @@ use crate::store::StoreId;
 /// How often the marker is written until that is given up for now.
 const WRITES: u32 = 5;
 
-/// One opening of one store.
 pub(crate) type OpeningId = [u8; 16];
 
 /// What a store knows of itself when it comes to a place.
@@ -66,12 +65,9 @@ impl Claim {
     }
 }
 
-/// Who uses a place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum PlaceUse {
-    /// This store alone.
     Own,
-    /// Several stores.
     Shared,
     /// Several that each take it for their own; the code.
     Halted(String),

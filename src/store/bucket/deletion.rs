@@ -15,7 +15,6 @@ pub(crate) enum DeletionOutcome {
     Done,
     /// It stays for good.
     Never,
-    /// It stays for now.
     NotNow,
 }
 

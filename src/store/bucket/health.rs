@@ -22,11 +22,9 @@ pub(super) enum TroubleKind {
 #[derive(Clone, Debug)]
 pub(super) struct BucketTrouble {
     pub(super) since: Instant,
-    /// When it was met last.
     pub(super) met: Instant,
     pub(super) why: String,
     pub(super) kind: TroubleKind,
-    /// The log has it.
     is_logged: bool,
 }
 
@@ -48,7 +46,6 @@ impl Bucket {
         self.state().trouble.as_ref().map(|trouble| trouble.why.clone())
     }
 
-    /// Whether what is there can be read, and deleted.
     pub(crate) fn is_readable(&self) -> bool {
         self.state().trouble.as_ref().is_none_or(|trouble| trouble.kind == TroubleKind::Writing)
     }

@@ -19,13 +19,11 @@ use crate::store::StoreId;
 
 /// The object's name, below the prefix.
 const NAME: &str = "can-sync-bucket";
-/// It is short.
 const BYTES_MAX: u64 = 4096;
 /// How often it is written for an heir until that is given up.
 const BEQUESTS: u32 = 5;
 /// Of a code that people copy.
 const CODE_BYTES: usize = 4;
-/// What is said in it, as of now.
 const VERSION: u32 = 1;
 
 /// Names a place, wherever it is moved to.
@@ -242,7 +240,6 @@ impl Bucket {
         Ok((marker, version))
     }
 
-    /// The marker, and which version of it this is.
     pub(super) async fn read_marker(&self) -> Result<(Marker, UpdateVersion), BucketError> {
         let key = self.below(NAME);
         let key = &key;

@@ -9,7 +9,6 @@ use rustix::fs::Access;
 use super::{BucketPatience, IfMissing, backend};
 use crate::config::{BucketUrl, ContentBucket};
 
-/// The setting to blame.
 const SETTING: &str = "store.content";
 
 /// Why a store in `store_dir` cannot keep its contents at a place, as it follows `store.content: `. Nothing is made, and no service is

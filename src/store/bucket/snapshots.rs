@@ -32,7 +32,6 @@ mod manifest;
 
 /// The directory, below the prefix.
 pub(crate) const DIR: &str = "can-sync-snapshots";
-/// Most that is read of a manifest.
 const MANIFEST_BYTES_MAX: u64 = 2 << 20;
 /// Objects that one listing goes through, and parts that are remembered of them.
 const LISTED_MAX: usize = 1_000_000;

@@ -216,7 +216,6 @@ impl Bucket {
         sent
     }
 
-    /// Aborts an upload that was given up.
     pub(crate) async fn abort(&self, hash: ContentHash, id: String) -> Result<(), BucketError> {
         let Some(parts) = &self.backend.parts else { return Ok(()) };
         match parts.abort_multipart(&self.key(hash), &id).await.map_err(|error| fault::of(&error)) {
@@ -265,7 +264,6 @@ async fn send_parts(
         .await
 }
 
-/// Reads a part of the file.
 async fn read(file: Arc<File>, at: u64, length: u64) -> Result<Bytes, StoreError> {
     let failed = |reason: String| StoreError::io("read content to upload it", reason);
     let read = tokio::task::spawn_blocking(move || {

@@ -78,7 +78,6 @@ pub(super) async fn check(
     })
 }
 
-/// Reads a JSON body.
 pub(super) async fn json<T: DeserializeOwned>(url: &str, response: Response) -> Result<T, StoreError> {
     let mut body = response.bytes_stream();
     let mut bytes = Vec::new();

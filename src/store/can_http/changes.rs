@@ -121,7 +121,6 @@ impl CanHttpStore {
     }
 }
 
-/// What is wrong with the metadata of a record.
 fn broken(record: &AssetRecord) -> Option<ItemOutcome> {
     record.meta.validate().err().map(|rule| ItemOutcome::Rejected(rule.to_string()))
 }

@@ -204,7 +204,6 @@ fn both(FolderId(folder): FolderId, LibraryId(library): LibraryId) -> [(&'static
     [("folder", hex(folder)), ("library", hex(library))]
 }
 
-/// What rule a record breaks.
 fn broken(record: &FolderRecord) -> Option<EntryOutcome> {
     record.validate().err().map(|rule| EntryOutcome::Rejected(rule.to_string()))
 }

@@ -27,7 +27,6 @@ pub(super) const COMMIT_TIMEOUT: Duration = Duration::from_mins(2);
 /// What is read from a file at a time.
 const READ_BYTES: usize = 256 << 10;
 
-/// How far an upload is.
 #[derive(Clone, Default)]
 pub(super) struct UploadProgress(Arc<UploadState>);
 
@@ -38,7 +37,6 @@ struct UploadState {
     file_failed: parking_lot::Mutex<Option<(String, String)>>,
 }
 
-/// The body that carries `batch`.
 pub(super) fn body(batch: Vec<IncomingAsset>) -> (Body, UploadProgress) {
     let progress = UploadProgress::default();
     let told = progress.clone();

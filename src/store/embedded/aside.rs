@@ -70,7 +70,6 @@ pub(super) fn mend(conn: &Connection, layout: &Layout, now_ms: u64) -> Result<()
     Ok(())
 }
 
-/// A file that was hashed.
 struct Hashed {
     identity: FileIdentity,
     is_right: bool,
@@ -192,7 +191,6 @@ fn absent_after(
     .collect()
 }
 
-/// A content that is held.
 pub(super) struct HeldContent {
     pub(super) hash: ContentHash,
     pub(super) size: u64,

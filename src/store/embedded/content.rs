@@ -156,7 +156,6 @@ impl EmbeddedStore {
         Ok((source, None))
     }
 
-    /// Opens the file of a content.
     async fn open_content(&self, hash: ContentHash, size: u64) -> Result<io::Result<File>, StoreError> {
         let path = self.0.shared.layout.content(hash);
         blocking("open content", move || Ok(open_whole(&path, size))).await
@@ -353,7 +352,6 @@ struct WholeReading {
     store: EmbeddedStore,
     file: StoredFile,
     hashers: Box<(Sha256, GroupHasher)>,
-    /// Where the next read begins.
     next: u64,
     /// Read, and not given away yet.
     held: Option<Bytes>,

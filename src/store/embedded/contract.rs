@@ -27,7 +27,6 @@ use crate::store::{
 /// Most entries on a page of the feed.
 const FEED_MAX: usize = 1000;
 
-/// An asset, and the versions that users changed into it.
 type ChangedAsset = (StoredAsset, Vec<AssetRecord>);
 
 /// Changes of assets and folders, each in sequence.

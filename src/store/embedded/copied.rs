@@ -106,7 +106,6 @@ impl CopiedDatabase {
         )
     }
 
-    /// What people call a content.
     pub fn name_of(&self, hash: ContentHash) -> Option<String> {
         let name =
             self.0.query_row("SELECT filename FROM records WHERE hash = ?1", [hash.0], |row| row.get(0));
@@ -149,7 +148,6 @@ impl EmbeddedStore {
         loss::acknowledged_at_rest(&Layout { dir: dir.to_owned() }.mark())
     }
 
-    /// The database of the store of a directory.
     pub fn database_file(dir: &Path) -> PathBuf {
         Layout { dir: dir.to_owned() }.database()
     }

@@ -25,16 +25,10 @@ use crate::record::ContentHash;
 use crate::store::groups::{GroupSum, group_count};
 use crate::store::{Holding, StoreError};
 
-/// What became of a content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DamageEvent {
     /// It is damaged and was set aside.
-    Damaged {
-        hash: ContentHash,
-        size: u64,
-        /// What is wrong with it.
-        reason: String,
-    },
+    Damaged { hash: ContentHash, size: u64, reason: String },
     /// It is here again, and right.
     Healed { hash: ContentHash, size: u64 },
 }
@@ -123,7 +117,6 @@ impl EmbeddedStore {
         Ok(Some(asset))
     }
 
-    /// Whether a content is in the bucket.
     pub(super) async fn is_object(&self, hash: ContentHash) -> Result<bool, StoreError> {
         let read = move |conn: &Connection| Ok(rows::find(conn, hash)?.and_then(|stored| stored.place));
         let place = self.0.shared.readers.run("look at content", read).await?;

@@ -265,7 +265,6 @@ pub(super) fn redate(tx: &mut Tx<'_>, redating: &Redating) -> Result<Option<Asse
 /// What a change says about names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum NamesGiven {
-    /// Some of them.
     Some,
     /// All of them: the user who wrote the list wants no others.
     All,
@@ -309,7 +308,6 @@ fn next_version(tx: &Tx<'_>, stored: &StoredRow) -> AssetRecord {
     AssetRecord { hlc, writer: tx.writer, via: None, own_content: false, meta, ..old.clone() }
 }
 
-/// The metadata of a new asset.
 fn fresh(fields: IngestFields, guessed: &str, now_ms: u64) -> AssetMeta {
     AssetMeta {
         mime_type: given(fields.mime_type).unwrap_or_else(|| lower_case(guessed)),

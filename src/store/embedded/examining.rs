@@ -22,16 +22,13 @@ use crate::store::StoreError;
 use crate::store::bucket::BucketError;
 use crate::store::groups::{GroupHasher, GroupSum};
 
-/// Bytes that are hashed at once.
 const BLOCK_BYTES: usize = 256 * 1024;
 /// How often a content may be replaced while it is being examined.
 const LOOKS_MAX: usize = 3;
 
-/// What a content was found to be.
 struct Inspected {
     asset: StoredAsset,
     seen: Seen,
-    /// What is wrong with it.
     fault: Option<String>,
     /// Its sums, where they are not those that are kept.
     sums: Option<Vec<GroupSum>>,

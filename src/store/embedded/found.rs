@@ -30,7 +30,6 @@ enum FoundContents {
 pub(super) struct HalfRestored {
     /// No content is in its file.
     pub(super) files_missing: bool,
-    /// What people are told.
     pub(super) sentences: Vec<String>,
 }
 

@@ -23,12 +23,10 @@ pub(super) mod grams;
 pub(super) mod keys;
 pub(super) mod words;
 
-/// How much of the index there is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum IndexStage {
     /// Nothing that lists could go by.
     Building,
-    /// All but the words.
     WithoutWords,
     Built,
 }
@@ -126,7 +124,6 @@ pub(super) fn mend(
     changes.facets.add(conn, key, &missing.collect::<Result<_, _>>()?)
 }
 
-/// The hash of the record with this key.
 pub(super) fn hash_of(conn: &Connection, key: i64) -> Result<Option<ContentHash>, rusqlite::Error> {
     use rusqlite::OptionalExtension as _;
     conn.prepare_cached("SELECT hash FROM records WHERE list_key = ?1")?

@@ -68,7 +68,6 @@ fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }
 
-/// Forgets some of the promises that are over.
 pub(super) fn forget_old(conn: &mut Connection, shared: &StoreShared) -> Result<(), rusqlite::Error> {
     let has_more = forget_some(conn, &shared.promises, shared.clock.uptime())?;
     shared.promises.has_old.store(has_more, Ordering::Relaxed);

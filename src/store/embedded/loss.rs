@@ -21,7 +21,6 @@ use crate::clock;
 use crate::disk::open_plain;
 use crate::record::ContentHash;
 
-/// How long a loss is told of.
 const TOLD_FOR_MS: u64 = 30 * 24 * 3600 * 1000;
 
 /// What was acknowledged, as far as is known.

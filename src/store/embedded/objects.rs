@@ -123,7 +123,6 @@ impl Objects {
     }
 }
 
-/// The cache, where there is a bucket.
 pub(super) fn cache_of(objects: Option<&Objects>) -> Option<Arc<ContentCache>> {
     objects.map(|objects| Arc::clone(&objects.cache))
 }

@@ -51,7 +51,6 @@ pub(super) fn forget_dropped(
     own.iter().filter(|name| is_dropped(name)).try_for_each(|name| forget(conn, hash, name))
 }
 
-/// Forgets every name of a content.
 pub(super) fn forget_all(conn: &Connection, hash: ContentHash) -> Result<(), rusqlite::Error> {
     conn.prepare_cached("DELETE FROM own_names WHERE hash = ?1")?.execute([hash.0]).map(drop)
 }

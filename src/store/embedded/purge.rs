@@ -26,10 +26,8 @@ const LOOKS_APART_MS: u64 = 24 * 3600 * 1000;
 /// Entries per transaction, so that changes do not wait long behind a purge.
 const BATCH: u32 = 512;
 
-/// What a purge removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Purged {
-    /// Contents of deleted assets.
     pub contents: u64,
     pub tombstones: u64,
 }

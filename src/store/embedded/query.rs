@@ -22,7 +22,6 @@ mod sources;
 
 /// Most assets on a page.
 const LIMIT_MAX: usize = 1000;
-/// Most words of a search.
 const WORDS_MAX: usize = 32;
 /// Greater than anything that follows a prefix.
 const LAST_CHAR: char = char::MAX;
@@ -38,7 +37,6 @@ pub(super) struct Prepared {
     words: Vec<String>,
 }
 
-/// A place in the order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct PagePosition {
     created_at_ms: u64,

@@ -78,7 +78,6 @@ impl Quota {
         self.0.lock().max = max;
     }
 
-    /// Says what is here now.
     pub(super) fn set_used(&self, held: u64, trashed: u64) {
         let mut used = self.0.lock();
         (used.held, used.trashed) = (held, trashed);
@@ -143,7 +142,6 @@ impl Drop for QuotaClaim {
     }
 }
 
-/// Sum of what lies in the trash.
 pub(super) fn trashed_bytes(conn: &Connection) -> Result<u64, rusqlite::Error> {
     conn.prepare_cached("SELECT coalesce(sum(size), 0) FROM trash")?
         .query_row([], |row| rows::unsigned(row, 0))

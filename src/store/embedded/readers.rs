@@ -27,7 +27,6 @@ const KEPT_FOR: Duration = Duration::from_secs(10);
 const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Searches at the same time: half of the cores, and no more than these.
 const SEARCHERS_MAX: usize = 4;
-/// Searches that wait for a turn.
 const SEARCHES_WAITING_MAX: usize = 64;
 /// Longest wait of a search for its turn, and how long it may then take.
 const SEARCH_TURN_TIMEOUT: Duration = Duration::from_secs(20);

@@ -24,7 +24,6 @@ const OBJECTS_AHEAD: usize = 4;
 /// Longest piece that a reader is given.
 const PIECE_BYTES: usize = 4 * GROUP_BYTES;
 
-/// A content, and where its bytes are read.
 #[derive(Clone)]
 pub(super) struct StoredBytes {
     pub(super) hash: ContentHash,
@@ -32,7 +31,6 @@ pub(super) struct StoredBytes {
     pub(super) from: BytesFrom,
 }
 
-/// Where bytes are read.
 #[derive(Clone)]
 pub(super) enum BytesFrom {
     /// The content's own file.
@@ -43,7 +41,6 @@ pub(super) enum BytesFrom {
 }
 
 impl BytesFrom {
-    /// Groups that are read at once.
     pub(super) fn groups_at_once(&self) -> u64 {
         match self {
             Self::File(_) | Self::Cached(_) => READ_GROUPS,

@@ -17,7 +17,6 @@ pub(super) const COLUMNS: &str = "seq, hash, size, blake3, hlc, writer, deleted,
      created_at_ms, mime_type, filename, application, user, tags, description, wanted, via, own_content, names, \
      dropped_names, modified_at_ms, list_key";
 
-/// Where the content of a record lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ContentPlace {
     /// In the file that is named by its hash.

@@ -460,7 +460,6 @@ fn add_folding(conn: &Connection) -> Result<(), rusqlite::Error> {
     })
 }
 
-/// Opens one of the connections that only read.
 pub(super) fn open_for_reading(path: &Path) -> Result<Connection, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;

@@ -72,7 +72,6 @@ struct PassUnderWay {
 }
 
 impl Scrubbing {
-    /// Somebody uses the store.
     pub(super) fn note_use(&self) {
         let now = u64::try_from(self.since.0.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.used_at.store(now.saturating_add(1), Ordering::Relaxed);
@@ -171,12 +170,10 @@ impl EmbeddedStore {
         Ok(pass)
     }
 
-    /// Whether somebody does it.
     pub fn is_scrubbed(&self) -> bool {
         self.0.shared.scrub.driven.load(Ordering::Relaxed)
     }
 
-    /// How scrubbing stands.
     pub async fn scrub_report(&self) -> Result<ScrubReport, StoreError> {
         let read = |conn: &Connection| {
             let totals = super::tx::Totals::read(conn)?;

@@ -63,7 +63,6 @@ pub(super) fn rows_of(size: u64) -> u64 {
     if size <= GROUP_BYTES as u64 { 0 } else { group_count(size).div_ceil(SUMS_PER_ROW as u64) }
 }
 
-/// How many sums are in a row.
 pub(super) fn sums_in(part: u64, size: u64) -> usize {
     let left = group_count(size).saturating_sub(part * SUMS_PER_ROW as u64);
     usize::try_from(left).unwrap_or(SUMS_PER_ROW).min(SUMS_PER_ROW)

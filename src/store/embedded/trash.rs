@@ -25,9 +25,7 @@ pub struct TrashedAsset {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TrashPage {
     pub assets: Vec<TrashedAsset>,
-    /// Whether there is more.
     pub more: bool,
-    /// All that lies there.
     pub total: u64,
 }
 

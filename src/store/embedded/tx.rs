@@ -16,10 +16,8 @@ use crate::record::{AssetRecord, ContentHash, Hlc, WriterId};
 use crate::store::Holding;
 use crate::text::folded;
 
-/// The row of `state`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Totals {
-    /// Number of the last change.
     pub(super) last_seq: u64,
     /// All changes there were.
     pub(super) changes: u64,
@@ -27,11 +25,8 @@ pub(super) struct Totals {
     pub(super) purge_floor: u64,
     /// Live assets, held or not.
     pub(super) assets: u64,
-    /// Sum of their sizes.
     pub(super) bytes: u64,
-    /// Those of them whose contents are here.
     pub(super) assets_held: u64,
-    /// Sum of the sizes of those.
     pub(super) bytes_held: u64,
     /// Up to which number the index has the words of records.
     pub(super) words_seq: u64,
@@ -101,7 +96,6 @@ pub(super) struct Verified {
     pub(super) bytes: VerifiedBytes,
 }
 
-/// Where the bytes of [`Verified`] are.
 #[derive(Clone, Debug)]
 pub(super) enum VerifiedBytes {
     /// Here: they go into the table `contents`.
@@ -119,7 +113,6 @@ pub(super) struct TrashRow {
     pub(super) size: u64,
 }
 
-/// One transaction of the writer.
 pub(super) struct Tx<'a> {
     pub(super) conn: &'a Connection,
     /// Sees what the transaction before left. Small contents whose pages may be damaged are read by it.
@@ -127,20 +120,17 @@ pub(super) struct Tx<'a> {
     pub(super) layout: &'a Layout,
     /// Who we are in records that are edited here.
     pub(super) writer: WriterId,
-    /// The time of this transaction.
     pub(super) now_ms: u64,
     /// The newest date of a version that another machine of the user's is known to have.
     pub(super) confirmed_ms: u64,
     pub(super) totals: Totals,
     /// Done once all of it is durable.
     pub(super) after_commit: Vec<AfterCommit>,
-    /// How much of the index there is.
     pub(super) stage: IndexStage,
     /// Written before the commit.
     pub(super) index: IndexChanges,
     /// An entry of a folder names what was deleted.
     pub(super) targets_deleted: bool,
-    /// The trash is not what it was.
     pub(super) trash_changed: Cell<bool>,
     /// Files were named in `pending_files` to which nothing refers any more.
     pub(super) files_left: bool,
@@ -347,7 +337,6 @@ impl Tx<'_> {
             .map(drop)
     }
 
-    /// What the trash has of this hash.
     pub(super) fn trashed(&self, hash: ContentHash) -> Result<Option<TrashRow>, rusqlite::Error> {
         trashed(self.conn, hash)
     }
@@ -381,13 +370,11 @@ impl Tx<'_> {
             .map(drop)
     }
 
-    /// Whether anything refers to a file of this hash.
     pub(super) fn refers_to_file(&self, hash: ContentHash) -> Result<bool, rusqlite::Error> {
         refers_to_file(self.conn, hash)
     }
 }
 
-/// What the trash has of this hash.
 pub(super) fn trashed(conn: &Connection, hash: ContentHash) -> Result<Option<TrashRow>, rusqlite::Error> {
     conn.prepare_cached("SELECT content, size FROM trash WHERE hash = ?1")?
         .query_row([hash.0], |row| {
@@ -409,7 +396,6 @@ pub(super) fn trash_file(
     .execute((hash.0, size.cast_signed(), now_ms.cast_signed()))
 }
 
-/// Whether a record or the trash refers to a file of this hash.
 pub(super) fn refers_to_file(conn: &Connection, hash: ContentHash) -> Result<bool, rusqlite::Error> {
     conn.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM records WHERE hash = ?1 AND content = 0) \

@@ -6,7 +6,6 @@ use crate::clock::Clock;
 use crate::record::{AssetRecord, ContentHash, NameOutcome};
 use crate::store::Holding;
 
-/// Where an embedded store lives.
 #[derive(Clone, Debug)]
 pub struct EmbeddedConfig {
     /// Its directory; made if it is missing.
@@ -24,9 +23,7 @@ pub struct IngestFields {
     pub mime_type: Option<String>,
     /// Name that the content had where it came from.
     pub filename: Option<String>,
-    /// Program that made it.
     pub application: Option<String>,
-    /// Person that made it.
     pub user: Option<String>,
     pub description: Option<String>,
     /// In any order; trimmed, sorted and de-duplicated by the store.
@@ -35,7 +32,6 @@ pub struct IngestFields {
     pub modified_at_ms: Option<u64>,
 }
 
-/// What became of an upload.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ingested {
     /// The asset as it is now.
@@ -56,7 +52,6 @@ pub struct StoredAsset {
     /// When that change was made in this store, in milliseconds since the Unix epoch.
     pub updated_at_ms: u64,
     pub record: AssetRecord,
-    /// Whether its content is here.
     pub holding: Holding,
 }
 
@@ -74,9 +69,7 @@ pub struct MetaPatch {
     pub mime_type: Option<String>,
     /// Name that the content had where it came from.
     pub filename: Option<Option<String>>,
-    /// Program that made it.
     pub application: Option<Option<String>>,
-    /// Person that made it.
     pub user: Option<Option<String>>,
     pub description: Option<Option<String>>,
     /// All tags, in any order.
@@ -163,11 +156,9 @@ impl Default for ListQuery {
     }
 }
 
-/// A page of a list.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ListPage {
     pub assets: Vec<StoredAsset>,
-    /// Where the next page begins, if there is one.
     pub next_cursor: Option<String>,
     /// All that match the filter, on whatever page.
     pub total: u64,

@@ -83,7 +83,6 @@ pub(super) fn change_bytes(texts: impl Iterator<Item = usize>) -> u64 {
     (TRANSACTION_BYTES + records.sum::<usize>()) as u64
 }
 
-/// What the writer is asked to do.
 pub(super) enum Msg {
     Work(Box<dyn WriteJob>),
     /// Look for what is old enough to be purged.
@@ -484,7 +483,6 @@ impl StoreWriter {
         let _ = reply.send(result);
     }
 
-    /// Forgets promises that are over, some at a time.
     fn forget_promises(&mut self) {
         if self.shared.read_only().is_some() {
             return;
@@ -625,7 +623,6 @@ pub(super) fn clean_pending(
     Ok(removed)
 }
 
-/// The size of a content that is in the bucket.
 fn size_in_bucket(conn: &Connection, hash: ContentHash) -> Result<Option<u64>, rusqlite::Error> {
     conn.prepare_cached("SELECT size FROM records WHERE hash = ?1 AND content = -1")?
         .query_row([hash.0], |row| rows::unsigned(row, 0))

@@ -21,7 +21,6 @@ pub enum ScrubMsg {
     GetHealth { reply: RpcReplyPort<ActorDetail> },
 }
 
-/// What it is started with.
 #[derive(Clone)]
 pub struct ScrubArgs {
     pub store: EmbeddedStore,
@@ -33,7 +32,6 @@ pub struct ScrubActorState {
     tasks: Tasks<ScrubMsg>,
 }
 
-/// Has the store scrubbed.
 pub struct ScrubActor;
 
 impl Actor for ScrubActor {

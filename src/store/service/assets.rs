@@ -208,7 +208,6 @@ pub(super) async fn status(State(service): ServiceState) -> ApiResult<Success<St
     }))
 }
 
-/// The beginning of a hash.
 pub(super) fn hash_prefix(params: &Params) -> ApiResult<Option<HashPrefix>> {
     let Some(text) = params.one("hash_prefix")? else { return Ok(None) };
     let invalid = || {

@@ -124,7 +124,6 @@ pub(super) fn invalid_metadata(message: impl Into<String>) -> ApiError {
     ApiError::bad_request("invalid_metadata", message, hint)
 }
 
-/// A media type that is none.
 pub(super) fn no_media_type(text: &str) -> ApiError {
     let message = format!("'{}' is no media type", crate::text::quoted(text));
     ApiError::bad_request("invalid_metadata", message, "give a type and a subtype, such as image/png")

@@ -92,7 +92,6 @@ pub(super) async fn events(
     Ok((headers, sse).into_response())
 }
 
-/// One change of the store.
 enum Change {
     Asset(Box<StoredAsset>),
     Entry(Box<StoredEntry>),

@@ -157,7 +157,6 @@ fn invalid_multipart(problem: impl std::fmt::Display) -> ApiError {
     ApiError::bad_request("invalid_multipart", format!("the form cannot be read: {problem}"), hint)
 }
 
-/// What has been read of a form.
 #[derive(Default)]
 struct ReceivedForm {
     upload: Option<Upload>,

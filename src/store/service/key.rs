@@ -7,7 +7,6 @@ use subtle::ConstantTimeEq;
 
 use crate::identity::{self, IdentityError, Keeper, KeptSecret, Mend, TextFault};
 
-/// The header that carries the key.
 pub const HEADER: &str = "X-Sync-Key";
 /// The name of the key's file in a data directory.
 pub const FILE_NAME: &str = "sync_api_key";

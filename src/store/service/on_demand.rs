@@ -16,9 +16,7 @@ use crate::store::StoreError;
 pub enum FetchedContent {
     /// There was nothing to get: the asset is not known, or deleted.
     Nowhere,
-    /// It is in the store.
     Here,
-    /// It is on its way.
     Coming(Box<ComingContent>),
 }
 
@@ -79,7 +77,6 @@ impl fmt::Debug for FetchPort {
 pub(crate) enum MissingContent {
     /// The asset is known, its content is elsewhere.
     NotHeld,
-    /// What is here is damaged.
     Damaged,
 }
 

@@ -148,7 +148,6 @@ fn stored_record(StoredRecord { record, holding }: &StoredRecord) -> WireStoredR
     WireStoredRecord { record: Some(record.into()), holding: wire_holding(*holding).into() }
 }
 
-/// A body of hashes.
 async fn hashes_of(request: Request) -> ApiResult<Vec<ContentHash>> {
     Ok(hash_bodies(request).await?.into_iter().map(ContentHash).collect())
 }

@@ -204,7 +204,6 @@ impl Partial {
         self.state().claimed.missing(range)
     }
 
-    /// Bytes that are here.
     #[must_use]
     pub fn held(&self) -> u64 {
         self.state().written.len()
@@ -348,7 +347,6 @@ impl Partial {
     }
 }
 
-/// Where the ledger of the file at `path` is.
 pub(super) fn ledger_path(path: &Path) -> PathBuf {
     path.with_extension("ranges")
 }

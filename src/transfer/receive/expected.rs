@@ -30,7 +30,6 @@ struct WaitingRequests {
 struct Request {
     what: What,
     since: Instant,
-    /// Whether any of it has begun to come.
     begun: bool,
     revoked: CancellationToken,
 }
@@ -52,7 +51,6 @@ pub struct PartOf {
     pub ranges: Vec<Range<u64>>,
 }
 
-/// What a header announces.
 #[derive(Debug)]
 pub(super) enum Announced {
     Asset(Option<LibraryId>, Box<AssetRecord>),

@@ -174,7 +174,6 @@ struct BlockWriter {
     block: Block,
     /// Where the block begins in the content.
     at: u64,
-    /// Where the range ends.
     end: u64,
     /// Bytes at the beginning of the block that may be written.
     ready: usize,

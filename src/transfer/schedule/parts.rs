@@ -9,7 +9,6 @@ use crate::store::groups::GroupSum;
 /// What is done about a large content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PartsPhase {
-    /// Its parts are asked for.
     Fetching,
     /// What others sent than the only source is being thrown away.
     Restricting,
@@ -78,7 +77,6 @@ impl Parts {
         self.phase == PartsPhase::Fetching && self.only.is_none_or(|only| only == session)
     }
 
-    /// Whether anything was asked for.
     pub(super) fn is_begun(&self) -> bool {
         self.next > 0 || self.tail < self.size.div_ceil(self.part_bytes)
     }

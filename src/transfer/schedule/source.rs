@@ -28,7 +28,6 @@ pub struct SourceProgress {
     pub held_here: bool,
 }
 
-/// What is to be thought of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SourceJudgement {
     Fine,

@@ -136,7 +136,6 @@ pub(super) enum WantedState {
     Free,
     /// Asked for as a whole, by this request.
     Asked(u64),
-    /// Asked for in parts.
     Parts(Parts),
     /// The content is stored, and the newest record of it is about to be.
     Stored,
@@ -182,7 +181,6 @@ pub struct WantedAsset {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedStatus {
     pub key: WantKey,
-    /// Sessions that have it.
     pub sources: Vec<SessionId>,
     /// Those of them that it was asked of.
     pub asked: Vec<SessionId>,

@@ -13,7 +13,6 @@ use crate::store::bucket::snapshots::{PartName, SnapshotManifest};
 use crate::store::bucket::{Bucket, BucketError, BucketPatience};
 use crate::store::{StoreError, StoreId};
 
-/// Manifests that are read at once.
 const MANIFESTS_AT_ONCE: usize = 16;
 /// Generations back to which is looked for a base that is right.
 const GENERATIONS_MAX: usize = 4;

@@ -8,14 +8,12 @@ use crate::peer::letting_go::{Dropping, HolderId, PlaceTag};
 use crate::record::ContentHash;
 use crate::store::promises::{DropAnswer, KEPT_FOR, LastingPromise, MarkAnswer, OwnCopy, PromiseAnswer};
 
-/// A copy on a disk.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SimCopy {
     pub(super) held: bool,
     /// Its bytes are not right any more, and nobody has noticed.
     pub(super) rotten: bool,
     marked: bool,
-    /// To whom it is promised.
     promised: Vec<usize>,
 }
 

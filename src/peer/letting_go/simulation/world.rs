@@ -23,10 +23,8 @@ const SIZE: u64 = 300_000;
 const TROUBLE: Duration = Duration::from_hours(60);
 /// Between two looks of a command at the time.
 const SIM_TICK: Duration = Duration::from_secs(20);
-/// Events of one run.
 const EVENTS_MAX: usize = 200_000;
 
-/// A question on its way.
 #[derive(Clone, Copy, Debug)]
 struct SimQuestion {
     from: usize,

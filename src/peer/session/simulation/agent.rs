@@ -110,7 +110,6 @@ impl Agent {
         agent
     }
 
-    /// The id that others know it by.
     pub(super) fn endpoint_id(&self) -> EndpointId {
         SecretKey::from_bytes(&[self.number + 1; 32]).public()
     }
@@ -276,7 +275,6 @@ impl Agent {
         }
     }
 
-    /// A user lets go of a content.
     pub(super) fn let_go(&mut self, hash: ContentHash) {
         let Some(record) = self.record(&hash).filter(|record| !record.deleted) else { return };
         let mut stored = self.store.stored();

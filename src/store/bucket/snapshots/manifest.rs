@@ -12,15 +12,12 @@ use crate::store::StoreId;
 
 /// The format that is written, and the newest that is understood.
 const FORMAT: u32 = 1;
-/// Longest chunk, in bytes.
 pub(crate) const CHUNK_BYTES_MAX: usize = 8 << 20;
 /// Chunks of one part, at most: 80 GiB.
 pub(crate) const CHUNKS_MAX: usize = 10_000;
-/// Longest name of a generation.
 const GENERATION_CHARS_MAX: usize = 40;
 /// Digits of a hash in the name of its chunk.
 const NAME_DIGITS: usize = 16;
-/// Digits of the number of a part.
 const PART_DIGITS: usize = 6;
 /// A base that is dated so much later than now was made by a clock that was ahead.
 const AHEAD_MAX_MS: u64 = 24 * 3600 * 1000;
@@ -109,7 +106,6 @@ impl PartName {
         format!("{}-{index:05}-{digits}", self.stem())
     }
 
-    /// The part of which this is the manifest.
     pub(super) fn of_manifest(path: &str) -> Option<Self> {
         let (store, generation, name) = split(path)?;
         let digits = name.strip_suffix(".json")?;
@@ -129,7 +125,6 @@ pub(super) fn split(path: &str) -> Option<(StoreId, Generation, &str)> {
     Some((StoreId::from_str(store).ok()?, Generation::parse(generation)?, name))
 }
 
-/// A stretch of a part.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct ChunkFacts {
     pub(crate) bytes: usize,
@@ -158,7 +153,6 @@ pub(crate) struct PartFacts {
     pub(crate) next: u64,
     /// The records are those of this time, or later.
     pub(crate) made_ms: u64,
-    /// Live assets of the store.
     pub(crate) assets: u64,
     pub(crate) items: u64,
     pub(crate) chunks: Vec<ChunkFacts>,
@@ -209,7 +203,6 @@ impl SnapshotManifest {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Bytes of all its chunks.
     pub(crate) fn bytes(&self) -> u64 {
         self.facts.chunks.iter().map(|chunk| chunk.bytes as u64).sum()
     }

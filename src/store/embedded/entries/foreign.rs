@@ -27,7 +27,6 @@ macro_rules! some_of {
     };
 }
 
-/// The library by which a folder came.
 pub(in super::super) fn library_of(
     conn: &Connection,
     FolderId(folder): FolderId,

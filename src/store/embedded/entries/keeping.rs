@@ -43,7 +43,6 @@ const IS_IN_FOLDER: &str =
 pub(in super::super) const TRASH_IN_FOLDER: &str =
     concat!("EXISTS (SELECT 1 FROM entries WHERE entries.target = trash.hash AND ", keeps!(), ")");
 
-/// Whether a folder has this content now.
 pub(in super::super) fn is_in_folder(
     conn: &Connection,
     ContentHash(hash): ContentHash,

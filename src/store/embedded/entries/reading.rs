@@ -137,7 +137,6 @@ impl EmbeddedStore {
     }
 }
 
-/// The record at a path.
 pub(super) fn find(conn: &Connection, hash: EntryHash) -> Result<Option<FoundEntry>, rusqlite::Error> {
     conn.prepare_cached("SELECT seq, entry FROM entries WHERE hash = ?1")?
         .query_row([hash.0], |row| {

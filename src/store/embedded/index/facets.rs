@@ -22,7 +22,6 @@ pub(in super::super) enum FacetKind {
     Held = 5,
 }
 
-/// A facet of a record.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(in super::super) struct Facet {
     pub(in super::super) kind: FacetKind,

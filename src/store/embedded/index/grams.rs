@@ -7,7 +7,6 @@
 
 use std::fmt::Write as _;
 
-/// Characters of a gram.
 const GRAM_CHARS: usize = 3;
 /// Most grams of one word that FTS5 is asked for: each takes it a while, and longer words are rare enough to be compared.
 const WORD_GRAMS_MAX: usize = 48;

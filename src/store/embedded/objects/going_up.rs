@@ -142,7 +142,6 @@ impl EmbeddedStore {
         *error = failed;
     }
 
-    /// The next content that is to be tried.
     async fn next_waiting(
         &self,
         round: &mut Round,

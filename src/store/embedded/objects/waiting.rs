@@ -10,10 +10,8 @@ use super::super::tx::Tx;
 use super::Objects;
 use crate::record::ContentHash;
 
-/// A content that waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct WaitingContent {
-    /// Its place in the list.
     pub(super) id: i64,
     pub(super) hash: ContentHash,
     pub(super) size: u64,
@@ -24,7 +22,6 @@ pub(super) struct WaitingContent {
 pub(in crate::store::embedded) struct Listing {
     /// Contents that get their place in a file are to go up.
     pub(in crate::store::embedded) is_wanted: bool,
-    /// Some were listed.
     pub(in crate::store::embedded) has_new: bool,
 }
 
@@ -34,7 +31,6 @@ impl Listing {
     }
 }
 
-/// How much waits.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct WaitingFigures {
     pub(super) contents: u64,

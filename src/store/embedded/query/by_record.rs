@@ -13,7 +13,6 @@ use crate::text::folded;
 /// Every list is of live assets.
 const ANY_LIVE: &str = "deleted = 0";
 
-/// A WHERE clause in the making.
 #[derive(Debug)]
 struct Conditions {
     sql: String,

@@ -9,7 +9,6 @@ use super::super::rows;
 pub(super) struct Comparison {
     pub(super) words: Vec<String>,
     pub(super) mime_prefix: Option<String>,
-    /// Times of creation.
     pub(super) created_ms: Option<(u64, u64)>,
 }
 

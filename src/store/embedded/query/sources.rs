@@ -58,7 +58,6 @@ impl ListDirection {
 
 #[derive(Debug)]
 pub(super) enum KeySource {
-    /// All live records.
     All(KeyChunk),
     /// Those with any of these facets.
     Facets(Vec<(i64, KeyChunk)>),

@@ -43,7 +43,6 @@ impl Batch {
     }
 }
 
-/// A pass as it goes on in this process.
 pub(super) struct Pass {
     pub(super) store: EmbeddedStore,
     pub(super) throttle: Arc<ReadThrottle>,

@@ -162,7 +162,6 @@ impl ReadThrottle {
     }
 }
 
-/// What came of checking a file.
 pub(super) enum FileCheck {
     /// It is right, or what is wrong with it is noted.
     Done,
@@ -170,7 +169,6 @@ pub(super) enum FileCheck {
     Unreadable,
     /// It is in object storage by now.
     WentUp,
-    /// The scrub is stopped.
     Stopped,
 }
 
@@ -183,7 +181,6 @@ enum Compared {
 }
 
 impl EmbeddedStore {
-    /// Checks a content in a file.
     pub(super) async fn check_file(
         &self,
         hash: ContentHash,

@@ -9,7 +9,6 @@ use super::super::rows;
 use crate::record::ContentHash;
 use crate::store::scrub::{ScrubFinding, ScrubResult, ScrubSettings};
 
-/// Most findings in one answer.
 const FINDINGS_MAX: usize = 1000;
 
 /// How far it is, as JSON in the table `scrub`.

@@ -23,7 +23,6 @@ const MENDED_AT_ONCE: usize = 200;
 const ROWS_AT_ONCE: u64 = 50_000;
 const REST_SHARE: u32 = 1;
 
-/// What comparing came to.
 enum WordsComparison {
     /// Keys whose words are not those of their records.
     Wrong(Vec<i64>),

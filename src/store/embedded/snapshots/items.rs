@@ -25,7 +25,6 @@ pub(super) struct ItemPage {
     /// Up to which number they are all there is.
     pub(super) end: u64,
     pub(super) is_last: bool,
-    /// Live assets of the store.
     pub(super) assets: u64,
 }
 

@@ -23,7 +23,6 @@ const ITEM_BYTES_MAX: usize = 512 << 10;
 const ITEMS_AT_ONCE: usize = 1000;
 const BYTES_AT_ONCE: usize = 4 << 20;
 
-/// What became of the items of a chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct TakenItems {
     /// Items that are none by today's rules or do not fit what was taken before, and were passed over.

@@ -31,7 +31,6 @@ pub enum Finished {
     },
     /// They are something else.
     Wrong(Blame),
-    /// Some are missing after all.
     Incomplete,
 }
 

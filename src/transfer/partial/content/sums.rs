@@ -18,7 +18,6 @@ pub(super) struct SumTable {
 }
 
 impl SumTable {
-    /// Of a content of this size.
     pub(super) fn new(size: u64) -> Self {
         Self { count: group_count(size), parts: BTreeMap::new() }
     }

@@ -25,7 +25,6 @@ pub(super) struct KnowledgeOracle {
     known: HashMap<Circle, HashSet<[u8; 32]>>,
     /// Contents that may come to machines of an owner.
     contents: HashMap<usize, HashSet<ContentHash>>,
-    /// Contents that were in a library at some time.
     were_in: HashMap<LibraryId, HashSet<ContentHash>>,
     /// Deletions, and edits that may have moved an asset out, by those who may write into a library.
     gone: HashMap<LibraryId, HashSet<[u8; 32]>>,
@@ -62,7 +61,6 @@ impl KnowledgeOracle {
         }
     }
 
-    /// A user wrote a version.
     pub(super) fn wrote(&mut self, agent: usize, record: &AssetRecord) {
         let group = self.groups[agent];
         self.wrote.entry(agent).or_default().insert(version(record));
@@ -131,7 +129,6 @@ impl KnowledgeOracle {
         assert!(library.is_none() || record.via.is_none(), "members learn how a version came");
     }
 
-    /// A content comes to an agent.
     pub(super) fn received(&self, agent: usize, hash: ContentHash) {
         let contents = self.contents.get(&self.groups[agent]);
         assert!(

@@ -40,7 +40,6 @@ impl UploadPace {
         self.rests_until
     }
 
-    /// Whether a content is to be tried.
     pub(super) fn is_due(&self, hash: ContentHash, now: Instant) -> bool {
         self.later.get(&hash).is_none_or(|(_, until)| *until <= now)
     }
