@@ -102,9 +102,6 @@ pub fn endpoint_key(data_dir: &Path) -> Result<SecretKey, IdentityError> {
 
 /// Puts another key in the place of the endpoint's key in a data directory. The former is not kept: any other machine that has it is that
 /// endpoint from then on.
-///
-/// # Errors
-/// If the file cannot be written.
 pub fn renew_endpoint_key(data_dir: &Path) -> Result<SecretKey, IdentityError> {
     let key = SecretKey::generate();
     let text = Zeroizing::new(HEXLOWER.encode(&key.to_bytes()));
@@ -113,9 +110,6 @@ pub fn renew_endpoint_key(data_dir: &Path) -> Result<SecretKey, IdentityError> {
 }
 
 /// As [`endpoint_key`], without making one; with what somebody should know of its permissions.
-///
-/// # Errors
-/// As there.
 pub fn existing_endpoint_key(
     data_dir: &Path,
     mend: Mend,

@@ -113,9 +113,6 @@ impl Node {
     }
 
     /// As [`Node::start`], with PeerActors of the caller's: tests have theirs fail at the worst moment.
-    ///
-    /// # Errors
-    /// As [`Node::start`].
     #[doc(hidden)]
     pub async fn start_with(
         config: Config,

@@ -241,9 +241,6 @@ impl AssetMeta {
     }
 
     /// Checks every limit.
-    ///
-    /// # Errors
-    /// The first rule that is broken.
     pub fn validate(&self) -> Result<(), MetaError> {
         if self.tags.len() > TAGS_MAX {
             return Err(MetaError::TooManyTags(self.tags.len()));

@@ -544,9 +544,6 @@ pub trait ContentStore: Send + Sync + 'static {
 
     /// What proves that these groups of a content, at most [`groups::PROOF_GROUPS_MAX`], are part of it, as
     /// [`groups::proof_nodes`] says. Empty where the store has no such proof: the content is small, or the store does not keep any.
-    ///
-    /// # Errors
-    /// As [`content`](Self::content).
     fn proof(
         &self,
         hash: ContentHash,
@@ -568,9 +565,6 @@ pub trait ContentStore: Send + Sync + 'static {
 
     /// The file that has a content, open for reading and unchecked, where there is one on this machine: whoever reads it hashes all of it,
     /// and asks for [`content`](Self::content) where that is wrong. Nothing is ever written to it.
-    ///
-    /// # Errors
-    /// As [`content`](Self::content).
     fn content_file(&self, hash: ContentHash) -> BoxFuture<'_, Result<Option<std::fs::File>, StoreError>> {
         let _ = hash;
         Box::pin(async { Ok(None) })
@@ -578,9 +572,6 @@ pub trait ContentStore: Send + Sync + 'static {
 
     /// Whether content of so many bytes would be taken now, as far as the store can tell before it comes: what it
     /// cannot take need not be transferred.
-    ///
-    /// # Errors
-    /// Why not.
     fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
         let _ = bytes;
         Ok(())

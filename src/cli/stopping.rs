@@ -22,9 +22,6 @@ pub(super) struct StopSignals {
 
 impl StopSignals {
     /// Takes over both signals. Needs a runtime.
-    ///
-    /// # Errors
-    /// When the system refuses a handler.
     pub(super) fn install() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
@@ -39,9 +36,6 @@ impl StopSignals {
 }
 
 /// Ends the process at the second signal that asks for it, with this exit code, if nothing else has ended it by then.
-///
-/// # Errors
-/// When the system refuses a handler, or another thread.
 pub(super) fn at_once_when_asked_again(exit_code: i32) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {

@@ -148,17 +148,11 @@ impl AddressBook {
     }
 
     /// Everyone in it, the last seen first. Blocks.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn entries(&self) -> Result<Vec<RememberedPeer>, AddressBookError> {
         self.with("read", entries)
     }
 
     /// Adds or replaces a peer. Blocks.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn remember(&self, entry: &RememberedPeer) -> Result<(), AddressBookError> {
         let ticket = EndpointTicket::new(entry.addr.clone()).to_string();
         let seen = entry.last_seen_ms.and_then(|ms| i64::try_from(ms).ok());
@@ -186,9 +180,6 @@ impl AddressBook {
     }
 
     /// Takes a peer out. Blocks.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn forget(&self, id: &EndpointId) -> Result<(), AddressBookError> {
         self.with("write", |db| {
             for table in ["peers", "directory"] {
@@ -216,9 +207,6 @@ impl AddressBook {
     }
 
     /// Agents that were alive, the last seen first. Blocks.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn directory(&self) -> Result<Vec<SavedPeer>, AddressBookError> {
         let rows = self.with("read", |db| {
             db.prepare(
@@ -245,9 +233,6 @@ impl AddressBook {
     }
 
     /// Adds or replaces agents that were alive, all of them or none. Blocks.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn save_directory(&self, peers: &[SavedPeer]) -> Result<(), AddressBookError> {
         self.with("write", |db| {
             let transaction = db.unchecked_transaction()?;
@@ -277,9 +262,6 @@ impl AddressBook {
     }
 
     /// The UDP port that this node used last, so that peers find it where it was. Blocks.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn last_port(&self) -> Result<Option<u16>, AddressBookError> {
         let found = self.with("read", |db| {
             db.prepare("SELECT value FROM node WHERE key = 'port'")?
@@ -291,9 +273,6 @@ impl AddressBook {
     }
 
     /// Keeps [`AddressBook::last_port`]. Blocks.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
     pub fn set_last_port(&self, port: u16) -> Result<(), AddressBookError> {
         self.with("write", |db| {
             db.execute("INSERT OR REPLACE INTO node (key, value) VALUES ('port', ?1)", [port.to_string()])
@@ -310,9 +289,6 @@ fn sources_of(names: &str) -> ChannelSet {
 
 /// Everyone in the book in `path`, the last seen first, without changing or locking anything: an agent may be using it.
 /// Blocks.
-///
-/// # Errors
-/// If there is none, or it cannot be read.
 pub fn read(path: &Path) -> Result<Vec<RememberedPeer>, AddressBookError> {
     open_at_rest(path).and_then(|connection| entries(&connection)).map_err(|e| AddressBookError {
         action: "read",

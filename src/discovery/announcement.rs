@@ -142,9 +142,6 @@ impl Announcement {
 
 impl Unverified {
     /// Reads what came from outside, without any work that is worth provoking.
-    ///
-    /// # Errors
-    /// If it is too long, or no announcement.
     pub fn read(bytes: &Bytes) -> Result<Self, AnnouncementError> {
         if bytes.len() > ANNOUNCEMENT_BYTES_MAX {
             return Err(AnnouncementError::TooLong(bytes.len()));
@@ -209,9 +206,6 @@ impl Mark {
 }
 
 /// Reads and checks an announcement from outside.
-///
-/// # Errors
-/// As [`Unverified::read`] and [`Unverified::verify`].
 pub fn verify(bytes: &Bytes) -> Result<Signed, AnnouncementError> {
     Unverified::read(bytes)?.verify()
 }

@@ -200,9 +200,6 @@ impl Directory {
     // ---- Signs of life ------------------------------------------------------------------------------------------------
 
     /// Whether an announcement is worth checking its signature. Changes nothing: it may be forged.
-    ///
-    /// # Errors
-    /// Why it is not.
     pub fn admits(&self, claimed: &Unverified, now: Instant, now_ms: u64) -> Result<(), AnnouncementRefusal> {
         self.admits_mark(&claimed.author(), claimed.mark(), now, now_ms)
     }
@@ -244,9 +241,6 @@ impl Directory {
     }
 
     /// An agent has announced itself, and it was checked that it was that agent.
-    ///
-    /// # Errors
-    /// Why it does not count.
     pub fn hear(
         &mut self,
         signed: Signed,

@@ -190,9 +190,6 @@ impl Mdns {
 
     /// Whether multicast works on this machine: somebody who is looked for under a name that nobody else has is found within a
     /// time.
-    ///
-    /// # Errors
-    /// Why it does not.
     pub async fn try_out(within: Duration) -> Result<(), String> {
         let trial = Self { cadence: TRIAL_CADENCE, ..Self::new(&Key::random()) };
         let addr = EndpointAddr::new(SecretKey::generate().public()).with_ip_addr((TRIAL_ADDR, 9).into());

@@ -103,9 +103,6 @@ impl NetworkSettings {
     }
 
     /// Opens the channels. Cheap: the DHT is entered by its first use.
-    ///
-    /// # Errors
-    /// If the HTTP client cannot be made.
     pub fn connect(&self) -> Result<Transports, NetworkError> {
         let mut transports: Transports = Vec::new();
         if !self.relays.is_empty() {

@@ -23,9 +23,6 @@ pub struct ServerTask {
 
 impl ServerTask {
     /// Serves what `router` makes of the address in use. `ended` is told why the server ended, unless it was stopped.
-    ///
-    /// # Errors
-    /// If the listener's address cannot be had.
     pub fn start(
         listener: SharedListener,
         router: impl FnOnce(SocketAddr) -> Router + Send + 'static,

@@ -104,9 +104,6 @@ impl Passphrase {
     }
 
     /// Makes one and keeps it in the data directory.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
     pub fn generate(data_dir: &Path) -> Result<Self, IdentityError> {
         let generated = new_passphrase(&data_dir.join(PASSPHRASE_FILE))?;
         let secret = generated.as_str().into();
@@ -135,9 +132,6 @@ pub fn is_stdin(path: &Path) -> bool {
 
 /// Keeps a passphrase that a start was given in the data directory, so that the next start needs nothing. One that is there
 /// and says something else is kept beside it. Says whether that was so.
-///
-/// # Errors
-/// If a file cannot be read or written.
 pub fn keep_passphrase(data_dir: &Path, secret: &SecretString) -> Result<bool, IdentityError> {
     let path = data_dir.join(PASSPHRASE_FILE);
     let kept = read_secret(&path, Keeper::Node, Mend::Ours)?;
@@ -166,9 +160,6 @@ fn keep_former(data_dir: &Path, text: &str) -> Result<(), IdentityError> {
 }
 
 /// Makes a new passphrase and keeps it in `path`, in place of whatever is there.
-///
-/// # Errors
-/// If the file cannot be written.
 pub fn new_passphrase(path: &Path) -> Result<Zeroizing<String>, IdentityError> {
     let passphrase = generate_passphrase();
     write_secret(path, &passphrase)?;
@@ -176,9 +167,6 @@ pub fn new_passphrase(path: &Path) -> Result<Zeroizing<String>, IdentityError> {
 }
 
 /// Makes a new passphrase for the data directory. From then on no start goes by another one without a word.
-///
-/// # Errors
-/// If a file cannot be written.
 pub fn rotate_passphrase(data_dir: &Path) -> Result<Zeroizing<String>, IdentityError> {
     // First: a crash in between leaves a passphrase that is still the right one.
     write_secret(
@@ -189,9 +177,6 @@ pub fn rotate_passphrase(data_dir: &Path) -> Result<Zeroizing<String>, IdentityE
 }
 
 /// The passphrase that [`rotate_passphrase`] made, and the file that says so.
-///
-/// # Errors
-/// As [`read_secret`].
 pub fn rotated_passphrase(data_dir: &Path) -> Result<Option<(SecretString, PathBuf)>, IdentityError> {
     let mark = data_dir.join(ROTATED_FILE);
     if !mark.exists() {

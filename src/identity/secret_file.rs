@@ -53,9 +53,6 @@ pub fn private_dir(path: &Path) -> Result<Vec<String>, IdentityError> {
 }
 
 /// Whether others can change what is in a directory; says what somebody should know. One that is not there is fine.
-///
-/// # Errors
-/// As [`private_dir`].
 pub fn check_dir(path: &Path, keeper: Keeper, mend: Mend) -> Result<Vec<String>, IdentityError> {
     let failed = |action| move |source| IdentityError::Io { action, path: path.to_owned(), source };
     let dir = match open_at_once(path) {
@@ -143,9 +140,6 @@ pub fn open_own(path: &Path) -> io::Result<File> {
 }
 
 /// Whether what is in an open file can only come from us, from root, or from members of a group of ours.
-///
-/// # Errors
-/// What the system says.
 pub fn is_of_ours(file: &File, path: &Path) -> io::Result<bool> {
     let metadata = file.metadata()?;
     let modes = system::keeps_modes(file, &parent(path), metadata.mode());
@@ -159,9 +153,6 @@ fn open_at_once(path: &Path) -> io::Result<File> {
 
 /// Writes a secret so that a crash leaves either all of it or nothing, readable by its owner alone. What a link leads to is
 /// replaced, not the link.
-///
-/// # Errors
-/// What the system says, with the path.
 pub fn write_secret(path: &Path, text: &str) -> Result<(), IdentityError> {
     let failed = |source| IdentityError::Io { action: "write", path: path.to_owned(), source };
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());

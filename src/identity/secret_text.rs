@@ -38,9 +38,6 @@ pub fn normal(text: &str) -> Zeroizing<String> {
 }
 
 /// The secret in `text`, trimmed.
-///
-/// # Errors
-/// Why there is none.
 pub fn secret_in(text: &str) -> Result<&str, TextFault> {
     let text = trimmed(text);
     if text.is_empty() {

@@ -97,9 +97,6 @@ impl fmt::Debug for Ticket {
 
 impl Ticket {
     /// Issues a ticket of the library whose key is `key`.
-    ///
-    /// # Errors
-    /// If the name breaks its rules.
     pub fn issue(
         key: &SigningKey,
         terms: Terms,

@@ -118,9 +118,6 @@ impl Binding {
     }
 
     /// Of a bulk connection that `own_id` has.
-    ///
-    /// # Errors
-    /// As [`Binding::of`].
     pub fn of_bulk(connection: &Connection, own_id: EndpointId) -> Result<Self, AuthError> {
         Self::labelled(connection, own_id, BULK_EXPORTER_LABEL)
     }

@@ -202,9 +202,6 @@ fn is_within_machine(addr: &EndpointAddr) -> bool {
 }
 
 /// Opens a connection for a session.
-///
-/// # Errors
-/// What iroh says.
 pub async fn connect(endpoint: &Endpoint, addr: EndpointAddr) -> Result<Connection, String> {
     let mut options = ConnectOptions::new();
     if is_within_machine(&addr) {
@@ -216,9 +213,6 @@ pub async fn connect(endpoint: &Endpoint, addr: EndpointAddr) -> Result<Connecti
 
 /// Opens a connection for the contents of a session, where the session's connection has its paths. The other end may open
 /// no stream on it.
-///
-/// # Errors
-/// What iroh says.
 pub async fn connect_bulk(endpoint: &Endpoint, session: &Connection) -> Result<Connection, String> {
     let addr = EndpointAddr::from_parts(session.remote_id(), remote_addrs(session));
     let transport = transport(TheirStreams::NONE, is_within_machine(&addr));
@@ -255,9 +249,6 @@ pub async fn bind(key: SecretKey, bind_addr: SocketAddr, relay_mode: RelayMode) 
 }
 
 /// As [`bind`], behind a gate.
-///
-/// # Errors
-/// As there.
 pub async fn bind_behind(
     key: SecretKey,
     bind_addr: SocketAddr,

@@ -54,9 +54,6 @@ pub fn has_family(addr: SocketAddr) -> bool {
 }
 
 /// Whether every socket that `addr` stands for can be opened now. One of a family that the machine lacks is passed over.
-///
-/// # Errors
-/// The first that cannot.
 pub fn check(addr: SocketAddr) -> Result<(), UdpError> {
     let failed = |addr| move |source| UdpError { addr, source };
     let _first = open(addr).map_err(failed(addr))?;

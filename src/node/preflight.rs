@@ -62,9 +62,6 @@ pub(super) struct Preflight {
 
 impl Preflight {
     /// Reads everything, and makes and changes nothing.
-    ///
-    /// # Errors
-    /// Everything that a start would stumble over.
     pub(super) fn look(config: &Config, origins: &Origins) -> Result<Self, Vec<SettingProblem>> {
         let mut problems = Vec::new();
         let mut refuse =
@@ -119,9 +116,6 @@ pub(super) struct Listeners {
 
 impl Listeners {
     /// Opens them, and looks whether the UDP socket could be opened as well.
-    ///
-    /// # Errors
-    /// Every address that cannot be had.
     pub(super) fn open(config: &Config, origins: &Origins) -> Result<Self, Vec<SettingProblem>> {
         let mut problems = Vec::new();
         let mut listen = |addr: SocketAddr, setting| {
@@ -162,9 +156,6 @@ pub(super) fn udp_problem(asked: SocketAddr, cause: &dyn fmt::Display) -> String
 
 /// Everything that a start with this configuration would refuse; what it would take, with remarks. What its own node has
 /// open while it runs is nobody else's.
-///
-/// # Errors
-/// All of it.
 pub(crate) fn examine(config: &Config, origins: &Origins) -> Result<Vec<String>, Vec<SettingProblem>> {
     let looked = Preflight::look(config, origins);
     let listeners = match NodePresence::of(&DataDir::new(&config.data_dir)) {

@@ -54,9 +54,6 @@ pub(super) struct Secrets {
 
 impl GivenSecrets {
     /// Reads everything, and makes and changes nothing.
-    ///
-    /// # Errors
-    /// Everything that a start would stumble over.
     pub(crate) fn look(config: &Config, origins: &Origins) -> Result<Self, Vec<SettingProblem>> {
         let dir = DataDir::new(&config.data_dir);
         let mut look = Looking { origins, problems: Vec::new(), remarks: Vec::new() };

@@ -75,9 +75,6 @@ pub struct Signals {
 
 impl Signals {
     /// Takes over the signals; from now on they do not end the process. Needs a runtime.
-    ///
-    /// # Errors
-    /// When the system refuses a handler.
     pub fn install() -> std::io::Result<Self> {
         let kinds = [
             (SignalKind::Dump, UnixSignal::user_defined1()),

@@ -289,9 +289,6 @@ impl DeleteGuard {
 
 /// Writes what is here once more, later than deletions of it that were rejected, so that it lives everywhere again. Says how
 /// much that was. `now_ms` is the time.
-///
-/// # Errors
-/// What the store says.
 pub async fn restore(store: &StoreRef, rejected: &[Deletion], now_ms: u64) -> Result<u64, StoreError> {
     let mut restored = 0;
     for some in rejected.chunks(BATCH) {

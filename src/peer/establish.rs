@@ -215,9 +215,6 @@ pub struct Meeting<'a> {
 
 impl Meeting<'_> {
     /// Opens a control stream and establishes a session on it.
-    ///
-    /// # Errors
-    /// See [`EstablishError`].
     pub async fn open(&self) -> Result<Established, EstablishError> {
         let opened = timeout(self.within, Box::pin(self.open_unlimited())).await;
         if let Ok(Err(EstablishError::Wire(WireError::Ended | WireError::Truncated | WireError::Broken(_)))) =

@@ -79,9 +79,6 @@ impl Places {
 
     /// Whether there is a place for somebody who connects and seems to be of `class`. This is not asked for peers that we dialled: how
     /// many dials there are has limits of its own.
-    ///
-    /// # Errors
-    /// Why there is none.
     pub fn may_enter(&self, class: Class) -> Result<(), NoPlace> {
         let all = self.limits.pending;
         let members = PlaceLimits::members(all);

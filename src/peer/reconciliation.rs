@@ -83,9 +83,6 @@ pub async fn initiate(
 }
 
 /// Answers a reconciliation that the peer opened with `open`, to its end.
-///
-/// # Errors
-/// See [`StreamError`].
 pub async fn respond(
     mut send: SendStream,
     mut receive: RecvStream,

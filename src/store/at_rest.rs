@@ -26,9 +26,6 @@ pub(crate) fn open_at_rest(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// How many contents of live assets a store's database says to be in object storage, and the sum of their sizes.
-///
-/// # Errors
-/// The database cannot be read.
 pub(crate) fn contents_in_bucket(database: &Path) -> rusqlite::Result<(u64, u64)> {
     let sql = "SELECT count(*), coalesce(sum(size), 0) FROM records WHERE deleted = 0 AND content = -1";
     let (count, bytes): (i64, i64) =

@@ -73,9 +73,6 @@ pub struct CanHttpStore {
 
 impl CanHttpStore {
     /// The service at `base_url`: `http://host:3210`, with or without the API's base path. Connects to nothing yet.
-    ///
-    /// # Errors
-    /// The URL or the key make no sense.
     pub fn new(base_url: &str, key: &SecretString) -> Result<Self, CanHttpError> {
         let base = base_of(base_url).ok_or_else(|| CanHttpError::Url { url: base_url.to_owned() })?;
         let mut key = HeaderValue::from_str(key.expose_secret()).map_err(|_| CanHttpError::Key)?;

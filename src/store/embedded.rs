@@ -310,9 +310,6 @@ impl EmbeddedStore {
     }
 
     /// An asset or its tombstone.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
     pub async fn asset(&self, hash: ContentHash) -> Result<Option<StoredAsset>, StoreError> {
         let found = self.0.shared.readers.run("look up an asset", move |conn| rows::find(conn, hash)).await?;
         Ok(found.map(|stored| {
@@ -411,9 +408,6 @@ impl EmbeddedStore {
 
     /// Looks for content deleted 30 days ago and tombstones of 180 days, as the store does by itself when it is opened and
     /// every hour after. What was old enough at the look before, a day of being open ago, is removed.
-    ///
-    /// # Errors
-    /// The errors of writing.
     pub async fn purge(&self) -> Result<Purged, StoreError> {
         self.0.shared.check_writable()?;
         let _turn = self.turn().await?;

@@ -127,9 +127,6 @@ impl HashingFile {
     }
 
     /// Writes what is left and makes the file durable; its name in the directory is not, as it will be moved.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
     pub async fn finish(mut self) -> Result<ReceivedFile, StoreError> {
         let hashes = self.complete().await.map_err(|error| self.explain(&error))?;
         Ok(self.into_received(hashes))

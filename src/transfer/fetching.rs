@@ -149,10 +149,6 @@ impl Fetching {
     }
 
     /// A user asks for a content by name.
-    ///
-    /// # Errors
-    ///
-    /// There are too many searches already.
     pub fn search(&mut self, hash: ContentHash, now: Instant) -> Result<Vec<FetchDecision>, TooMany> {
         self.searches.begin(hash, now)?;
         let decisions = self.scheduler.prefer(hash);

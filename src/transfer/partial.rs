@@ -76,9 +76,6 @@ enum PartialEntry {
 
 impl Partials {
     /// Those in `dir`, which is made if it is not there. Whatever is damaged, too old or too much is removed. Blocks.
-    ///
-    /// # Errors
-    /// What the file system says of the directory.
     pub fn open(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let mut found = Vec::new();
@@ -187,9 +184,6 @@ impl Partials {
     }
 
     /// As [`Self::begin`], for the root that what is here was proved for.
-    ///
-    /// # Errors
-    /// As [`Self::begin`].
     pub async fn take_up(&self, key: WantKey) -> Result<Arc<Partial>, StoreError> {
         let root = self.entries().get(&key).and_then(PartialEntry::root);
         self.begin(key, root).await

@@ -72,9 +72,6 @@ pub struct TooMany;
 
 impl Searches {
     /// Somebody wants this content; one who asks again gives the search its time once more.
-    ///
-    /// # Errors
-    /// [`TooMany`], if there is no room for one more.
     pub fn begin(&mut self, hash: ContentHash, now: Instant) -> Result<(), TooMany> {
         if self.open.len() >= OPEN_MAX && !self.open.contains_key(&hash) {
             return Err(TooMany);

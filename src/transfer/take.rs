@@ -106,27 +106,18 @@ impl Taker {
     }
 
     /// Takes an asset of the mirror whose content is where the store keeps its own already; `None` if it is not.
-    ///
-    /// # Errors
-    /// What the store says.
     pub async fn take_over(&self, record: AssetRecord) -> Result<Option<ItemOutcome>, StoreError> {
         self.keep_versions(std::iter::once(&record), |_| true).await?;
         self.store.take_over(record).await
     }
 
     /// Takes note of records whose contents the offering peer does not have, for the mirror.
-    ///
-    /// # Errors
-    /// What the store says.
     pub async fn take_absent(&self, records: Vec<AssetRecord>) -> Result<Vec<ItemOutcome>, StoreError> {
         self.keep_versions(records.iter(), |_| true).await?;
         self.store.take_absent(records).await
     }
 
     /// Takes records without content, for a library, or for the mirror.
-    ///
-    /// # Errors
-    /// What the store says.
     pub async fn apply(
         &self,
         library: Option<LibraryId>,

@@ -112,9 +112,6 @@ const fn message<M: Inbound>(number: u32, name: &'static str) -> Field {
 }
 
 /// Decodes a message, unless it has more of something than any honest sender writes.
-///
-/// # Errors
-/// See [`DecodeError`].
 #[expect(clippy::disallowed_methods, reason = "this is the place that counts first")]
 pub fn decode<M: Inbound>(bytes: Bytes) -> Result<M, DecodeError> {
     count(M::SHAPE, &bytes)?;

@@ -113,17 +113,11 @@ async fn read_delimited(stream: &mut RecvStream, max: usize) -> Result<Option<By
 }
 
 /// Reads the next frame. Waits as long as the stream is open; callers set the limit.
-///
-/// # Errors
-/// See [`WireError`].
 pub async fn read_frame(stream: &mut RecvStream) -> Result<frame::Kind, WireError> {
     read_frame_of(stream, FRAME_BYTES_MAX).await
 }
 
 /// As [`read_frame`], for frames of at most `max` bytes.
-///
-/// # Errors
-/// See [`WireError`].
 pub async fn read_frame_of(stream: &mut RecvStream, max: usize) -> Result<frame::Kind, WireError> {
     decode_frame(read_bytes(stream, max).await?)
 }
@@ -137,18 +131,12 @@ pub async fn write_frame(stream: &mut SendStream, kind: frame::Kind) -> Result<(
 }
 
 /// Reads one piece of at most `max` bytes behind its length. Waits as long as the stream is open; callers set the limit.
-///
-/// # Errors
-/// See [`WireError`].
 pub async fn read_bytes(stream: &mut RecvStream, max: usize) -> Result<Bytes, WireError> {
     read_delimited(stream, max).await?.ok_or(WireError::Ended)
 }
 
 /// Reads one message of at most `max` bytes behind its length, on streams that carry a single kind. Waits as long as the
 /// stream is open; callers set the limit.
-///
-/// # Errors
-/// See [`WireError`].
 pub async fn read_message<M: Inbound>(stream: &mut RecvStream, max: usize) -> Result<M, WireError> {
     Ok(decode(read_bytes(stream, max).await?)?)
 }
@@ -162,9 +150,6 @@ pub async fn write_message<M: Message>(stream: &mut SendStream, message: &M) -> 
 }
 
 /// Reads the header of the next content on a content stream; `None` after the last one.
-///
-/// # Errors
-/// See [`WireError`].
 pub async fn read_header(stream: &mut RecvStream) -> Result<Option<ContentHeader>, WireError> {
     let Some(bytes) = read_delimited(stream, HEADER_BYTES_MAX).await? else { return Ok(None) };
     let header: ContentHeader = decode(bytes)?;

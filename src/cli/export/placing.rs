@@ -213,9 +213,6 @@ impl ExportDir {
     }
 
     /// Gives it a name that nothing has; `false` if it came to be there meanwhile.
-    ///
-    /// # Errors
-    /// What the system says.
     pub(super) fn name(
         mut file: NamedTempFile,
         dir: &Path,

@@ -255,9 +255,6 @@ impl ListingConnection {
 }
 
 /// Asks the agent at `addr` for everyone it knows, up to `limit` agents.
-///
-/// # Errors
-/// See [`ListError`].
 pub async fn list_all(
     endpoint: &Endpoint,
     addr: EndpointAddr,

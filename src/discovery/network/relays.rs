@@ -133,9 +133,6 @@ impl Relays {
 }
 
 /// A packet as relays give it, with its signature checked.
-///
-/// # Errors
-/// Why it is none.
 pub(in crate::discovery) fn parse(key: &PublicKey, payload: &Bytes) -> Result<SignedPacket, String> {
     // The DNS library reserves room for as many records as the header tells, before it reads any.
     if !payload.get(DNS_AT..).is_some_and(has_room_for_its_records) {

@@ -139,9 +139,6 @@ pub(crate) struct Forbidden {
 
 impl Forbidden {
     /// Whether a folder may be here.
-    ///
-    /// # Errors
-    /// [`BindError`], and why not.
     pub(crate) fn check(&self, path: &Path) -> Result<(), BindError> {
         let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let data = real(&self.data_dir);

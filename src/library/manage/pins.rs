@@ -42,9 +42,6 @@ impl Manager {
 
     /// Takes pins back: exactly these. Nothing that is here is let go of by that; what is not, and nothing else asks for, is wanted no
     /// more. Says how many there were.
-    ///
-    /// # Errors
-    /// As [`Self::pin`].
     pub async fn unpin(
         &self,
         hashes: Vec<ContentHash>,
@@ -130,9 +127,6 @@ impl Manager {
     }
 
     /// Brings what is wanted in line with rules that changed, and has peers asked for it.
-    ///
-    /// # Errors
-    /// What the store says.
     pub async fn apply_hold_rules(&self) -> Result<(), StoreError> {
         self.look_whether_wanted(&self.libraries.mirror().all_absent()).await
     }

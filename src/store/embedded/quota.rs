@@ -97,9 +97,6 @@ impl Quota {
     }
 
     /// Takes a part of it.
-    ///
-    /// # Errors
-    /// As [`Self::check`].
     pub(super) fn claim(&self, bytes: u64) -> Result<QuotaClaim, StoreError> {
         let mut claim = QuotaClaim { quota: self.clone(), bytes: 0 };
         claim.grow(bytes)?;

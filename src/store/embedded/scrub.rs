@@ -143,9 +143,6 @@ impl EmbeddedStore {
 
     /// Begins a pass now, at this rate at most, in bytes per second; one that was asked for before goes on, at the new rate. Its
     /// number.
-    ///
-    /// # Errors
-    /// The errors of writing.
     pub async fn begin_scrub(&self, bytes_per_sec: Option<u64>) -> Result<u64, StoreError> {
         let scrub = &self.0.shared.scrub;
         let now_ms = self.0.shared.clock.now_ms();

@@ -156,9 +156,6 @@ impl Receive {
     }
 
     /// Takes more bytes; waits while the disk or the processor is behind.
-    ///
-    /// # Errors
-    /// As [`Upload::write`].
     pub async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
         let shared = &self.store.0.shared;
         shared.scrub.note_use();
@@ -171,9 +168,6 @@ impl Receive {
     }
 
     /// Writes what is left and makes the file durable.
-    ///
-    /// # Errors
-    /// As [`Upload::write`].
     pub async fn finish(self) -> Result<ReceivedFile, StoreError> {
         complete(&self.store, self.file).await
     }

@@ -51,9 +51,6 @@ pub fn read(path: &Path, mend: Mend) -> Result<FoundKey, KeyError> {
 }
 
 /// Reads the key that this program made in its data directory; `None` if there is none.
-///
-/// # Errors
-/// As [`read`].
 pub fn read_if_there(path: &Path, mend: Mend) -> Result<Option<FoundKey>, KeyError> {
     let kept = identity::read_secret(path, Keeper::Node, mend).map_err(failed)?;
     kept.map(|kept| found(path, kept)).transpose()

@@ -324,9 +324,6 @@ impl Partial {
     }
 
     /// Makes durable whatever was written, as at the end of the process.
-    ///
-    /// # Errors
-    /// What the disk says.
     pub async fn settle(self: &Arc<Self>) -> Result<(), StoreError> {
         let hasher = self.take_over().await?;
         let this = Arc::clone(self);

@@ -142,9 +142,6 @@ pub fn check_room_for_parts(
 }
 
 /// Whether there is room for `bytes`.
-///
-/// # Errors
-/// As [`check_room_for_parts`].
 pub fn check_room(store: &StoreRef, bytes: u64) -> Result<(), FetchFailure> {
     store.check_room(bytes).map_err(|error| match error {
         StoreError::Full(_) | StoreError::OverQuota(_) | StoreError::BucketAway { .. } => {

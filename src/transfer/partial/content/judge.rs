@@ -181,9 +181,6 @@ impl Partial {
     }
 
     /// Throws away what others than `only` sent, and takes nothing of them from now on.
-    ///
-    /// # Errors
-    /// What the disk says.
     pub async fn restrict(self: &Arc<Self>, only: EndpointId) -> Result<(), StoreError> {
         self.state().only = Some(only);
         drop(self.take_over().await?);
