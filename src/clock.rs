@@ -37,14 +37,12 @@ impl fmt::Debug for Clock {
 
 impl Clock {
     /// The machine's clock.
-    #[must_use]
     pub fn system() -> Self {
         let started = since_boot();
         Self::reading_from(move || Moment { own_ms: now_ms(), uptime: since_boot().saturating_sub(started) })
     }
 
     /// As [`Clock::system`], with another source in place of the machine's clock.
-    #[must_use]
     pub fn reading_from(read: impl Fn() -> Moment + Send + Sync + 'static) -> Self {
         let evidence = Mutex::new(Evidence::new(built_ms(), read()));
         Self(Arc::new(ClockInner { read: Box::new(read), evidence }))
@@ -55,25 +53,21 @@ impl Clock {
     }
 
     /// Milliseconds since the Unix epoch.
-    #[must_use]
     pub fn now_ms(&self) -> u64 {
         self.reading().now_ms
     }
 
     /// What the machine's clock shows, whatever it is worth: what other machines are told.
-    #[must_use]
     pub fn own_ms(&self) -> u64 {
         (self.0.read)().own_ms
     }
 
     /// How long this clock has run, whatever was done to the machine's.
-    #[must_use]
     pub fn uptime(&self) -> Duration {
         (self.0.read)().uptime
     }
 
     /// The time, and what there is to say of the machine's clock.
-    #[must_use]
     pub fn reading(&self) -> Reading {
         let at = (self.0.read)();
         self.evidence().read(at)
@@ -92,13 +86,11 @@ impl Clock {
     }
 
     /// The newest date of a version that another machine of the user's is known to have; 0 for none.
-    #[must_use]
     pub fn confirmed_ms(&self) -> u64 {
         self.evidence().confirmed_ms()
     }
 
     /// Whether another machine of the user's was ever heard.
-    #[must_use]
     pub fn has_met_devices(&self) -> bool {
         self.evidence().has_met_devices()
     }
@@ -111,7 +103,6 @@ impl Clock {
 
     /// Whether another machine of the user's, heard lately, agrees with [`Clock::now_ms`]; `true` where there never was
     /// another.
-    #[must_use]
     pub fn is_vouched_for(&self) -> bool {
         let at = (self.0.read)();
         self.evidence().is_vouched_for(at)
@@ -130,7 +121,6 @@ fn since_boot() -> Duration {
 
 /// Milliseconds since the Unix epoch by the machine's clock, whatever it is worth: for what is only shown. Decisions ask
 /// a [`Clock`].
-#[must_use]
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -143,7 +133,6 @@ pub(crate) fn rfc3339(ms: u64) -> Option<String> {
 }
 
 /// Seconds until `missing_bytes` are here at `rate` bytes per second; `None` when nothing is missing or nothing moves.
-#[must_use]
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

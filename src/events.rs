@@ -95,7 +95,6 @@ pub enum NodeEvent {
 
 impl NodeEvent {
     /// The event's type, as in its JSON and as the SSE event name.
-    #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::PeerConnected { .. } => "peer_connected",
@@ -179,7 +178,6 @@ impl Default for EventLog {
 impl EventLog {
     /// Names this log: 16 hexadecimal digits, different in each process, so that a watcher that comes back notices that
     /// the numbers began again.
-    #[must_use]
     pub fn boot(&self) -> &str {
         &self.boot
     }
@@ -205,13 +203,11 @@ impl EventLog {
     }
 
     /// How far everything is, as it changes.
-    #[must_use]
     pub fn progress(&self) -> watch::Receiver<Option<SyncProgress>> {
         self.progress.subscribe()
     }
 
     /// The events after number `since` that are still kept, and whether some in between are gone.
-    #[must_use]
     pub fn since(&self, since: u64) -> (Vec<LoggedEvent>, bool) {
         let kept = self.kept.lock();
         let gap = kept.front().is_some_and(|first| first.id > since.saturating_add(1));
@@ -219,7 +215,6 @@ impl EventLog {
     }
 
     /// The number of the last event; changes whenever there is a new one.
-    #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.last.subscribe()
     }

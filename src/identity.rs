@@ -128,13 +128,11 @@ pub fn existing_endpoint_key(
 }
 
 /// Whether this data directory has been a node's.
-#[must_use]
 pub fn has_endpoint_key(data_dir: &Path) -> bool {
     data_dir.join(KEY_FILE).exists()
 }
 
 /// 32 random bytes as text, for keys that only this machine's programs use.
-#[must_use]
 pub fn random_token() -> Zeroizing<String> {
     let mut bytes: [u8; 32] = rand::random();
     let text = Zeroizing::new(HEXLOWER.encode(&bytes));

@@ -158,7 +158,6 @@ impl Library {
     }
 
     /// Whether it is the library of the passphrase, and none that is shared by ticket.
-    #[must_use]
     pub fn is_mirror(&self) -> bool {
         matches!(self.kind, LibraryKind::Mirror)
     }

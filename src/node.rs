@@ -67,7 +67,6 @@ impl StartError {
         Self(sentences.into_iter().map(|sentence| sentence.to_string()).collect())
     }
 
-    #[must_use]
     pub fn sentences(&self) -> &[String] {
         &self.0
     }
@@ -158,23 +157,19 @@ impl Node {
     }
 
     /// Where the agent's API and page are.
-    #[must_use]
     pub fn api_addr(&self) -> SocketAddr {
         self.resources.api_addr
     }
 
     /// Base URL of the CAN Service, embedded or external.
-    #[must_use]
     pub fn store_url(&self) -> String {
         self.resources.store_url.clone()
     }
 
-    #[must_use]
     pub fn endpoint_id(&self) -> EndpointId {
         self.resources.endpoint.id()
     }
 
-    #[must_use]
     pub fn ticket(&self) -> String {
         self.resources.ticket.borrow().clone()
     }
@@ -186,31 +181,26 @@ impl Node {
         self.ticket()
     }
 
-    #[must_use]
     pub fn passphrase_origin(&self) -> PassphraseOrigin {
         self.resources.passphrase_origin
     }
 
     /// Names of the discovery channels that are up.
-    #[must_use]
     pub fn channels(&self) -> Vec<String> {
         let up = self.channels.reports().into_iter().filter(|c| c.state == ChannelState::Up);
         up.map(|c| c.channel.name().to_owned()).collect()
     }
 
-    #[must_use]
     pub fn channel_reports(&self) -> Vec<ChannelReport> {
         self.channels.reports()
     }
 
-    #[must_use]
     pub fn events(&self) -> EventLog {
         self.resources.events.clone()
     }
 
     /// The root of the tree: for tests, which end its actors.
     #[doc(hidden)]
-    #[must_use]
     pub fn root(&self) -> ServiceRef<RootMsg> {
         self.root.service_ref()
     }

@@ -33,7 +33,6 @@ fn modules(text: &str) -> Option<Vec<Vec<bool>>> {
 
 impl Code {
     /// Of a library ticket; `None` if it is too long for a code.
-    #[must_use]
     pub fn of_ticket(ticket: &str) -> Option<Self> {
         let rows = modules(ticket)?;
         let mut path = String::new();
@@ -49,7 +48,6 @@ impl Code {
 
 /// For a terminal, two rows of modules in one of text; dark on light whatever the terminal's colours, as its light
 /// modules are printed. `None` if the text is too long for a code.
-#[must_use]
 pub fn for_terminal(ticket: &str) -> Option<String> {
     let rows = modules(ticket)?;
     let light = vec![false; rows.len()];

@@ -39,18 +39,15 @@ macro_rules! id_type {
 
         impl $name {
             /// From raw bytes, or `None` unless there are exactly 32.
-            #[must_use]
             pub fn from_slice(bytes: &[u8]) -> Option<Self> {
                 bytes.try_into().ok().map(Self)
             }
 
-            #[must_use]
             pub fn as_bytes(&self) -> &[u8; 32] {
                 &self.0
             }
 
             /// The first ten hexadecimal digits, for logs and tables.
-            #[must_use]
             pub fn short(&self) -> String {
                 HEXLOWER.encode(&self.0[..5])
             }
@@ -87,7 +84,6 @@ id_type! {
 
 impl ContentHash {
     /// Whether these bytes are the content.
-    #[must_use]
     pub fn is_of(&self, bytes: &[u8]) -> bool {
         Sha256::digest(bytes).as_slice() == self.0
     }
@@ -125,19 +121,16 @@ pub struct Hlc(pub u64);
 
 impl Hlc {
     /// The first instant of a millisecond.
-    #[must_use]
     pub fn from_ms(ms: u64) -> Self {
         Self((ms & 0xFFFF_FFFF_FFFF) << 16)
     }
 
     /// The last instant of a millisecond.
-    #[must_use]
     pub fn end_of_ms(ms: u64) -> Self {
         Self(Self::from_ms(ms).0 | 0xFFFF)
     }
 
     /// The millisecond it falls into.
-    #[must_use]
     pub fn ms(self) -> u64 {
         self.0 >> 16
     }
@@ -150,7 +143,6 @@ impl Hlc {
 
     /// How long after `now_ms` it is until this lies no more than `ahead_max_ms` ahead, in milliseconds; `None` if it does
     /// not.
-    #[must_use]
     pub fn is_due_in(self, now_ms: u64, ahead_max_ms: u64) -> Option<u64> {
         self.ms().checked_sub(now_ms.saturating_add(ahead_max_ms)).filter(|wait_ms| *wait_ms > 0)
     }
@@ -219,7 +211,6 @@ pub enum MetaError {
 
 impl AssetMeta {
     /// Trims, sorts and de-duplicates tags, and drops empty ones.
-    #[must_use]
     pub fn normalise_tags<S: AsRef<str>>(tags: impl IntoIterator<Item = S>) -> Vec<String> {
         let mut tags: Vec<String> = tags
             .into_iter()
@@ -232,7 +223,6 @@ impl AssetMeta {
     }
 
     /// Bytes of text: what [`META_BYTES_MAX`] limits.
-    #[must_use]
     pub fn text_bytes(&self) -> usize {
         let optional = [&self.filename, &self.application, &self.user, &self.description];
         self.mime_type.len()
@@ -292,7 +282,6 @@ pub struct AssetRecord {
 impl AssetRecord {
     /// A record as its first ingest makes it: dated by its own creation, with the null writer, so that two stores with
     /// the same history agree without a word.
-    #[must_use]
     pub fn new(hash: ContentHash, size: u64, blake3: Option<[u8; 32]>, meta: AssetMeta) -> Self {
         let hlc = Hlc::from_ms(meta.created_at_ms);
         let (writer, deleted, left, via, own_content) = (WriterId::NULL, false, false, None, false);
@@ -302,7 +291,6 @@ impl AssetRecord {
     /// Whether this version wins over `other` of the same asset: the greater `(hlc, writer, digest)`. Total, so any two
     /// agents pick the same one. The digest is independent of libraries, unlike the record id. Of one version that came
     /// by several ways, the one of our own is the greatest.
-    #[must_use]
     pub fn supersedes(&self, other: &Self) -> bool {
         debug_assert_eq!(self.hash, other.hash, "versions of different assets have no order");
         (self.hlc, self.writer)
@@ -314,7 +302,6 @@ impl AssetRecord {
     }
 
     /// Whether it is the very same version, whatever is known of its content.
-    #[must_use]
     pub fn is_version_of(&self, other: &Self) -> bool {
         (self.hlc, self.writer, self.via, self.own_content)
             == (other.hlc, other.writer, other.via, other.own_content)
@@ -322,7 +309,6 @@ impl AssetRecord {
     }
 
     /// Whether users of this node or of an own device put the content, or wrote the version.
-    #[must_use]
     pub fn is_own(&self) -> bool {
         self.via.is_none() || self.own_content
     }
@@ -365,7 +351,6 @@ impl AssetRecord {
     }
 
     /// The record's id in the library whose record key is `key`.
-    #[must_use]
     pub fn id(&self, key: &[u8; 32]) -> RecordId {
         let mut hasher = self.canonical(blake3::Hasher::new_keyed(key));
         if let Some(LibraryId(via)) = &self.via {
@@ -375,14 +360,12 @@ impl AssetRecord {
     }
 
     /// Digest of the canonical encoding; the same in every library.
-    #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         *self.canonical(blake3::Hasher::new_derive_key(DIGEST_CONTEXT)).finalize().as_bytes()
     }
 
     /// Names the edit whatever date it has: the digest of the version without any. A version that is dated anew is the
     /// same edit.
-    #[must_use]
     pub fn edit(&self) -> EditId {
         let undated = Self {
             hlc: Hlc::default(),
@@ -394,7 +377,6 @@ impl AssetRecord {
 
     /// This version at an earlier date, for one that was dated by a clock that was ahead: what it would have at `now_ms`,
     /// after the version before it. `None` if that is no earlier.
-    #[must_use]
     pub fn recalled(&self, before: Hlc, now_ms: u64) -> Option<Self> {
         let hlc = before.next(now_ms);
         let mut earlier = Self { hlc, ..self.clone() };

@@ -53,7 +53,6 @@ pub fn write(text: &[u8]) {
 }
 
 /// What was not written since the start, because nobody read.
-#[must_use]
 pub fn lost() -> Lost {
     STDERR.get().map(|queue| queue.lock().lost).unwrap_or_default()
 }

@@ -63,7 +63,6 @@ pub enum Holding {
 }
 
 impl Holding {
-    #[must_use]
     pub fn is_held(self) -> bool {
         self == Self::Held
     }
@@ -78,14 +77,12 @@ pub struct StoredRecord {
 
 impl StoredRecord {
     /// Whether it is live, and its content is not here.
-    #[must_use]
     pub fn is_absent(&self) -> bool {
         !self.record.deleted && !self.holding.is_held()
     }
 
     /// Whether the size in the record was checked against the content. Of content that was never here, peers may say
     /// anything; only what the store hashed itself has a BLAKE3 in its record.
-    #[must_use]
     pub fn is_size_checked(&self) -> bool {
         self.holding.is_held() || self.record.blake3.is_some()
     }
@@ -107,7 +104,6 @@ pub struct FeedEntry {
 
 impl FeedEntry {
     /// Whether it is live, and its content is not here.
-    #[must_use]
     pub fn is_absent(&self) -> bool {
         !self.record.deleted && !self.holding.is_held()
     }
@@ -131,18 +127,15 @@ pub struct FeedPage {
 
 impl FeedPage {
     /// How many changes it has, of assets and folders.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len() + self.folder_records.len()
     }
 
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The number of its last change.
-    #[must_use]
     pub fn last_seq(&self) -> Option<u64> {
         let (asset, entry) = (self.entries.last(), self.folder_records.last());
         asset.map(|entry| entry.seq).max(entry.map(|entry| entry.seq))
@@ -195,7 +188,6 @@ pub struct StoreStatus {
 
 impl StoreStatus {
     /// Why the store does not take everything that it is asked to, in a clause.
-    #[must_use]
     pub fn problem(&self) -> Option<String> {
         let read_only = self.read_only.as_ref().map(|why| format!("the store takes no writes: {why}"));
         let short = || {
@@ -316,7 +308,6 @@ pub enum Redating {
 
 impl Redating {
     /// The asset that gets another date.
-    #[must_use]
     pub fn hash(&self) -> ContentHash {
         match self {
             Self::Reassert { hash, .. } | Self::Recall { hash, .. } => *hash,

@@ -23,7 +23,6 @@ pub(crate) fn is_hazard(c: char) -> bool {
 
 /// Text from records, peers and files as one line that says what it is: control characters, those that show nothing and
 /// those that turn the direction of text become escapes. Joiners stay between the letters and emoji that need them.
-#[must_use]
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_hazard) {
         return Cow::Borrowed(text);
@@ -73,7 +72,6 @@ pub(crate) fn stated(reason: &str) -> String {
 
 /// `text` as comparisons see it: canonically equal strings are equal (NFC, NFD), and so are strings that differ in case alone,
 /// by full case folding (`ß` and `SS`; `σ`, `ς` and `Σ`). `İ` counts as `i`, as people who look for it type it.
-#[must_use]
 pub fn folded(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();

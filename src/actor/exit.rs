@@ -7,7 +7,6 @@ use super::restart::{ExitKind, shortened};
 impl ExitKind {
     /// Reads an exit out of a supervision event; `asked_for` is whether the supervisor stops its children just now.
     /// `None` for events that are no exit.
-    #[must_use]
     pub fn of_event(event: SupervisionEvent, asked_for: bool) -> Option<(ActorCell, Self)> {
         match event {
             SupervisionEvent::ActorFailed(who, error) => Some((who, Self::of_error(&error))),
@@ -28,13 +27,11 @@ impl ExitKind {
     }
 
     /// Reads an exit out of the error that a handler returned or a panic became.
-    #[must_use]
     pub fn of_error(error: &ActorProcessingErr) -> Self {
         Self::Failed { reason: shortened(&error.to_string()) }
     }
 
     /// Reads an exit out of a start that did not succeed.
-    #[must_use]
     pub fn of_spawn_error(error: &SpawnErr) -> Self {
         let reason = match error {
             SpawnErr::StartupFailed(inner) => inner.to_string(),

@@ -119,7 +119,6 @@ pub struct MailboxReading {
 
 impl MailboxReading {
     /// [`Self::oldest`] in milliseconds.
-    #[must_use]
     pub fn oldest_ms(&self) -> u64 {
         u64::try_from(self.oldest.as_millis()).unwrap_or(u64::MAX)
     }
@@ -133,14 +132,12 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    #[must_use]
     pub fn of(actor: &ActorCell) -> Self {
         let (of, waiting) = (actor.get_id(), Arc::<MailboxCount>::default());
         COUNTED.write().insert(of, Arc::clone(&waiting));
         Self { of, waiting }
     }
 
-    #[must_use]
     pub fn reading(&self) -> MailboxReading {
         let messages = self.waiting.messages();
         MailboxReading {

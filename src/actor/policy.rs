@@ -47,7 +47,6 @@ impl ChildKind {
         Self::Signal,
     ];
 
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::CanService => "CanServiceActor",
@@ -251,7 +250,6 @@ pub static POLICIES: [RestartPolicy; 12] = [
     },
 ];
 
-#[must_use]
 pub fn policy(kind: ChildKind) -> &'static RestartPolicy {
     &POLICIES[kind as usize]
 }

@@ -31,7 +31,6 @@ pub enum ExitKind {
 
 impl ExitKind {
     /// Why, in words for a person.
-    #[must_use]
     pub fn reason(&self) -> String {
         match self {
             Self::Failed { reason } => reason.clone(),
@@ -61,24 +60,20 @@ impl History {
     }
 
     /// Restarts decided since the process started.
-    #[must_use]
     pub fn restarts(&self) -> u32 {
         self.restarts
     }
 
-    #[must_use]
     pub fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
     }
 
     /// Since when the current incarnation runs.
-    #[must_use]
     pub fn running_since(&self) -> Option<Instant> {
         self.running_since
     }
 
     /// Whether the budget was spent and the child has not run for a calm window since.
-    #[must_use]
     pub fn is_spent(&self) -> bool {
         self.spent_in_a_row > 0
     }

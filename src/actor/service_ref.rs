@@ -29,7 +29,6 @@ pub struct ServiceCell<M: Message> {
 
 impl<M: Message> ServiceCell<M> {
     /// A service that is not running yet; `name` is what errors call it.
-    #[must_use]
     pub fn new(name: &'static str) -> Self {
         Self { name, cell: watch::Sender::new(None), undelivered: Arc::default() }
     }
@@ -39,14 +38,12 @@ impl<M: Message> ServiceCell<M> {
         self.cell.send_replace(actor);
     }
 
-    #[must_use]
     pub fn service_ref(&self) -> ServiceRef<M> {
         let undelivered = Arc::clone(&self.undelivered);
         ServiceRef { name: self.name, cell: self.cell.subscribe(), undelivered }
     }
 
     /// How many messages were sent while no incarnation took them.
-    #[must_use]
     pub fn undelivered(&self) -> u64 {
         self.undelivered.load(Ordering::Relaxed)
     }
@@ -69,14 +66,12 @@ impl<M: Message> Clone for ServiceRef<M> {
 
 impl<M: Message> ServiceRef<M> {
     /// A reference that always leads to `actor`: for tests.
-    #[must_use]
     pub fn fixed(actor: ActorRef<M>) -> Self {
         let cell = ServiceCell::new("fixed actor");
         cell.set(Some(actor));
         cell.service_ref()
     }
 
-    #[must_use]
     pub fn get(&self) -> Option<ActorRef<M>> {
         self.cell.borrow().clone()
     }

@@ -35,7 +35,6 @@ pub enum ActorState {
 
 impl ActorState {
     /// The state as in its JSON.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Running => "running",

@@ -18,7 +18,6 @@ pub struct Tasks<M: Message> {
 
 impl<M: Message> Tasks<M> {
     /// None yet. `failed` makes the message that reports a panic, from what it said.
-    #[must_use]
     pub fn new(owner: ActorRef<M>, failed: fn(String) -> M) -> Self {
         Self { owner, failed, set: JoinSet::new() }
     }

@@ -58,7 +58,6 @@ pub struct WatchedActor {
 }
 
 impl WatchedActor {
-    #[must_use]
     pub fn new(actor: ActorCell) -> Self {
         Self { mailbox: Mailbox::of(&actor), actor, heartbeat: Heartbeat::default(), killed: None }
     }
@@ -77,7 +76,6 @@ impl WatchedActor {
     }
 
     /// What its end is: where it was killed for not coming on, a failure that says so.
-    #[must_use]
     pub fn explain(self, exit: ExitKind) -> ExitKind {
         match (exit, self.killed) {
             (ExitKind::Killed { .. }, Some(reason)) => ExitKind::Failed { reason },
@@ -85,7 +83,6 @@ impl WatchedActor {
         }
     }
 
-    #[must_use]
     pub fn reading(&self) -> MailboxReading {
         self.mailbox.reading()
     }

@@ -30,7 +30,6 @@ use format::TextFormat;
 /// Peers with series of their own: as many as there may be connections.
 const PEERS_MAX: usize = 64;
 /// A registry with the endpoint's own metrics, each under the prefix `iroh_`.
-#[must_use]
 pub fn endpoint_registry(endpoint: &Endpoint) -> Arc<Registry> {
     let mut registry = Registry::default();
     registry.sub_registry_with_prefix("iroh").register_all(endpoint.metrics());

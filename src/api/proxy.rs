@@ -115,7 +115,6 @@ impl StoreProxy {
     }
 
     /// The API's URL, path included, without a slash at its end.
-    #[must_use]
     pub fn base(&self) -> &str {
         &self.base
     }

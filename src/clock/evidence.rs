@@ -98,7 +98,6 @@ pub struct Reading {
 
 impl Reading {
     /// The earlier of what counts and what the machine's clock shows: for what must not happen too early.
-    #[must_use]
     pub fn earlier_ms(&self) -> u64 {
         self.now_ms.min(self.own_ms)
     }
@@ -130,7 +129,6 @@ pub struct Evidence {
 
 impl Evidence {
     /// Knows of nothing but when the program was built.
-    #[must_use]
     pub fn new(built_ms: u64, at: Moment) -> Self {
         Self { heard: HashMap::new(), has_met_devices: false, least: (built_ms, at.uptime), confirmed_ms: 0 }
     }
@@ -157,13 +155,11 @@ impl Evidence {
     }
 
     /// See [`Clock::confirmed_ms`](super::Clock::confirmed_ms).
-    #[must_use]
     pub fn confirmed_ms(&self) -> u64 {
         self.confirmed_ms
     }
 
     /// See [`Clock::has_met_devices`](super::Clock::has_met_devices).
-    #[must_use]
     pub fn has_met_devices(&self) -> bool {
         self.has_met_devices
     }
@@ -175,7 +171,6 @@ impl Evidence {
     }
 
     /// See [`Clock::reading`](super::Clock::reading).
-    #[must_use]
     pub fn read(&self, at: Moment) -> Reading {
         let mut differences: Vec<i64> = self.recent(at).map(|heard| heard.difference(at)).collect();
         differences.sort_unstable();
@@ -197,7 +192,6 @@ impl Evidence {
     }
 
     /// See [`Clock::is_vouched_for`](super::Clock::is_vouched_for).
-    #[must_use]
     pub fn is_vouched_for(&self, at: Moment) -> bool {
         if !self.has_met_devices {
             return true;

@@ -89,7 +89,6 @@ pub struct Unverified {
 impl Announcement {
     /// Signed with the author's key, as it travels. What would not fit is left out: characters of a name beyond the 64th,
     /// those that cannot be printed, addresses beyond the 16th, a relay with an endless URL.
-    #[must_use]
     pub fn sign(&self, key: &SecretKey) -> Bytes {
         let relay_url = self.relay_url.as_ref().map(ToString::to_string);
         let wire = WireAnnouncement {
@@ -113,27 +112,23 @@ impl Announcement {
     }
 
     /// Whether `other` says the same of who the agent is and where, whatever it holds.
-    #[must_use]
     pub fn is_same_agent_as(&self, other: &Self) -> bool {
         let Self { assets, total_bytes, fingerprint, timestamp_ms, boot_id, counter, .. } = *other;
         Self { assets, total_bytes, fingerprint, timestamp_ms, boot_id, counter, ..self.clone() } == *other
     }
 
     /// Whether `other` says the same of what the agent holds.
-    #[must_use]
     pub fn holds_as_much_as(&self, other: &Self) -> bool {
         let held = |of: &Self| (of.assets, of.total_bytes, of.fingerprint);
         held(self) == held(other)
     }
 
     /// Its place among its author's.
-    #[must_use]
     pub fn mark(&self) -> Mark {
         Mark { timestamp_ms: self.timestamp_ms, boot_id: self.boot_id, counter: self.counter }
     }
 
     /// Where it says it can be reached.
-    #[must_use]
     pub fn addr(&self) -> EndpointAddr {
         let ips = self.addrs.iter().copied().map(TransportAddr::Ip);
         EndpointAddr::from_parts(self.id, ips.chain(self.relay_url.clone().map(TransportAddr::Relay)))
@@ -155,13 +150,11 @@ impl Unverified {
     }
 
     /// Who is said to have written it.
-    #[must_use]
     pub fn author(&self) -> EndpointId {
         self.id
     }
 
     /// What it says of its place among its author's announcements.
-    #[must_use]
     pub fn mark(&self) -> Mark {
         let WireAnnouncement { timestamp_ms, boot_id, counter, .. } = self.claims;
         Mark { timestamp_ms, boot_id, counter }
@@ -195,7 +188,6 @@ pub struct Mark {
 
 impl Mark {
     /// Whether it was written after `last`: later in the same run, or in another run at a later time.
-    #[must_use]
     pub fn is_after(&self, last: &Self) -> bool {
         if self.boot_id == last.boot_id {
             self.counter > last.counter

@@ -45,7 +45,6 @@ impl Channel {
         Self::Library,
     ];
 
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Saved => "saved",
@@ -63,7 +62,6 @@ impl Channel {
 impl Channel {
     /// Whether it names peers once, instead of looking for them again and again; somebody meant these peers, so they are
     /// dialled at once, whatever their back-off.
-    #[must_use]
     pub const fn is_static(self) -> bool {
         match self {
             Self::Saved | Self::Tickets | Self::Bootstrap | Self::Library => true,
@@ -77,7 +75,6 @@ impl Channel {
 pub struct ChannelSet(u8);
 
 impl ChannelSet {
-    #[must_use]
     pub const fn new() -> Self {
         Self(0)
     }
@@ -86,12 +83,10 @@ impl ChannelSet {
         1 << channel as u8
     }
 
-    #[must_use]
     pub const fn contains(self, channel: Channel) -> bool {
         self.0 & Self::bit(channel) != 0
     }
 
-    #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -184,7 +179,6 @@ impl Default for Channels {
 
 impl Channels {
     /// Every channel, in the order of [`Channel::ALL`].
-    #[must_use]
     pub fn reports(&self) -> Vec<ChannelReport> {
         self.lock().reports.clone()
     }

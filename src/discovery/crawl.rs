@@ -80,7 +80,6 @@ pub struct Crawl {
 }
 
 impl Crawl {
-    #[must_use]
     pub fn new(limits: CrawlLimits, start: impl IntoIterator<Item = EndpointAddr>) -> Self {
         let mut crawl = Self {
             limits,
@@ -148,13 +147,11 @@ impl Crawl {
     }
 
     /// Agents that answered, and agents that are known of.
-    #[must_use]
     pub fn progress(&self) -> (usize, usize) {
         (self.answered, self.nodes.len())
     }
 
     /// The end; `timed_out` says whether it comes too early.
-    #[must_use]
     pub fn finish(self, timed_out: bool) -> Crawled {
         let mut found: Vec<_> = self.nodes.into_iter().filter_map(|node| node.found).collect();
         found.sort_unstable_by_key(|found| *found.id.as_bytes());

@@ -131,7 +131,6 @@ pub struct Directory {
 
 impl Directory {
     /// Everyone who is fresh or stale, by id.
-    #[must_use]
     pub fn listings(&self, now: Instant) -> Vec<AgentListing> {
         let mut listings: Vec<AgentListing> =
             self.entries.iter().filter_map(|(id, entry)| entry.listing(*id, now)).collect();
@@ -140,7 +139,6 @@ impl Directory {
     }
 
     /// Agents that are fresh, ourselves not among them.
-    #[must_use]
     pub fn fresh(&self, now: Instant) -> usize {
         let fresh_for = self.fresh_for();
         self.entries.values().filter(|entry| entry.age(now).is_some_and(|age| age < fresh_for)).count()
@@ -148,7 +146,6 @@ impl Directory {
 
     /// How many others the network has, as of the last [`Directory::tick`]: those that are alive and have proved themselves, or spoke
     /// more than once.
-    #[must_use]
     pub fn settled(&self) -> u32 {
         self.settled
     }
@@ -160,19 +157,16 @@ impl Directory {
     }
 
     /// Our own announcement as we last signed it.
-    #[must_use]
     pub fn own(&self) -> Option<Bytes> {
         self.own.clone()
     }
 
     /// How many entries there are, hints included.
-    #[must_use]
     pub fn known(&self) -> usize {
         self.entries.len()
     }
 
     /// Where an agent is, if anything is known of it.
-    #[must_use]
     pub fn addr(&self, id: &EndpointId) -> Option<EndpointAddr> {
         self.entries.get(id).map(|entry| entry.addr.clone())
     }
@@ -205,19 +199,16 @@ impl Directory {
     }
 
     /// Which run of an agent announced itself last, as far as that is remembered.
-    #[must_use]
     pub fn boot_of(&self, id: &EndpointId) -> Option<u64> {
         self.marks.0.get(id).map(|mark| mark.boot_id)
     }
 
     /// Whether its author is somebody who was alive here.
-    #[must_use]
     pub fn knows(&self, id: &EndpointId) -> bool {
         self.entries.get(id).is_some_and(|entry| entry.alive.is_some())
     }
 
     /// Whether its author announced itself lately.
-    #[must_use]
     pub fn has_heard(&self, id: &EndpointId) -> bool {
         self.entries.get(id).is_some_and(|entry| entry.heard.is_some())
     }

@@ -87,7 +87,6 @@ impl Hints {
     }
 
     /// How many hints were refused because too many waited.
-    #[must_use]
     pub fn refused(&self) -> u64 {
         self.lock().refused
     }

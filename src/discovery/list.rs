@@ -85,7 +85,6 @@ pub fn pack(
 }
 
 /// Opens the record of agent `id`; `None` if it is not one of this network.
-#[must_use]
 pub fn unpack(keys: &NetworkKeys, id: EndpointId, packet: &SignedPacket) -> Option<Published> {
     let key = sealing_key(keys);
     let plain = contents(packet).find_map(|content| open(&key, id.as_bytes(), &content))?;
@@ -94,7 +93,6 @@ pub fn unpack(keys: &NetworkKeys, id: EndpointId, packet: &SignedPacket) -> Opti
 }
 
 /// The key under which `id` publishes.
-#[must_use]
 pub fn key_of(id: &EndpointId) -> Option<PublicKey> {
     PublicKey::try_from(id.as_bytes()).ok()
 }
@@ -126,7 +124,6 @@ pub async fn lookup(
 }
 
 /// How old a record is; zero for one that is dated in the future.
-#[must_use]
 pub fn age(published: &Published) -> Duration {
     Duration::from_micros(now_us().saturating_sub(published.written_us))
 }

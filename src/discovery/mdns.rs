@@ -69,7 +69,6 @@ type MdnsAnswer = (EndpointId, Vec<SocketAddr>);
 
 impl Mdns {
     /// Of the network whose key for this is `key`.
-    #[must_use]
     pub fn new(key: &Key) -> Self {
         // 2 letters and 64 bits of a hash are the 15 characters that a service's name may have (RFC 6763, section 7.2).
         let hash = blake3::hash(key.expose());
@@ -90,7 +89,6 @@ impl Mdns {
     }
 
     /// The service's name, without its underscore.
-    #[must_use]
     pub fn service(&self) -> &str {
         &self.service
     }

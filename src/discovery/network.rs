@@ -92,7 +92,6 @@ pub struct NetworkSettings {
 }
 
 impl NetworkSettings {
-    #[must_use]
     pub fn of(config: &Discovery) -> Self {
         Self {
             relays: config.pkarr_relays.clone(),
@@ -115,20 +114,17 @@ impl NetworkSettings {
         Ok(transports)
     }
 
-    #[must_use]
     pub fn connector(self) -> Connect {
         Arc::new(move || self.connect())
     }
 }
 
-#[must_use]
 pub fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A packet's date, for one that replaces what was there, dated `seen_us`.
-#[must_use]
 pub fn date_after(seen_us: Option<u64>, now_us: u64) -> u64 {
     seen_us.map_or(now_us, |seen| now_us.max(seen.saturating_add(1)))
 }

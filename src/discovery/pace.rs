@@ -65,25 +65,21 @@ impl JoinPace {
 }
 
 /// How long to wait between announcements of what others need to know, such as where we are now, in a network of so many others.
-#[must_use]
 pub fn news_gap(others: u32) -> Duration {
     all_together(others).clamp(ANNOUNCE_GAP, ANNOUNCE_GAP_MAX)
 }
 
 /// The same for how much we hold: that changes everywhere at once, as an asset reaches all.
-#[must_use]
 pub fn counts_gap(others: u32) -> Duration {
     all_together(others).max(ANNOUNCE_GAP)
 }
 
 /// How often to announce ourselves, with this many others.
-#[must_use]
 pub fn announce_period(others: u32) -> Duration {
     all_together(others).max(ANNOUNCE_EVERY)
 }
 
 /// How long a sign of life counts in a network of so many others.
-#[must_use]
 pub fn alive_for(others: u32) -> Duration {
     announce_period(others).mul_f64(ALIVE_FOR_PERIODS).max(ALIVE_FOR)
 }
@@ -94,7 +90,6 @@ fn all_together(others: u32) -> Duration {
 }
 
 /// A tenth less at most, by a `draw` from 0 up to 1, so that agents which started together do not speak together for ever.
-#[must_use]
 pub fn jittered(period: Duration, draw: f64) -> Duration {
     period.mul_f64(1.0 - 0.1 * draw)
 }

@@ -86,7 +86,6 @@ pub struct SlotEntry {
 
 impl SlotEntry {
     /// For how long it has not been heard of.
-    #[must_use]
     pub fn age(&self, now_us: u64) -> Duration {
         Duration::from_micros(now_us.saturating_sub(self.alive_us))
     }
@@ -104,7 +103,6 @@ pub enum SlotReading {
 
 impl SlotKeys {
     /// In the format that the configuration names.
-    #[must_use]
     pub fn new(format: SlotFormat, keys: &NetworkKeys, passphrase: &SecretString) -> Self {
         match format {
             SlotFormat::Sealed => Self::Sealed { signing: keys.slot().clone(), sealing: keys.seal().clone() },
@@ -115,7 +113,6 @@ impl SlotKeys {
     }
 
     /// The day whose slots are written.
-    #[must_use]
     pub fn day(&self, now_us: u64) -> u64 {
         match self {
             Self::Sealed { .. } => now_us / MICROS / DAY_SECS,
@@ -124,7 +121,6 @@ impl SlotKeys {
     }
 
     /// The other day whose slots are read as well, within an hour of midnight UTC.
-    #[must_use]
     pub fn neighbour_day(&self, now_us: u64) -> Option<u64> {
         let (day, second) = (self.day(now_us), now_us / MICROS % DAY_SECS);
         match self {
@@ -135,7 +131,6 @@ impl SlotKeys {
     }
 
     /// What a slot's packets are signed with.
-    #[must_use]
     pub fn keypair(&self, slot: Slot) -> Keypair {
         let seed = match self {
             Self::Sealed { signing, .. } => {
@@ -153,7 +148,6 @@ impl SlotKeys {
     }
 
     /// Agents that fit into one slot.
-    #[must_use]
     pub fn room(&self) -> usize {
         match self {
             Self::Sealed { .. } => ENTRIES_MAX,
@@ -162,7 +156,6 @@ impl SlotKeys {
     }
 
     /// For how long an agent that does not write keeps its place.
-    #[must_use]
     pub fn life(&self) -> Duration {
         match self {
             Self::Sealed { .. } => ENTRY_LIFE,
@@ -171,7 +164,6 @@ impl SlotKeys {
     }
 
     /// Whether one more agent fits into a slot with these.
-    #[must_use]
     pub fn has_room(&self, entries: &[SlotEntry], now_us: u64) -> bool {
         entries.iter().filter(|entry| entry.age(now_us) <= self.life()).count() < self.room()
     }
@@ -179,7 +171,6 @@ impl SlotKeys {
     /// Which slot to write: the one that already holds `own`; else the lowest with room; else the one that a hash of the id
     /// points to, unless that would take a live owner's only place. A slot that was not read counts as one with room, so
     /// read what this names, and ask again. `None` when there is no place.
-    #[must_use]
     pub fn claim(&self, own: &EndpointId, looks: &[SlotReading], now_us: u64) -> Option<u8> {
         let lowest = |fits: &dyn Fn(&SlotReading) -> bool| {
             looks.iter().position(fits).and_then(|i| u8::try_from(i).ok())
@@ -204,7 +195,6 @@ impl SlotKeys {
 
     /// What to write into a slot that holds `entries`: ourselves first, and in the sealed format the others that are still
     /// alive, the freshest first, as many as fit.
-    #[must_use]
     pub fn with_own(&self, own: EndpointId, entries: &[SlotEntry], now_us: u64) -> Vec<SlotEntry> {
         let mut all = vec![SlotEntry { id: own, alive_us: now_us }];
         let others: Vec<SlotEntry> = entries.iter().filter(|entry| entry.id != own).copied().collect();
@@ -221,7 +211,6 @@ impl SlotKeys {
 
 /// Everyone in either list who was heard of within [`ENTRY_LIFE`], each once, with the latest sign of life; the freshest first,
 /// at most [`ENTRIES_MAX`].
-#[must_use]
 pub fn merge(one: &[SlotEntry], other: &[SlotEntry], now_us: u64) -> Vec<SlotEntry> {
     let mut all: Vec<SlotEntry> =
         one.iter().chain(other).filter(|entry| entry.age(now_us) <= ENTRY_LIFE).copied().collect();

@@ -144,7 +144,6 @@ impl EntryPath {
 
     /// The path whose file is aside under this name, if it is such a name: a file of it stands for that path, and no entry has it. The
     /// names of stems that had to be cut are not told apart.
-    #[must_use]
     pub fn plain(&self, folder: FolderId) -> Option<Self> {
         let (directory, name) = self.split();
         let (stem, extension) = split_name(name);

@@ -39,19 +39,16 @@ impl Key {
     }
 
     /// One that was kept, or told.
-    #[must_use]
     pub fn of_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
     /// One that nobody else has.
-    #[must_use]
     pub fn random() -> Self {
         Self(rand::random())
     }
 
     /// The bytes, for a keyed hash.
-    #[must_use]
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
@@ -79,7 +76,6 @@ impl NetworkKeys {
     ///
     /// # Panics
     /// Never: the parameters are constants within Argon2's bounds.
-    #[must_use]
     pub fn derive(passphrase: &SecretString) -> Self {
         let root = stretch(passphrase);
         Self {
@@ -93,37 +89,31 @@ impl NetworkKeys {
     }
 
     /// Keys of the library that mirrors everything to every member.
-    #[must_use]
     pub fn mirror(&self) -> &LibraryKeys {
         &self.mirror
     }
 
     /// What the signing keys of rendezvous slots derive from.
-    #[must_use]
     pub fn slot(&self) -> &Key {
         &self.slot
     }
 
     /// Seals what rendezvous slots hold.
-    #[must_use]
     pub fn seal(&self) -> &Key {
         &self.seal
     }
 
     /// Seals the lists of agents that agents publish under their own keys.
-    #[must_use]
     pub fn list(&self) -> &Key {
         &self.list
     }
 
     /// What the name of the service on the local network derives from, so that networks do not see each other.
-    #[must_use]
     pub fn mdns(&self) -> &Key {
         &self.mdns
     }
 
     /// Keys of the network's presence: who is there, without what they hold.
-    #[must_use]
     pub fn presence(&self) -> &PresenceKeys {
         &self.presence
     }
@@ -139,7 +129,6 @@ pub struct PresenceKeys {
 impl PresenceKeys {
     /// Of the topic `name`. With a secret, only those who know it as well; it is stretched as a passphrase is, which takes
     /// as long. Without one, everybody who knows the name. Blocks.
-    #[must_use]
     pub fn of_topic(name: &str, secret: Option<&SecretString>) -> Self {
         let root = secret.map_or_else(|| Zeroizing::new([0; 32]), stretch);
         let mut material = Zeroizing::new(root.to_vec());
@@ -154,13 +143,11 @@ impl PresenceKeys {
         }
     }
 
-    #[must_use]
     pub fn topic(&self) -> &Key {
         &self.topic
     }
 
     /// Proves membership to an agent that is asked for its list of peers.
-    #[must_use]
     pub fn rpc(&self) -> &Key {
         &self.rpc
     }
@@ -175,7 +162,6 @@ pub struct LibraryKeys {
 }
 
 impl LibraryKeys {
-    #[must_use]
     pub fn of_read_secret(secret: &[u8; 32]) -> Self {
         Self::from_read_secret(&Key(*secret))
     }
@@ -189,19 +175,16 @@ impl LibraryKeys {
     }
 
     /// Proves membership in a session.
-    #[must_use]
     pub fn auth(&self) -> &Key {
         &self.auth
     }
 
     /// Names places where copies are, so that they mean nothing to others.
-    #[must_use]
     pub fn place(&self) -> &Key {
         &self.place
     }
 
     /// Makes record ids that mean nothing to others.
-    #[must_use]
     pub fn record(&self) -> &Key {
         &self.record
     }

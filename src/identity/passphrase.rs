@@ -39,7 +39,6 @@ pub enum PassphraseOrigin {
 
 impl PassphraseOrigin {
     /// The word for it in `/status`.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Config => "config",
@@ -69,7 +68,6 @@ pub struct PassphraseSources<'a> {
 
 impl PassphraseSources<'_> {
     /// The setting that decides.
-    #[must_use]
     pub fn setting(&self) -> &'static str {
         match (self.configured, self.file) {
             (Some(_), _) => "sync_passphrase",
@@ -125,7 +123,6 @@ impl Passphrase {
 }
 
 /// Whether a path stands for standard input, where a secret is named.
-#[must_use]
 pub fn is_stdin(path: &Path) -> bool {
     path == Path::new("-") || path == Path::new("/dev/stdin")
 }

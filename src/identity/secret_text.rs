@@ -25,14 +25,12 @@ pub enum TextFault {
 }
 
 /// Without what editors and shells leave at either end: white space and byte order marks.
-#[must_use]
 pub fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
 
 /// What counts of a secret: trimmed, then in Unicode's form NFKC. What is kept and shown is the trimmed text, because white
 /// space that NFKC makes of other characters would be trimmed the second time.
-#[must_use]
 pub fn normal(text: &str) -> Zeroizing<String> {
     Zeroizing::new(trimmed(text).nfkc().collect())
 }

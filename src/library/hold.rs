@@ -124,7 +124,6 @@ pub struct HoldRules {
 }
 
 impl HoldRules {
-    #[must_use]
     pub fn new(rule: HoldRule) -> Self {
         Self { rule, ..Self::default() }
     }

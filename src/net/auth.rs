@@ -104,7 +104,6 @@ impl fmt::Debug for Binding {
 
 impl Binding {
     /// Of a connection whose 32 bytes of exported keying material are `ekm`.
-    #[must_use]
     pub fn new(ekm: [u8; 32], own_id: EndpointId, peer: EndpointId) -> Self {
         Self { ekm, own_id, peer }
     }
@@ -153,7 +152,6 @@ impl fmt::Debug for Transcript {
 
 impl Transcript {
     /// Of a stream on the connection of `binding` where this end is `role`, with the nonces of both ends in their `Hello`s.
-    #[must_use]
     pub fn new(
         domain: &Domain,
         binding: &Binding,
@@ -172,13 +170,11 @@ impl Transcript {
     }
 
     /// The hash, known to both ends and to nobody else: further keys of this session derive from it.
-    #[must_use]
     pub fn secret(&self) -> &[u8; 32] {
         &self.hash
     }
 
     /// What names a prover, who it proves something to, and this stream.
-    #[must_use]
     pub fn between(&self, prover: Role) -> [u8; 96] {
         let (prover, verifier) = match prover {
             Role::Opener => (&self.opener, &self.answerer),
@@ -192,13 +188,11 @@ impl Transcript {
     }
 
     /// The id, on this stream, of what `key` authenticates: the same from both ends.
-    #[must_use]
     pub fn blinded(&self, key: &Key) -> [u8; 32] {
         *blake3::Hasher::new_keyed(key.expose()).update(b"id").update(&self.hash).finalize().as_bytes()
     }
 
     /// What `prover` shows for knowing `key`, which must serve nothing else.
-    #[must_use]
     pub fn prove(&self, key: &Key, prover: Role) -> LibraryProof {
         let mut hasher = blake3::Hasher::new_keyed(key.expose());
         let proof = hasher.update(b"proof").update(&self.between(prover)).finalize();
@@ -210,7 +204,6 @@ impl Transcript {
     }
 
     /// The first of the proofs that `prover` showed which is right for `key`. Takes the same time for each proof.
-    #[must_use]
     pub fn find<'a>(&self, key: &Key, prover: Role, shown: &'a [LibraryProof]) -> Option<&'a LibraryProof> {
         let right = self.prove(key, prover);
         shown.iter().take(LIBRARIES_MAX).fold(None, |found, proof| {
@@ -220,7 +213,6 @@ impl Transcript {
     }
 
     /// What `prover` shows of a credential, with its ticket sealed; `None` if that is longer than any.
-    #[must_use]
     pub fn show(&self, domain: &Domain, credential: &Credential, prover: Role) -> Option<LibraryProof> {
         let Credential { key, ticket } = credential;
         let ticket = match domain.tickets.zip(ticket.as_ref()) {
@@ -231,7 +223,6 @@ impl Transcript {
     }
 
     /// The ticket that `prover` showed with its proof of `key`, if it is one.
-    #[must_use]
     pub fn ticket(&self, domain: &Domain, key: &Key, prover: Role, shown: &LibraryProof) -> Option<Vec<u8>> {
         self.open(domain.tickets?, key, prover, &shown.ticket)
     }
@@ -284,7 +275,6 @@ impl OwnProofs {
     }
 
     /// Whether one of our own is among what the other side shows: no honest endpoint sends it back.
-    #[must_use]
     pub fn is_among(&self, shown: &[LibraryProof]) -> bool {
         shown.iter().any(|shown| self.0.iter().any(|own| own[..] == shown.proof[..]))
     }

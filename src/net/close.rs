@@ -27,7 +27,6 @@ pub const DUPLICATE: u32 = 409;
 pub const BUSY: u32 = 503;
 
 /// Whether a connection was closed with this application error code, by either side.
-#[must_use]
 pub fn is_close(reason: &ConnectionError, code: u32) -> bool {
     match reason {
         ConnectionError::ApplicationClosed(close) => close.error_code == VarInt::from_u32(code),

@@ -162,13 +162,11 @@ fn double_binding(connection: &Connection) -> Option<[u8; 32]> {
 }
 
 /// How connections are accepted: with what a stranger may have, whatever it says it wants.
-#[must_use]
 pub fn strangers(endpoint: &Endpoint) -> Arc<ServerConfig> {
     server(endpoint, false)
 }
 
 /// As [`strangers`], from this machine.
-#[must_use]
 pub fn strangers_within_machine(endpoint: &Endpoint) -> Arc<ServerConfig> {
     server(endpoint, true)
 }
@@ -180,7 +178,6 @@ fn server(endpoint: &Endpoint, within_machine: bool) -> Arc<ServerConfig> {
 }
 
 /// Where a connection that comes in comes from, and whether it has shown that: a relay says whose packets it passes on.
-#[must_use]
 pub fn remote_net(incoming: &Incoming) -> (RemoteNet, bool) {
     match incoming.remote_addr() {
         IncomingAddr::Ip(addr) => (RemoteNet::of(addr), incoming.remote_addr_validated()),
@@ -190,7 +187,6 @@ pub fn remote_net(incoming: &Incoming) -> (RemoteNet, bool) {
 }
 
 /// Whether a connection that comes in comes from this machine.
-#[must_use]
 pub fn is_from_machine(incoming: &Incoming) -> bool {
     matches!(incoming.remote_addr(), IncomingAddr::Ip(addr) if addr.ip().is_loopback())
 }
@@ -223,13 +219,11 @@ pub async fn connect_bulk(endpoint: &Endpoint, session: &Connection) -> Result<C
 
 /// The path that a connection uses. iroh chooses one for all connections with an endpoint id; where two machines have one id,
 /// that may be a path of the other one's connection, and this one uses what it has.
-#[must_use]
 pub fn path_in_use<'a>(paths: &'a PathList<'_>) -> Option<Path<'a>> {
     paths.iter().find(Path::is_selected).or_else(|| paths.iter().next())
 }
 
 /// Where the other end of a connection was seen.
-#[must_use]
 pub fn remote_addrs(connection: &Connection) -> Vec<TransportAddr> {
     connection.paths().iter().map(|path| path.remote_addr().clone()).collect()
 }

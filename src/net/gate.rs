@@ -38,7 +38,6 @@ impl fmt::Debug for Gate {
 
 impl Gate {
     /// Lets through what `policy` does not shut out.
-    #[must_use]
     pub fn new(policy: GatePolicy) -> Self {
         Self { policy, open: Arc::default() }
     }

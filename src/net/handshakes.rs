@@ -29,7 +29,6 @@ pub enum RemoteNet {
 
 impl RemoteNet {
     /// Of packets from this address.
-    #[must_use]
     pub fn of(addr: SocketAddr) -> Self {
         match addr.ip().to_canonical() {
             ip if ip.is_loopback() => Self::Local(SocketAddr::new(ip, addr.port())),
@@ -78,7 +77,6 @@ pub struct Handshakes {
 
 impl Handshakes {
     /// None under way, at most `max` at a time.
-    #[must_use]
     pub fn new(max: usize) -> Self {
         Self { max, known: HashSet::new(), under_way: HashMap::new(), all: 0, others: 0 }
     }
@@ -123,7 +121,6 @@ impl Handshakes {
         }
     }
 
-    #[must_use]
     pub fn count(&self) -> usize {
         self.all
     }
@@ -135,7 +132,6 @@ pub struct SharedHandshakes(Arc<Mutex<Handshakes>>);
 
 impl SharedHandshakes {
     /// See [`Handshakes::new`].
-    #[must_use]
     pub fn new(max: usize) -> Self {
         Self(Arc::new(Mutex::new(Handshakes::new(max))))
     }

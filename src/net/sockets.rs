@@ -34,7 +34,6 @@ impl fmt::Display for UdpError {
 impl std::error::Error for UdpError {}
 
 /// The address of the other family that an address stands for as well.
-#[must_use]
 pub fn counterpart(addr: SocketAddr) -> Option<SocketAddr> {
     let (ip, port) = (addr.ip(), addr.port());
     ip.is_unspecified().then(|| match addr {
@@ -44,7 +43,6 @@ pub fn counterpart(addr: SocketAddr) -> Option<SocketAddr> {
 }
 
 /// Whether this machine has addresses of the family of `addr`.
-#[must_use]
 pub fn has_family(addr: SocketAddr) -> bool {
     open(match addr {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -64,7 +62,6 @@ pub fn check(addr: SocketAddr) -> Result<(), UdpError> {
 }
 
 /// A port that is free in both families now, for an address that leaves it open and stands for both.
-#[must_use]
 pub fn common_port(addr: SocketAddr) -> Option<u16> {
     let other = counterpart(addr).filter(|other| addr.port() == 0 && has_family(*other))?;
     (0..TRIES).find_map(|_| {

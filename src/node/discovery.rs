@@ -41,7 +41,6 @@ pub(super) fn channels(config: &Config) -> Channels {
 
 /// Has hints wait for PeersActor, which decides about dialling, and GossipActor, which joins the swarm through what was
 /// found. One of the two that is down just now finds them when it is back.
-#[must_use]
 pub fn candidates(
     (peers, for_peers): (ServiceRef<PeersMsg>, Hints),
     (gossip, for_gossip): (ServiceRef<GossipMsg>, Hints),

@@ -14,7 +14,6 @@ const HEADINGS: [&str; 9] =
 
 /// The dump: a heading, then one aligned line per actor, indented by its place in the tree. Control characters and
 /// what changes the direction of text are escaped.
-#[must_use]
 pub fn render(tree: &ActorStatus) -> String {
     let mut lines = vec![HEADINGS.map(str::to_owned)];
     collect(tree, 0, &mut lines);
@@ -39,7 +38,6 @@ pub fn render(tree: &ActorStatus) -> String {
 }
 
 /// The dump's second part: a heading, then one aligned line per discovery channel.
-#[must_use]
 pub fn render_channels(reports: &[ChannelReport], now_ms: u64) -> String {
     let mut text =
         format!("{:<10} {:<5} {:>6}  {:<14} {}\n", "channel", "state", "found", "last success", "notes");

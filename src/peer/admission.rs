@@ -29,7 +29,6 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    #[must_use]
     pub fn close_code(&self) -> u32 {
         match self {
             Self::Denied => close::DENIED,

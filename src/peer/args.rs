@@ -170,7 +170,6 @@ pub struct PeerLimits {
 pub type SpawnPeer =
     Arc<dyn Fn(PeerArgs, ActorCell) -> BoxFuture<'static, Result<ActorRef<PeerMsg>, SpawnErr>> + Send + Sync>;
 
-#[must_use]
 pub fn spawn_peer() -> SpawnPeer {
     Arc::new(|args, supervisor| {
         Box::pin(async move {

@@ -101,13 +101,11 @@ impl Deferrals {
     }
 
     /// Remembers nothing over a restart.
-    #[must_use]
     pub fn in_memory(clock: Clock) -> Self {
         let (notes, unsaved, confirmed) = (Mutex::default(), Mutex::default(), Mutex::default());
         Self(Arc::new(DeferralsInner { clock, notes, unsaved, confirmed, disk: None }))
     }
 
-    #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.0.clock
     }
@@ -153,7 +151,6 @@ impl Deferrals {
     }
 
     /// The newest dates of versions that members of libraries are known to have.
-    #[must_use]
     pub fn confirmed_by_members(&self) -> HashMap<LibraryId, u64> {
         self.confirmed().clone()
     }
@@ -162,7 +159,6 @@ impl Deferrals {
         self.0.confirmed.lock()
     }
 
-    #[must_use]
     pub fn of(&self, hash: &ContentHash) -> Vec<Note> {
         self.notes().of(hash).to_vec()
     }

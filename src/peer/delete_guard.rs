@@ -82,7 +82,6 @@ pub struct UnknownHold;
 
 impl DeleteGuard {
     /// One that writes nothing down; `enabled` is the setting `replicate_deletes`.
-    #[must_use]
     pub fn new(enabled: bool) -> Self {
         Self::of(enabled, Decisions::default(), None, Clock::system(), EventLog::default())
     }
@@ -115,7 +114,6 @@ impl DeleteGuard {
         Self { enabled, decisions, registry, writing, clock, time, events }
     }
 
-    #[must_use]
     pub fn is_enabled(&self) -> bool {
         self.enabled
     }
@@ -160,12 +158,10 @@ impl DeleteGuard {
         deletions.iter().map(|deletion| decisions.is_put_off(library, deletion)).collect()
     }
 
-    #[must_use]
     pub fn held(&self) -> u64 {
         if self.enabled { self.decisions().held() } else { 0 }
     }
 
-    #[must_use]
     pub fn holds(&self) -> Vec<HoldReport> {
         if !self.enabled {
             return Vec::new();
@@ -182,7 +178,6 @@ impl DeleteGuard {
     }
 
     /// Deletions that were confirmed and that nobody has brought again yet, and those that were rejected.
-    #[must_use]
     pub fn decided(&self) -> (u64, u64) {
         self.decisions().decided()
     }
@@ -251,7 +246,6 @@ impl DeleteGuard {
     }
 
     /// Whether any of these changes of the store settles something.
-    #[must_use]
     pub fn concerns<'a>(&self, mut hashes: impl Iterator<Item = &'a ContentHash>) -> bool {
         let decisions = self.decisions();
         hashes.any(|hash| decisions.concerns(hash))

@@ -70,12 +70,10 @@ impl Doubles {
         !known
     }
 
-    #[must_use]
     pub fn is_doubled(&self, id: &EndpointId, now: Instant) -> bool {
         self.seen.get(id).is_some_and(|seen| seen.is_doubled(now))
     }
 
-    #[must_use]
     pub fn doubled(&self, now: Instant) -> Vec<EndpointId> {
         let mut doubled: Vec<EndpointId> =
             self.seen.iter().filter(|(_, seen)| seen.is_doubled(now)).map(|(id, _)| *id).collect();

@@ -81,7 +81,6 @@ pub enum EstablishError {
 
 impl EstablishError {
     /// Whether the peer broke the rules, rather than the connection breaking.
-    #[must_use]
     pub fn is_violation(&self) -> bool {
         match self {
             Self::Wire(error) => error.is_violation(),
@@ -168,18 +167,15 @@ pub struct ConnectionMemory {
 
 impl ConnectionMemory {
     /// What the connection is for, once a session has decided that.
-    #[must_use]
     pub fn purpose(&self) -> Option<Purpose> {
         *self.purpose.lock()
     }
 
     /// Of a connection that is for the mirror from the beginning.
-    #[must_use]
     pub fn for_mirror() -> Self {
         Self { purpose: Mutex::new(Some(Purpose::Mirror)), ..Self::default() }
     }
 
-    #[must_use]
     pub fn has_offered_mirror(&self) -> bool {
         self.mirror_offered.load(Ordering::Relaxed)
     }

@@ -56,7 +56,6 @@ pub type HolderId = [u8; 32];
 pub type Nonce = [u8; 32];
 
 /// What shows that somebody has this piece of a content.
-#[must_use]
 pub fn proof_of(nonce: &Nonce, sample: &[u8]) -> [u8; 32] {
     *blake3::keyed_hash(nonce, sample).as_bytes()
 }
@@ -166,7 +165,6 @@ pub struct Dropping {
 
 impl Dropping {
     /// For these contents, with their sizes.
-    #[must_use]
     pub fn new(rules: DropRules, contents: impl IntoIterator<Item = (ContentHash, u64)>) -> Self {
         let item = |(hash, size)| (hash, DropItem { size, tries: 0, step: DropStep::Waiting });
         let items: BTreeMap<ContentHash, DropItem> = contents.into_iter().map(item).collect();
@@ -188,19 +186,16 @@ impl Dropping {
         }
     }
 
-    #[must_use]
     pub fn is_over(&self) -> bool {
         self.items.is_empty()
     }
 
     /// What came of contents, in the order in which they ended.
-    #[must_use]
     pub fn ended(&self) -> &[(ContentHash, DropOutcome)] {
         &self.ended
     }
 
     /// Who is to keep a content that is let go of at this moment.
-    #[must_use]
     pub fn counted_on(&self, hash: &ContentHash) -> Vec<HolderId> {
         match self.items.get(hash).map(|item| &item.step) {
             Some(DropStep::LettingGo { promises }) => promises.iter().map(|promise| promise.holder).collect(),
@@ -209,12 +204,10 @@ impl Dropping {
     }
 
     /// What was lacking when it was last tried in vain to let go of one of those that are left.
-    #[must_use]
     pub fn shortfall(&self) -> Option<&KeptBecause> {
         self.shortfall.as_ref().filter(|_| !self.resting.is_empty())
     }
 
-    #[must_use]
     pub fn left(&self) -> usize {
         self.items.len()
     }

@@ -72,7 +72,6 @@ pub struct Places {
 }
 
 impl Places {
-    #[must_use]
     pub fn new(limits: PlaceLimits) -> Self {
         Self { limits, held: HashMap::new() }
     }
@@ -147,7 +146,6 @@ impl Places {
     }
 
     /// What the peer of this connection proved to be.
-    #[must_use]
     pub fn proved(&self, session: SessionId) -> Option<Class> {
         self.held.get(&session).filter(|place| place.proved).map(|place| place.class)
     }
@@ -159,7 +157,6 @@ impl Places {
 
     /// Whether there would be a place for a peer of this class once it has proved itself: whether it is worth a dial. A peer
     /// that nothing is known of may be one of our own devices.
-    #[must_use]
     pub fn has_room_for(&self, class: Class) -> bool {
         match class {
             Class::Named => true,
@@ -170,7 +167,6 @@ impl Places {
 
     /// How many connections there are of own devices, members, and those who have proved nothing. Those that the user named
     /// count as own devices.
-    #[must_use]
     pub fn counts(&self) -> [usize; 3] {
         let own = self.count(true, |class| matches!(class, Class::Own | Class::Named));
         [own, self.count(true, is_member), self.held.values().filter(|place| !place.proved).count()]

@@ -35,7 +35,6 @@ pub enum StreamError {
 
 impl StreamError {
     /// Whether the peer broke the rules, rather than the stream breaking.
-    #[must_use]
     pub fn is_violation(&self) -> bool {
         match self {
             Self::Wire(error) => error.is_violation(),

@@ -56,7 +56,6 @@ impl PeerRefusal {
     }
 
     /// The state that the peer is shown with.
-    #[must_use]
     pub fn state(&self) -> ConnectionState {
         match self {
             Self::ApprovalWanted => ConnectionState::ApprovalWanted,
@@ -69,7 +68,6 @@ impl PeerRefusal {
     }
 
     /// What that is, and what to do about it, for the user of the machine `own` about `peer`.
-    #[must_use]
     pub fn sentence(&self, peer: &EndpointId, own: &EndpointId) -> String {
         let (peer, own) = (short_id(&peer.to_string()), short_id(&own.to_string()));
         match self {

@@ -42,7 +42,6 @@ pub enum ConnectionState {
 
 impl ConnectionState {
     /// Whether somebody decided, or has to decide, that there is no session.
-    #[must_use]
     pub fn is_refused(self) -> bool {
         match self {
             Self::ApprovalWanted
@@ -60,7 +59,6 @@ impl ConnectionState {
         }
     }
 
-    #[must_use]
     pub fn is_connected(self) -> bool {
         matches!(self, Self::Reconciling | Self::Syncing | Self::InSync)
     }
@@ -139,7 +137,6 @@ fn serialize_rfc3339<S: Serializer>(ms: &Option<u64>, serializer: S) -> Result<S
 
 impl PeerReport {
     /// What it is called, and what went wrong last.
-    #[must_use]
     pub fn told(&self) -> String {
         let called = if self.name.is_empty() { short_id(&self.endpoint_id) } else { self.name.clone() };
         match &self.last_error {
@@ -216,7 +213,6 @@ impl PeersReport {
         self.peers.iter().filter(|peer| peer.state.is_refused()).map(PeerReport::told)
     }
 
-    #[must_use]
     pub fn connected(&self) -> usize {
         self.peers.iter().filter(|peer| peer.state.is_connected()).count()
     }

@@ -72,7 +72,6 @@ pub enum ConnectionRuling {
 }
 
 impl ConnectionRuling {
-    #[must_use]
     pub fn is_kept(self) -> bool {
         matches!(self, Self::Keep | Self::Supersede)
     }
@@ -119,7 +118,6 @@ struct DialTally {
 }
 
 impl Roster {
-    #[must_use]
     pub fn new(own_id: EndpointId, limits: DialLimits) -> Self {
         Self {
             own_id,
@@ -245,7 +243,6 @@ impl Roster {
         self.peers.entry(id).or_insert_with(|| KnownPeer::new(id))
     }
 
-    #[must_use]
     pub fn get(&self, id: &EndpointId) -> Option<&KnownPeer> {
         self.peers.get(id)
     }
@@ -264,7 +261,6 @@ impl Roster {
         self.peers.remove(id).is_some()
     }
 
-    #[must_use]
     pub fn connected_count(&self) -> usize {
         self.peers.values().filter(|p| p.is_connected()).count()
     }
@@ -347,7 +343,6 @@ impl Roster {
         self.tally.counts[after as usize] += usize::from(after != before);
     }
 
-    #[must_use]
     pub fn holds(&self, id: &EndpointId, now: Instant) -> bool {
         self.peers.get(id).and_then(|known| known.held_until).is_some_and(|until| now < until)
     }

@@ -290,41 +290,34 @@ impl Session {
     }
 
     /// Whether we may offer what we have.
-    #[must_use]
     pub fn gives(&self) -> bool {
         self.settings.gives
     }
 
-    #[must_use]
     pub fn taken_bytes(&self) -> usize {
         self.taking.bytes + self.entries.owed().1
     }
 
-    #[must_use]
     pub fn has_entries(&self) -> bool {
         self.settings.entries
     }
 
     /// Whether the peer's offers are taken.
-    #[must_use]
     pub fn takes(&self) -> bool {
         self.settings.takes
     }
 
     /// Whether the peer waits to hear what becomes of its offer of `hash`.
-    #[must_use]
     pub fn owes(&self, hash: &ContentHash) -> bool {
         self.taking.by_hash.contains_key(hash)
     }
 
     /// How many offers of the peer wait to hear what becomes of them.
-    #[must_use]
     pub fn owed(&self) -> usize {
         self.taking.offers
     }
 
     /// Whether the peer has more offers open in all the sessions of a connection than it may have.
-    #[must_use]
     pub fn owe_too_much<'a>(sessions: impl Iterator<Item = &'a Self>) -> bool {
         let sum = |(offers, bytes), session: &Self| {
             let entries = session.entries.owed();

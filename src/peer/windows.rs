@@ -27,7 +27,6 @@ pub struct ProvedConnections {
 
 impl ProvedConnections {
     /// The window of a connection of this class while there are so many.
-    #[must_use]
     pub fn window(self, class: Class) -> u32 {
         let (sum, count, largest) = match class {
             Class::Named | Class::Own => (OWN_BYTES, self.own, LARGEST_BYTES),

@@ -42,7 +42,6 @@ pub struct Wishes {
 
 impl Wishes {
     /// For a session that begins: its first round is due.
-    #[must_use]
     pub fn new(now: Instant) -> Self {
         let (open, coming) = (HashSet::new(), HashSet::new());
         Self { open, coming, after: None, asked: 0, found: false, next_at: now, moved_at: now }

@@ -32,18 +32,15 @@ impl Summary {
     }
 
     /// Whether both have the same records; those of folders as far as both tell.
-    #[must_use]
     pub fn same_records(&self, other: &Self) -> bool {
         self.same_assets(other) && self.same_entries(other)
     }
 
-    #[must_use]
     pub fn same_assets(&self, other: &Self) -> bool {
         (self.count, self.fingerprint) == (other.count, other.fingerprint)
     }
 
     /// Whether both have the same records of folders, as far as both tell.
-    #[must_use]
     pub fn same_entries(&self, other: &Self) -> bool {
         self.entries.zip(other.entries).is_none_or(|(one, other)| one == other)
     }

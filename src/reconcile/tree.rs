@@ -74,13 +74,11 @@ pub struct ItemTree {
 }
 
 impl ItemTree {
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// From items in ascending order of `(hlc, rid)`. Of several with one content, or one id, the last stays.
-    #[must_use]
     pub fn from_sorted(items: Vec<Item>) -> Self {
         let ascending = items.is_sorted_by(|a, b| a.key() < b.key());
         let finite = items.last().is_none_or(|item| item.hlc < INFINITY);
@@ -98,7 +96,6 @@ impl ItemTree {
     }
 
     /// From items in any order. Of several with one content, or one id, the greatest stays.
-    #[must_use]
     pub fn from_unsorted(mut items: Vec<Item>) -> Self {
         items.sort_unstable_by_key(Item::key);
         Self::from_sorted(items)

@@ -59,14 +59,12 @@ impl AssetMeta {
     }
 
     /// Whether the content is called so.
-    #[must_use]
     pub fn is_named(&self, name: &str) -> bool {
         let wanted = composed(name);
         self.all_names().any(|known| composed(known) == wanted)
     }
 
     /// Further names as they are written where the first is `filename`: sorted, each once, without that one and without blank ones.
-    #[must_use]
     pub fn further_names(filename: Option<&str>, names: impl IntoIterator<Item = String>) -> Vec<String> {
         let mut taken: BTreeSet<String> =
             filename.map(|name| composed(name).into_owned()).into_iter().collect();
@@ -153,7 +151,6 @@ pub struct KeptNames {
 
 /// What the store of `writer` does about `own`, the names that its users gave the content of `winner`. What came through a library
 /// is left as it is: nobody outside is to make us write.
-#[must_use]
 pub fn keep_names(winner: &AssetRecord, own: &[String], writer: WriterId) -> KeptNames {
     if winner.deleted {
         return KeptNames { again: None, gone: own.to_vec() };
@@ -169,7 +166,6 @@ pub fn keep_names(winner: &AssetRecord, own: &[String], writer: WriterId) -> Kep
 
 /// What is said in `record`, with those of these names that it lacks, has room for, and does not say were taken away; `None` if
 /// there are none.
-#[must_use]
 pub fn with_names(record: &AssetRecord, names: &[String]) -> Option<AssetMeta> {
     let mut meta = record.meta.clone();
     for name in names.iter().filter(|name| !has_dropped(record, name)) {

@@ -71,7 +71,6 @@ pub struct DropTerms {
 
 impl DropTerms {
     /// Terms that always hold, until then.
-    #[must_use]
     pub fn until(by: Duration) -> Self {
         Self { by, holds: Arc::new(|| true) }
     }
@@ -112,13 +111,11 @@ impl OwnCopy {
     }
 
     /// Whether another machine counts on it.
-    #[must_use]
     pub fn is_promised(&self, now: Duration) -> bool {
         self.promised(now).is_some()
     }
 
     /// Whether it may be marked.
-    #[must_use]
     pub fn mark(&self, now: Duration) -> MarkAnswer {
         match self.promised(now) {
             Some(promised) => MarkAnswer::Promised(promised),
@@ -128,7 +125,6 @@ impl OwnCopy {
     }
 
     /// Whether it may be promised.
-    #[must_use]
     pub fn promise(&self) -> PromiseAnswer {
         if self.dropping {
             PromiseAnswer::Dropping
@@ -140,7 +136,6 @@ impl OwnCopy {
     }
 
     /// Whether it may go now, where that has to be before `by`.
-    #[must_use]
     pub fn drop(&self, by: Duration, now: Duration) -> DropAnswer {
         if !self.held {
             DropAnswer::NotHeld

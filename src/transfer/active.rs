@@ -41,12 +41,10 @@ impl ActiveTransfers {
     }
 
     /// How far a content is, if it is under way.
-    #[must_use]
     pub fn progress(&self, hash: &ContentHash) -> Option<ContentProgress> {
         self.contents().get(hash).map(|under| under.progress)
     }
 
-    #[must_use]
     pub fn list(&self) -> Vec<(ContentHash, ContentProgress)> {
         self.contents().iter().map(|(hash, under)| (*hash, under.progress)).collect()
     }

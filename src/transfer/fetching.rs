@@ -66,7 +66,6 @@ pub struct Fetching {
 
 impl Fetching {
     /// `now_ms` is the same moment in milliseconds since the Unix epoch.
-    #[must_use]
     pub fn new(limits: ScheduleLimits, now: Instant, now_ms: u64) -> Self {
         Self {
             scheduler: Scheduler::new(limits, now),
@@ -81,13 +80,11 @@ impl Fetching {
     }
 
     /// What is wanted, from which peers, and how far it is.
-    #[must_use]
     pub fn scheduler(&self) -> &Scheduler {
         &self.scheduler
     }
 
     /// What users asked for by name.
-    #[must_use]
     pub fn searches(&self) -> &Searches {
         &self.searches
     }
@@ -96,7 +93,6 @@ impl Fetching {
         &mut self.searches
     }
 
-    #[must_use]
     pub fn setbacks(&self, hash: &ContentHash) -> &[Setback] {
         self.setbacks.of(hash)
     }
@@ -274,13 +270,11 @@ impl Fetching {
         self.resume()
     }
 
-    #[must_use]
     pub fn paused(&self) -> Option<&str> {
         self.store.unhealthy.as_deref().or(self.store.refused.as_ref().map(|(why, _)| why.as_str()))
     }
 
     /// Whether the store does not work, as its feed says.
-    #[must_use]
     pub fn is_unhealthy(&self) -> bool {
         self.store.unhealthy.is_some()
     }

@@ -22,7 +22,6 @@ pub struct Meter {
 
 impl Meter {
     /// Of this traffic, from now on.
-    #[must_use]
     pub fn of(traffic: Arc<Traffic>) -> Self {
         let mut meter = Self { traffic, ..Self::default() };
         meter.last = (meter.sent(), meter.received());
@@ -47,13 +46,11 @@ impl Meter {
     }
 
     /// Content bytes to the peer since the process started.
-    #[must_use]
     pub fn sent(&self) -> u64 {
         self.traffic.sent.load(Ordering::Relaxed)
     }
 
     /// Content bytes from the peer since the process started.
-    #[must_use]
     pub fn received(&self) -> u64 {
         self.traffic.received.load(Ordering::Relaxed)
     }

@@ -27,7 +27,6 @@ struct Limiter {
 
 impl Pace {
     /// At most so many bytes per second; `None` for as fast as it goes.
-    #[must_use]
     pub fn new(bytes_per_sec: Option<u64>) -> Self {
         let Some(bytes) = bytes_per_sec else { return Self(None) };
         let units = u32::try_from(bytes / UNIT_BYTES as u64).unwrap_or(u32::MAX);
@@ -41,7 +40,6 @@ impl Pace {
     }
 
     /// How much to take at once.
-    #[must_use]
     pub fn step_bytes(&self) -> usize {
         if self.0.is_some() { STEP_BYTES } else { usize::MAX }
     }

@@ -104,13 +104,11 @@ impl Partials {
         Ok(partials)
     }
 
-    #[must_use]
     pub fn dir(&self) -> &Path {
         &self.0.dir
     }
 
     /// Buffers for what comes.
-    #[must_use]
     pub fn blocks(&self) -> &BlockPool {
         &self.0.blocks
     }
@@ -124,7 +122,6 @@ impl Partials {
     }
 
     /// What of `range` of a content is not here, as proved for this root.
-    #[must_use]
     pub fn missing(&self, key: &WantKey, root: Option<GroupSum>, range: Range<u64>) -> Vec<Range<u64>> {
         match self.entries().get(key).filter(|entry| entry.root() == root) {
             Some(PartialEntry::Resting { durable, .. }) => durable.missing(range),
@@ -134,13 +131,11 @@ impl Partials {
     }
 
     /// How many bytes of a content are here.
-    #[must_use]
     pub fn held(&self, key: &WantKey) -> Option<u64> {
         self.entries().get(key).map(PartialEntry::held)
     }
 
     /// The same, for whatever library most of them are.
-    #[must_use]
     pub fn held_for_any(&self, hash: &ContentHash) -> Option<u64> {
         let first = WantKey { hash: *hash, library: None, size: 0 };
         let entries = self.entries();
@@ -149,13 +144,11 @@ impl Partials {
     }
 
     /// Contents of which something is here.
-    #[must_use]
     pub fn keys(&self) -> Vec<WantKey> {
         self.entries().keys().copied().collect()
     }
 
     /// Bytes that the contents that are being worked on still lack.
-    #[must_use]
     pub fn outstanding(&self) -> u64 {
         let entries = self.entries();
         let lacks = entries.values().map(|entry| match entry {
@@ -220,7 +213,6 @@ impl Partials {
     }
 
     /// A content that is being worked on.
-    #[must_use]
     pub fn get(&self, key: &WantKey) -> Option<Arc<Partial>> {
         match self.entries().get(key) {
             Some(PartialEntry::Open(partial)) => Some(Arc::clone(partial)),

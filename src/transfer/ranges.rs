@@ -53,12 +53,10 @@ impl Ranges {
         }
     }
 
-    #[must_use]
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -68,20 +66,17 @@ impl Ranges {
     }
 
     /// How far it goes from the beginning without a gap.
-    #[must_use]
     pub fn prefix(&self) -> u64 {
         self.parts.get(&0).copied().unwrap_or(0)
     }
 
     /// How far it goes from `at` without a gap; `at` itself where that is not in it.
-    #[must_use]
     pub fn until(&self, at: u64) -> u64 {
         let before = self.parts.range(..=at).next_back();
         before.map_or(at, |(_, end)| at.max(*end))
     }
 
     /// What of `range` is not in it, in order.
-    #[must_use]
     pub fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let mut gaps = Vec::new();
         let mut at = range.start;

@@ -88,7 +88,6 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    #[must_use]
     pub fn new(limits: ScheduleLimits, now: Instant) -> Self {
         Self {
             limits,
@@ -397,7 +396,6 @@ impl Scheduler {
     }
 
     /// Whether parts of large contents are on their way, and the speed of sources matters.
-    #[must_use]
     pub fn compares_speeds(&self) -> bool {
         self.flights.values().any(|flight| matches!(flight.work, Requested::Part { .. }))
     }

@@ -87,12 +87,10 @@ impl Searches {
         Ok(())
     }
 
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 
-    #[must_use]
     pub fn seeks(&self, hash: &ContentHash) -> bool {
         self.open.contains_key(hash)
     }
@@ -115,7 +113,6 @@ impl Searches {
     }
 
     /// Whether some search that nobody could help so far, and whose time is not over, has not tried this peer.
-    #[must_use]
     pub fn would_dial(&self, peer: &EndpointId, now: Instant) -> bool {
         self.open.values().any(|search| {
             let helped = search.peers.values().any(|answer| *answer == SearchAnswer::Has);
@@ -173,7 +170,6 @@ impl Searches {
     }
 
     /// Whether some search still hopes for something from this peer.
-    #[must_use]
     pub fn needs(&self, peer: &EndpointId) -> bool {
         let hopes = |answer: &SearchAnswer| {
             matches!(answer, SearchAnswer::Dialled(_) | SearchAnswer::Asked(_) | SearchAnswer::Has)
@@ -219,7 +215,6 @@ impl Searches {
     }
 
     /// How the search for this content stands, or ended lately; nothing if there was none, or it was successful.
-    #[must_use]
     pub fn report(&self, hash: &ContentHash) -> Option<SearchReport> {
         let open = self.open.get(hash).map(Search::report);
         open.or_else(|| self.ended.get(hash).map(|(_, report)| *report))

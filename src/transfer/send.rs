@@ -56,7 +56,6 @@ impl Traffic {
         TrafficHold(Arc::clone(self))
     }
 
-    #[must_use]
     pub fn is_held(&self) -> bool {
         self.held.load(Ordering::Relaxed) > 0
     }

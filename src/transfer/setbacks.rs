@@ -48,7 +48,6 @@ impl Setbacks {
         }
     }
 
-    #[must_use]
     pub fn of(&self, hash: &ContentHash) -> &[Setback] {
         self.of.get(hash).map_or(&[], Vec::as_slice)
     }

@@ -40,7 +40,6 @@ pub struct StreamCount {
 }
 
 impl StreamCount {
-    #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
         self.last.is_none_or(|(at, _)| now.saturating_duration_since(at) >= LOOK_EVERY)
     }

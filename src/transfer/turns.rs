@@ -28,7 +28,6 @@ pub struct Turn {
 
 impl Turns {
     /// A line in which `at_once` have their turn; at least one.
-    #[must_use]
     pub fn new(at_once: usize) -> Self {
         Self(Arc::new(Mutex::new(Line { at_once: at_once.max(1), waiting: BTreeMap::new(), next: 0 })))
     }

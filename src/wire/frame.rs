@@ -44,7 +44,6 @@ pub enum WireError {
 
 impl WireError {
     /// Whether the peer broke the rules, rather than the connection breaking.
-    #[must_use]
     pub fn is_violation(&self) -> bool {
         match self {
             Self::TooLong { .. } | Self::TooMany { .. } | Self::Malformed(_) => true,
@@ -69,7 +68,6 @@ impl From<WriteError> for WireError {
 }
 
 /// A message behind its length.
-#[must_use]
 pub fn encode<M: Message>(message: &M) -> Bytes {
     let len = message.encoded_len();
     let mut buffer = BytesMut::with_capacity(4 + len);

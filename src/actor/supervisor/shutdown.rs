@@ -53,7 +53,6 @@ pub enum ShutdownOutcome {
 
 impl ShutdownOutcome {
     /// Whether the process should end with a failure.
-    #[must_use]
     pub fn is_failure(&self) -> bool {
         match self {
             Self::Ordered { .. } => false,
@@ -241,7 +240,6 @@ async fn stop_one(actor: &ActorCell, limit: Duration) -> Ended {
 }
 
 /// The longest that an ordered shutdown takes: each stage's longest stop plus the kill after it.
-#[must_use]
 pub fn shutdown_limit() -> Duration {
     let mut stages: BTreeMap<u8, Duration> = BTreeMap::new();
     for policy in &POLICIES {

@@ -18,7 +18,6 @@ pub struct SignatureGate {
 
 impl SignatureGate {
     /// Lets `per_sec` through, from now on.
-    #[must_use]
     pub fn new(per_sec: u32, now: Instant) -> Self {
         let per_sec = f64::from(per_sec.max(1));
         Self { per_sec, tokens: (per_sec * BURST_SECS).max(2.0), filled: now }

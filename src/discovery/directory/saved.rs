@@ -27,7 +27,6 @@ pub struct SavedPeer {
 }
 
 impl Directory {
-    #[must_use]
     pub fn is_restored(&self) -> bool {
         self.restored
     }

@@ -48,7 +48,6 @@ impl NodeRun {
 
     /// Whether an announcement with our own id shows another machine with it: it is of another run, and was written while this
     /// one was there already. One of an earlier run of ours is older, no matter which peer sends it again.
-    #[must_use]
     pub fn is_doubled_by(&self, mark: Mark, now: Instant, now_ms: u64) -> bool {
         let since = u64::try_from(now.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX);
         let ahead = mark.timestamp_ms > now_ms.saturating_add(CLOCKS_APART_MAX_MS);

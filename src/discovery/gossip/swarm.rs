@@ -29,7 +29,6 @@ pub fn start(endpoint: &Endpoint) -> Gossip {
     Gossip::builder().broadcast_config(broadcast).spawn(endpoint.clone())
 }
 
-#[must_use]
 pub fn topic_of(key: &Key) -> TopicId {
     TopicId::from_bytes(*key.expose())
 }

@@ -73,7 +73,6 @@ pub struct Found {
 
 impl Found {
     /// From what an agent said of itself, last alive `age` ago.
-    #[must_use]
     pub fn new(announcement: Announcement, age: Duration) -> Self {
         let addr = announcement.addr();
         let Announcement { id, name, assets, total_bytes, .. } = announcement;

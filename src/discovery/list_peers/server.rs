@@ -101,7 +101,6 @@ impl fmt::Debug for ListPeersService {
 impl ListPeersService {
     /// For those who know one of `keys` (see [`PresenceKeys::rpc`](crate::identity::PresenceKeys::rpc)), from `source`: a
     /// [`SharedDirectory`], as a rule.
-    #[must_use]
     pub fn new(own_id: EndpointId, keys: Vec<Key>, source: impl ListingSource + 'static) -> Self {
         Self(Arc::new(ServerInner {
             own_id,
@@ -113,7 +112,6 @@ impl ListPeersService {
     }
 
     /// What takes over the connections on [`ALPN`](super::ALPN). Must be called within a runtime.
-    #[must_use]
     pub fn handler(&self) -> ProtocolHandler {
         let service = self.clone();
         Arc::new(move |connection, pending| {

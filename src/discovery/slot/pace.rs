@@ -50,24 +50,20 @@ impl Default for Timing {
 
 impl Timing {
     /// Until the next look, after `quiet` of them since a peer is connected (0: nobody is).
-    #[must_use]
     pub fn until_scan(&self, quiet: u32, draw: f64) -> Duration {
         jittered(doubled(self.scan, quiet, self.scan_max), draw)
     }
 
-    #[must_use]
     pub fn until_publish(&self, draw: f64) -> Duration {
         jittered(self.publish, draw)
     }
 
     /// From a write to its verification.
-    #[must_use]
     pub fn until_verify(&self, draw: f64) -> Duration {
         self.verify_min + self.verify_max.saturating_sub(self.verify_min).mul_f64(draw.clamp(0.0, 1.0))
     }
 
     /// Until a channel is tried again that failed so many times in a row.
-    #[must_use]
     pub fn until_retry(&self, failures: u32, draw: f64) -> Duration {
         if failures == 0 {
             return Duration::ZERO;
@@ -77,7 +73,6 @@ impl Timing {
 }
 
 /// Whether an agent writes this period, in a network of so many agents, itself among them.
-#[must_use]
 pub fn publishes(agents: usize, draw: f64) -> bool {
     // Counts are far below 2^52.
     #[allow(clippy::cast_precision_loss)]
@@ -88,7 +83,6 @@ pub fn publishes(agents: usize, draw: f64) -> bool {
 /// Which slot a look reads next, if any, given what it has read so far: whether there was room, or `None` for slots that it
 /// has not read. A thorough look reads all; another reads from the lowest until it has met room twice, and one of the rest,
 /// in case somebody found the low ones closed.
-#[must_use]
 pub fn next_read(read: [Option<bool>; SLOTS as usize], thorough: bool, draw: f64) -> Option<u8> {
     let unread: Vec<u8> = (0..SLOTS).filter(|i| read[usize::from(*i)].is_none()).collect();
     let lowest = *unread.first()?;
@@ -118,7 +112,6 @@ pub struct Spread {
 
 impl Spread {
     /// One request per `every`, `burst` of them without a wait.
-    #[must_use]
     pub fn new(every: Duration, burst: u32) -> Self {
         Self { every, burst, due: None }
     }

@@ -58,7 +58,6 @@ impl SlotKeys {
     }
 
     /// Who is in a packet of this slot. Nobody for anything that is not of our making.
-    #[must_use]
     pub fn unpack(&self, packet: &SignedPacket, now_us: u64) -> Vec<SlotEntry> {
         // Clocks differ; nobody was alive in the future.
         let written_us = packet.timestamp().as_u64().min(now_us);

@@ -12,7 +12,6 @@ pub const OVERHEAD: usize = NONCE + 16;
 ///
 /// # Panics
 /// Never: the cipher refuses nothing below 256 GiB.
-#[must_use]
 pub fn seal(key: &[u8; 32], bound_to: &[u8], plain: &[u8], nonce: [u8; NONCE]) -> Vec<u8> {
     let cipher = XChaCha20Poly1305::new(key.into());
     let sealed = cipher.encrypt(&XNonce::from(nonce), Payload { msg: plain, aad: bound_to });
@@ -22,7 +21,6 @@ pub fn seal(key: &[u8; 32], bound_to: &[u8], plain: &[u8], nonce: [u8; NONCE]) -
 }
 
 /// What [`seal`] was given; `None` for anything else.
-#[must_use]
 pub fn open(key: &[u8; 32], bound_to: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
     let (nonce, rest) = sealed.split_first_chunk::<NONCE>()?;
     let cipher = XChaCha20Poly1305::new(key.into());

@@ -31,19 +31,16 @@ impl fmt::Debug for BulkSecret {
 
 impl BulkSecret {
     /// Of the session on the control stream of `transcript`, where this end is `role`.
-    #[must_use]
     pub fn new(transcript: &Transcript, role: Role) -> Self {
         Self { key: Key::of_bytes(blake3::derive_key(BULK_KEY_CONTEXT, transcript.secret())), role }
     }
 
     /// Which end of the control stream this is.
-    #[must_use]
     pub fn role(&self) -> Role {
         self.role
     }
 
     /// What `prover` shows on the connection of `binding`, on which contents flow from `sender` to the other end.
-    #[must_use]
     pub fn prove(&self, binding: &Binding, sender: Role, prover: Role) -> BulkProof {
         let id_of =
             |role: Role| -> &EndpointId { if role == self.role { &binding.own_id } else { &binding.peer } };
@@ -58,7 +55,6 @@ impl BulkSecret {
     }
 
     /// Whether the other end made this proof for us, for contents that flow from `sender` on the connection of `binding`.
-    #[must_use]
     pub fn is_proved(&self, binding: &Binding, sender: Role, shown: &BulkProof) -> bool {
         self.prove(binding, sender, self.role.other()).ct_eq(shown).into()
     }

@@ -102,18 +102,15 @@ impl Handshake {
     }
 
     /// The other side, with a nonce that it has chosen for this stream alone; `keys` are what the opener may prove.
-    #[must_use]
     pub fn answer(domain: &'static Domain, binding: Binding, nonce: [u8; 32], keys: Vec<Key>) -> Self {
         Self { domain, binding, role: Role::Answerer, nonce, keys, phase: HandshakePhase::Hello }
     }
 
-    #[must_use]
     pub fn role(&self) -> Role {
         self.role
     }
 
     /// What ties proofs to this stream, once both nonces are known.
-    #[must_use]
     pub fn transcript(&self) -> Option<&Transcript> {
         match &self.phase {
             HandshakePhase::Hello => None,

@@ -75,13 +75,11 @@ pub struct Carrying {
 }
 
 impl Carrying {
-    #[must_use]
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
 
     /// Whether it was a bulk connection, and is over: contents can go another way.
-    #[must_use]
     pub fn is_lost(&self) -> bool {
         self.connection.stable_id() != self.outgoing.session.stable_id()
             && self.connection.close_reason().is_some()
@@ -102,7 +100,6 @@ impl Drop for Carrying {
 
 impl BulkOutgoing {
     /// For the contents that `endpoint` sends in a session. Without a secret, they all go over the session's connection.
-    #[must_use]
     pub fn new(endpoint: Endpoint, session: Connection, secret: Option<BulkSecret>) -> Self {
         let state = State { open: None, not_before: Instant::now(), failures: 0, is_over: false };
         let (opening, state) = (tokio::sync::Mutex::new(()), Mutex::new(state));
@@ -110,7 +107,6 @@ impl BulkOutgoing {
     }
 
     /// Chooses for one content after the other.
-    #[must_use]
     pub fn carrier(&self) -> BulkCarrier {
         BulkCarrier(Arc::clone(&self.0))
     }
@@ -127,7 +123,6 @@ impl BulkOutgoing {
         }
     }
 
-    #[must_use]
     pub fn is_open(&self) -> bool {
         self.0.state().open.as_ref().is_some_and(|open| open.connection.close_reason().is_none())
     }

@@ -28,7 +28,6 @@ struct Windows {
 
 impl InboundWindow {
     /// Of the peer at the other end of a session's connection, which has the window that it was opened with.
-    #[must_use]
     pub fn new(session: Connection) -> Self {
         Self(Arc::new(Mutex::new(Windows { session, bulk: None, next: 0, bytes: None })))
     }
@@ -61,7 +60,6 @@ impl InboundWindow {
     }
 
     /// Whether contents come on a connection of their own.
-    #[must_use]
     pub fn has_bulk(&self) -> bool {
         self.lock().bulk.is_some()
     }

@@ -33,7 +33,6 @@ pub struct Note {
 
 impl Note {
     /// A note of `record`, seen at `now_ms`, that can be taken at `due_ms`.
-    #[must_use]
     pub fn of(record: &AssetRecord, library: Option<LibraryId>, now_ms: u64, due_ms: u64) -> Self {
         Self {
             hash: record.hash,
@@ -156,7 +155,6 @@ impl Notes {
         changes
     }
 
-    #[must_use]
     pub fn of(&self, hash: &ContentHash) -> &[Note] {
         self.by_hash.get(hash).map_or(&[], Vec::as_slice)
     }

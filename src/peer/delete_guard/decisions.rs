@@ -77,7 +77,6 @@ pub struct Decisions {
 
 impl Decisions {
     /// As they were written down.
-    #[must_use]
     pub fn new(kept: KeptDeletions) -> Self {
         let mut decisions = Self::default();
         for (deleter, at_ms, count) in kept.spent {
@@ -159,7 +158,6 @@ impl Decisions {
     }
 
     /// Whether this very deletion waits already, or was rejected: nothing has to be looked at for it.
-    #[must_use]
     pub fn is_put_off(&self, library: &str, deletion: &Deletion) -> bool {
         matches!(self.known_ruling(library, deletion), Some(DeletionRuling::Hold | DeletionRuling::Ignore))
     }
@@ -294,7 +292,6 @@ impl Decisions {
         self.holds.get(by)
     }
 
-    #[must_use]
     pub fn held(&self) -> u64 {
         match self.holds.len() {
             0 => 0,
@@ -307,7 +304,6 @@ impl Decisions {
     }
 
     /// Decisions that nobody has come for yet: deletions that were confirmed, and all that were rejected.
-    #[must_use]
     pub fn decided(&self) -> (u64, u64) {
         let all = self.decided.values().flat_map(HashMap::values);
         let (mut confirmed, mut rejected) = (0, 0);
@@ -361,7 +357,6 @@ impl Decisions {
         (about, changes)
     }
 
-    #[must_use]
     pub fn concerns(&self, hash: &ContentHash) -> bool {
         self.holds.values().any(|hold| hold.deletions.contains_key(hash))
             || self.decided.values().any(|decided| decided.contains_key(hash))
@@ -419,7 +414,6 @@ impl Decisions {
     }
 
     /// Assets that something is known about, for a look at the store.
-    #[must_use]
     pub fn hashes(&self) -> Vec<ContentHash> {
         let held = self.holds.values().flat_map(|hold| hold.deletions.keys());
         let decided = self.decided.values().flat_map(HashMap::keys);

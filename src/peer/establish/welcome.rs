@@ -142,7 +142,6 @@ pub(super) fn name_of(welcome: &Welcome) -> String {
 }
 
 /// The wire form of a library's summary.
-#[must_use]
 pub fn summary_to_wire(blinded: &Bytes, summary: &Summary) -> LibrarySummary {
     LibrarySummary {
         blinded: blinded.clone(),

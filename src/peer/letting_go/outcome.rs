@@ -34,7 +34,6 @@ pub enum HolderRefusal {
 
 impl HolderRefusal {
     /// Whether it may be otherwise soon.
-    #[must_use]
     pub fn may_change(self) -> bool {
         match self {
             Self::Dropping | Self::Unable | Self::Silent | Self::Lost => true,

@@ -60,7 +60,6 @@ pub struct DropsProgress {
 }
 
 impl DropsProgress {
-    #[must_use]
     pub fn new(total: u64, left: u64, dropped: u64, lacking: Option<String>) -> Self {
         let kept = total.saturating_sub(left).saturating_sub(dropped);
         let why = lacking.as_ref().map(|why| format!(": {why}")).unwrap_or_default();

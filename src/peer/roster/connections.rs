@@ -80,7 +80,6 @@ impl Roster {
     }
 
     /// Whether a connection with `id` comes beside one that there is, rather than being dialled at the same time by the other end.
-    #[must_use]
     pub fn comes_beside(&self, id: &EndpointId, dialed_here: bool, now: Instant) -> bool {
         let Some(known) = self.peers.get(id) else { return false };
         match known.link {

@@ -158,7 +158,6 @@ impl Roster {
     }
 
     /// Whether [`Roster::seek`] could give a peer when there is room, or one is being dialled anyway.
-    #[must_use]
     pub fn could_seek(&self, now: Instant, is_sought: impl Fn(&EndpointId, &KnownPeer) -> bool) -> bool {
         let dialed = self.peers.iter().filter(|(_, p)| p.link == LinkState::Dialing);
         self.idle(now).chain(dialed).any(|(id, p)| is_sought(id, p))

@@ -143,7 +143,6 @@ impl KnownPeer {
         }
     }
 
-    #[must_use]
     pub fn class(&self) -> Class {
         match self.ticket {
             _ if self.is_wanted() => Class::Named,
@@ -154,13 +153,11 @@ impl KnownPeer {
     }
 
     /// Whether it proved to know the passphrase before, or was alive in an earlier run.
-    #[must_use]
     pub fn is_own(&self) -> bool {
         self.share() == Share::Own
     }
 
     /// Whether it was let in before as a machine of this network, and still would be.
-    #[must_use]
     pub fn was_own(&self) -> bool {
         self.last_seen_ms.is_some() && !self.is_member && self.refusal.is_none()
     }
@@ -187,7 +184,6 @@ impl KnownPeer {
     }
 
     /// Whether it never had a session with us and nobody named it to us: it only connected.
-    #[must_use]
     pub fn is_stranger(&self) -> bool {
         self.last_seen_ms.is_none() && self.sources.is_empty()
     }
@@ -198,26 +194,22 @@ impl KnownPeer {
     }
 
     /// Whether nobody vouches for it: it was never there, and no user, ticket or earlier session named it.
-    #[must_use]
     pub fn is_hint(&self) -> bool {
         self.last_seen_ms.is_none() && !self.sources.iter().any(Channel::is_static)
     }
 
     /// Whether a user named it, so that we want a connection to it whatever else is connected.
-    #[must_use]
     pub fn is_wanted(&self) -> bool {
         self.sources.iter().any(Self::names)
     }
 
     /// Whether a user named the peers that come through this channel.
-    #[must_use]
     pub const fn names(channel: Channel) -> bool {
         matches!(channel, Channel::Tickets | Channel::Bootstrap)
     }
 
     /// Whether it is offered the mirror when we dial it. Others are offered the libraries in which they take part, and nothing
     /// else.
-    #[must_use]
     pub fn is_offered_mirror(&self) -> bool {
         self.vouched
     }

@@ -154,7 +154,6 @@ impl Session {
 
     /// Whether assets are to be compared, and entries, where we have `ours` by now. What both have alike is left out, unless all is
     /// alike: then something is thought to be amiss.
-    #[must_use]
     pub fn to_compare(&self, ours: Summary) -> (bool, bool) {
         let agreed = self.settings.entries;
         let (assets, entries) = (!ours.same_assets(&self.theirs), agreed && !ours.same_entries(&self.theirs));

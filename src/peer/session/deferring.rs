@@ -289,19 +289,16 @@ impl Session {
     }
 
     /// The newest date of a version that the peer confirmed.
-    #[must_use]
     pub fn confirmed(&self) -> Hlc {
         self.deferred.confirmed
     }
 
     /// The newest date among offers that wait for their answer.
-    #[must_use]
     pub fn newest_offered(&self) -> Hlc {
         self.deferred.newest_offered
     }
 
     /// A number that grows with each change of [`Session::waiting`].
-    #[must_use]
     pub fn waiting_changes(&self) -> u64 {
         self.deferred.changes + self.entries.waiting_changes
     }

@@ -49,7 +49,6 @@ fn is_forgotten(offered: &AssetRecord, now_ms: u64) -> bool {
 /// Compares a record that a member of a library offers with what the library has, where the store has
 /// `stored` of it and the peer holds the content, or not (`held_there`), and comes with the ticket of number `from`. With `holds`,
 /// what would be news has to wait for a newer list of revocations.
-#[must_use]
 pub fn judge_for(
     library: &Library,
     offered: &AssetRecord,
@@ -122,7 +121,6 @@ pub(super) fn judge(
 /// hold its content either (`held_there`).
 ///
 /// Content that is wanted here and held there is fetched, whichever version is newer. Content that is not wanted is not.
-#[must_use]
 pub fn judge_holding(
     offered: &AssetRecord,
     held_there: bool,

@@ -27,14 +27,12 @@ pub struct SessionStatus {
 
 impl SessionStatus {
     /// Whether nothing is missing on either side. While the peer holds versions of ours, they may be nowhere else.
-    #[must_use]
     pub fn is_in_sync(&self) -> bool {
         self.state == ConnectionState::InSync && self.waiting.held_there == 0
     }
 }
 
 impl Session {
-    #[must_use]
     pub fn standing(&self) -> SessionStatus {
         let reconciling = self.comparing.reconciliation != Reconciliation::Ended;
         let moves = !self.taking.by_hash.is_empty() || self.offering.is_busy() || self.entries.is_busy();

@@ -188,23 +188,19 @@ impl Partial {
         self.state.lock()
     }
 
-    #[must_use]
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    #[must_use]
     pub fn root(&self) -> Option<GroupSum> {
         self.root
     }
 
     /// What of `range` is not here.
-    #[must_use]
     pub fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
         self.state().claimed.missing(range)
     }
 
-    #[must_use]
     pub fn held(&self) -> u64 {
         self.state().written.len()
     }

@@ -43,13 +43,11 @@ pub struct BulkSource {
 }
 
 impl BulkSource {
-    #[must_use]
     pub fn new(connection: Connection, breaks: Breaks) -> Self {
         Self { connection, breaks, is_excused: OnceLock::new() }
     }
 
     /// What it means that contents did not come, for this reason: the source's fault, unless the connection broke under them.
-    #[must_use]
     pub fn failure(&self, reason: String) -> FetchFailure {
         if self.connection.close_reason().is_none() {
             return FetchFailure::Source(reason);

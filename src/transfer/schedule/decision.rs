@@ -44,7 +44,6 @@ pub enum FetchFailure {
 }
 
 impl FetchFailure {
-    #[must_use]
     pub fn reason(&self) -> &str {
         let (Self::Source(reason)
         | Self::Interrupted(reason)

@@ -9,25 +9,21 @@ use crate::record::ContentHash;
 
 impl Scheduler {
     /// Assets wanted, and how many of their bytes are missing, to a part.
-    #[must_use]
     pub fn missing(&self) -> (u64, u64) {
         (self.wanted.len() as u64, self.wanted_bytes)
     }
 
     /// Whether an asset is wanted or being stored, for whatever library.
-    #[must_use]
     pub fn wants(&self, hash: &ContentHash) -> bool {
         !self.keys_of(hash).is_empty()
     }
 
     /// Whether it is for this library, at this size.
-    #[must_use]
     pub fn wants_for(&self, key: &WantKey) -> bool {
         self.wanted.contains_key(key)
     }
 
     /// Up to `limit` wanted assets, those on their way first.
-    #[must_use]
     pub fn report(&self, limit: usize) -> Vec<WantedAsset> {
         let of = |started: bool| {
             let all = self.wanted.iter().filter(move |(_, wanted)| wanted.is_started() == started);
@@ -41,7 +37,6 @@ impl Scheduler {
     }
 
     /// How an asset stands, if it is wanted: for the mirror, or else for the first library.
-    #[must_use]
     pub fn standing(&self, hash: &ContentHash) -> Option<WantedStatus> {
         let key = *self.keys_of(hash).first()?;
         let wanted = self.wanted.get(&key)?;

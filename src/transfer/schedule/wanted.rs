@@ -23,7 +23,6 @@ pub struct WantKey {
 
 impl WantKey {
     /// Of a record that `library` offers.
-    #[must_use]
     pub fn new(library: Option<LibraryId>, record: &AssetRecord) -> Self {
         Self { hash: record.hash, library, size: record.size }
     }
