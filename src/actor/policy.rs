@@ -130,124 +130,60 @@ const PER_MINUTE_5: RestartBudget = RestartBudget { restarts: 5, window: Duratio
 /// once spends its budget instead of crawling along at the longest delay.
 const BRISK: Backoff = Backoff { min: Duration::from_millis(50), max: Duration::from_secs(2), jitter: 0.5 };
 
+/// The policy of a child that the node cannot do without.
+const fn vital(kind: ChildKind, stop_order: u8, stop_secs: u64) -> RestartPolicy {
+    RestartPolicy {
+        kind,
+        restart: Restart::Always,
+        budget: PER_MINUTE_10,
+        backoff: BRISK,
+        exhausted: Exhausted::Escalate,
+        stop_order,
+        stop_timeout: Duration::from_secs(stop_secs),
+    }
+}
+
+/// The policy of a child without which the node goes on.
+const fn spared(kind: ChildKind, stop_order: u8, stop_secs: u64) -> RestartPolicy {
+    RestartPolicy {
+        backoff: Backoff { max: Duration::from_secs(30), ..BRISK },
+        exhausted: Exhausted::Degrade,
+        ..vital(kind, stop_order, stop_secs)
+    }
+}
+
 pub static POLICIES: [RestartPolicy; 12] = [
     // Stops late: actors that stop before it may still have something to write.
-    RestartPolicy {
-        kind: ChildKind::CanService,
-        restart: Restart::Always,
-        budget: PER_MINUTE_10,
-        backoff: Backoff { max: Duration::from_secs(30), ..BRISK },
-        exhausted: Exhausted::Degrade,
-        stop_order: 3,
-        stop_timeout: Duration::from_secs(10),
-    },
+    spared(ChildKind::CanService, 3, 10),
     // Without one of the ways of finding peers, the others go on.
-    RestartPolicy {
-        kind: ChildKind::Rendezvous,
-        restart: Restart::Always,
-        budget: PER_MINUTE_10,
-        backoff: Backoff { max: Duration::from_secs(30), ..BRISK },
-        exhausted: Exhausted::Degrade,
-        stop_order: 1,
-        stop_timeout: Duration::from_secs(2),
-    },
-    RestartPolicy {
-        kind: ChildKind::Gossip,
-        restart: Restart::Always,
-        budget: PER_MINUTE_10,
-        backoff: Backoff { max: Duration::from_secs(30), ..BRISK },
-        exhausted: Exhausted::Degrade,
-        stop_order: 1,
-        stop_timeout: Duration::from_secs(2),
-    },
+    spared(ChildKind::Rendezvous, 1, 2),
+    spared(ChildKind::Gossip, 1, 2),
     // Without it nobody could be shut out any more.
-    RestartPolicy {
-        kind: ChildKind::Library,
-        restart: Restart::Always,
-        budget: PER_MINUTE_10,
-        backoff: BRISK,
-        exhausted: Exhausted::Escalate,
-        stop_order: 2,
-        stop_timeout: Duration::from_secs(2),
-    },
+    vital(ChildKind::Library, 2, 2),
     // Stops first, as HttpActor does. Without it programs on this machine reach no store, and peers still do.
-    RestartPolicy {
-        kind: ChildKind::StoreServer,
-        restart: Restart::Always,
-        budget: PER_MINUTE_10,
-        backoff: Backoff { max: Duration::from_secs(30), ..BRISK },
-        exhausted: Exhausted::Degrade,
-        stop_order: 1,
-        stop_timeout: Duration::from_secs(5),
-    },
+    spared(ChildKind::StoreServer, 1, 5),
     // Without it what rots is noticed later.
-    RestartPolicy {
-        kind: ChildKind::Scrub,
-        restart: Restart::Always,
-        budget: PER_MINUTE_10,
-        backoff: Backoff { max: Duration::from_secs(30), ..BRISK },
-        exhausted: Exhausted::Degrade,
-        stop_order: 1,
-        stop_timeout: Duration::from_secs(2),
-    },
+    spared(ChildKind::Scrub, 1, 2),
     // Without it no directory is kept alike; the network goes on. It has its children stop first.
+    spared(ChildKind::Folders, 1, 4),
     RestartPolicy {
-        kind: ChildKind::Folders,
-        restart: Restart::Always,
-        budget: PER_MINUTE_10,
-        backoff: Backoff { max: Duration::from_secs(30), ..BRISK },
-        exhausted: Exhausted::Degrade,
-        stop_order: 1,
-        stop_timeout: Duration::from_secs(4),
-    },
-    RestartPolicy {
-        kind: ChildKind::Folder,
-        restart: Restart::Always,
         budget: PER_MINUTE_5,
         backoff: Backoff { min: Duration::from_millis(100), max: Duration::from_mins(1), jitter: 0.5 },
-        exhausted: Exhausted::Degrade,
-        stop_order: 1,
-        stop_timeout: Duration::from_secs(2),
+        ..spared(ChildKind::Folder, 1, 2)
     },
-    RestartPolicy {
-        kind: ChildKind::Peers,
-        restart: Restart::Always,
-        budget: PER_MINUTE_10,
-        backoff: BRISK,
-        exhausted: Exhausted::Escalate,
-        stop_order: 2,
-        stop_timeout: Duration::from_secs(5),
-    },
+    vital(ChildKind::Peers, 2, 5),
     // PeersActor stops these while it stops itself, so theirs must be the shorter time.
     RestartPolicy {
-        kind: ChildKind::Peer,
         restart: Restart::OnFailure,
         budget: PER_MINUTE_5,
         backoff: Backoff { min: Duration::from_millis(100), max: Duration::from_mins(5), jitter: 0.5 },
         exhausted: Exhausted::BackOffPeer,
-        stop_order: 2,
-        stop_timeout: Duration::from_secs(2),
+        ..vital(ChildKind::Peer, 2, 2)
     },
     // Stops first: no new work comes in while the rest goes down.
-    RestartPolicy {
-        kind: ChildKind::Http,
-        restart: Restart::Always,
-        budget: PER_MINUTE_10,
-        backoff: BRISK,
-        exhausted: Exhausted::Escalate,
-        stop_order: 1,
-        stop_timeout: Duration::from_secs(5),
-    },
+    vital(ChildKind::Http, 1, 5),
     // Stops last: a second signal and a status dump must work while the others stop.
-    RestartPolicy {
-        kind: ChildKind::Signal,
-        restart: Restart::Always,
-        budget: PER_MINUTE_10,
-        backoff: BRISK,
-        exhausted: Exhausted::Escalate,
-        stop_order: 4,
-        stop_timeout: Duration::from_secs(1),
-    },
+    vital(ChildKind::Signal, 4, 1),
 ];
 
 pub fn policy(kind: ChildKind) -> &'static RestartPolicy {
