@@ -249,18 +249,12 @@ impl RootState {
         let mailbox = self.mailbox.reading();
         let tree = ActorStatus {
             id: Some(myself.get_id().to_string()),
-            kind: "RootSupervisor".to_owned(),
-            label: None,
-            state,
-            restarts: 0,
             uptime_secs: now.duration_since(self.started).as_secs(),
             mailbox: mailbox.messages,
             mailbox_ms: mailbox.oldest_ms(),
-            undelivered: 0,
-            queued: None,
-            last_error: None,
             children,
             detail,
+            ..ActorStatus::new("RootSupervisor", state)
         };
         for reply in self.surveyed_for.drain(..).filter(|reply| !reply.is_closed()) {
             // A caller that stopped waiting in this moment does not miss the answer.

@@ -123,7 +123,7 @@ mod tests {
             label: Some("laptop".to_owned()),
             uptime_secs: 7,
             detail: Some("in sync".to_owned()),
-            ..actor("PeerActor", ActorState::Running)
+            ..ActorStatus::new("PeerActor", ActorState::Running)
         };
         let peers = ActorStatus {
             mailbox: 3,
@@ -134,12 +134,12 @@ mod tests {
             restarts: 3,
             last_error: Some("boom".to_owned()),
             children: vec![peer],
-            ..actor("PeersActor", ActorState::Unresponsive)
+            ..ActorStatus::new("PeersActor", ActorState::Unresponsive)
         };
         let tree = ActorStatus {
             uptime_secs: 200_000,
             children: vec![peers],
-            ..actor("RootSupervisor", ActorState::Running)
+            ..ActorStatus::new("RootSupervisor", ActorState::Running)
         };
         let expected = "\
 actor                 state         restarts  uptime  mailbox  oldest  undelivered  queued  notes
@@ -178,7 +178,7 @@ dht        down       0  -              no\\u{1b}nodes
             label: Some(hostile.to_owned()),
             last_error: Some(hostile.to_owned()),
             detail: Some("x".repeat(1_000)),
-            ..actor("PeerActor", ActorState::Running)
+            ..ActorStatus::new("PeerActor", ActorState::Running)
         };
         let text = render(&tree);
         assert_eq!(text.lines().count(), 2);
@@ -191,23 +191,5 @@ dht        down       0  -              no\\u{1b}nodes
     fn uptimes_stay_short() {
         let shown = [0, 59, 60, 3_599, 3_600, 86_399, 86_400].map(uptime);
         assert_eq!(shown, ["0s", "59s", "1m00s", "59m59s", "1h00m", "23h59m", "1d00h"]);
-    }
-
-    fn actor(kind: &str, state: ActorState) -> ActorStatus {
-        ActorStatus {
-            id: None,
-            kind: kind.to_owned(),
-            label: None,
-            state,
-            restarts: 0,
-            uptime_secs: 0,
-            mailbox: 0,
-            mailbox_ms: 0,
-            undelivered: 0,
-            queued: None,
-            last_error: None,
-            children: Vec::new(),
-            detail: None,
-        }
     }
 }

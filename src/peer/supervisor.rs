@@ -22,7 +22,7 @@ use super::messages::{PeerMsg, PeersMsg};
 use super::places::Places;
 use super::roster::Roster;
 use crate::actor::restart::ExitKind;
-use crate::actor::status::ActorDetail;
+use crate::actor::status::{ActorDetail, ask_all};
 use crate::actor::tasks::Tasks;
 use crate::actor::watch::BEAT;
 use crate::clock::now_ms;
@@ -439,11 +439,11 @@ impl PeersState {
     }
 
     fn on_get_health(&self, reply: RpcReplyPort<ActorDetail>) {
-        let children: Vec<_> = self.links.values().map(overview::AskedPeer::new).collect();
+        let children: Vec<_> = self.links.values().map(overview::asked).collect();
         let detail = format!("{} connected, {} known", self.links.connected(), self.roster.iter().count());
         // Asked from a task: a hung PeerActor must not hold us up.
         tokio::spawn(async move {
-            let children = overview::ask_children(children).await;
+            let children = ask_all(children, |reply| PeerMsg::GetHealth { reply }).await;
             let _ = reply.send(ActorDetail { queued: None, detail: Some(detail), children });
         });
     }

@@ -253,18 +253,9 @@ fn answer_with(tree: ActorStatus) -> impl FnMut(RootMsg) -> Option<RootMsg> {
 fn tree_of(last_error: &str) -> ActorStatus {
     ActorStatus {
         id: Some("0.1".to_owned()),
-        kind: "RootSupervisor".to_owned(),
-        label: None,
-        state: ActorState::Running,
-        restarts: 0,
         uptime_secs: 1,
-        mailbox: 0,
-        mailbox_ms: 0,
-        undelivered: 0,
-        queued: None,
         last_error: Some(last_error.to_owned()),
-        children: Vec::new(),
-        detail: None,
+        ..ActorStatus::new("RootSupervisor", ActorState::Running)
     }
 }
 

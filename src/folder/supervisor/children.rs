@@ -6,10 +6,9 @@ use std::time::Instant;
 use ractor::{Actor, ActorId, ActorRef, RpcReplyPort};
 
 use super::{BoundFolder, FoldersMsg, FoldersState, binding};
-use crate::actor::mailbox::MailboxReading;
 use crate::actor::policy::{ChildKind, policy};
 use crate::actor::restart::{ExitKind, History, RestartDecision, decide};
-use crate::actor::status::{ASK_GRANDCHILD_LIMIT, ActorDetail, ActorState, ActorStatus, ask};
+use crate::actor::status::{ActorDetail, AskedChild, ask_all};
 use crate::actor::watch::WatchedActor;
 use crate::entry::FolderId;
 use crate::events::NodeEvent;
@@ -130,7 +129,8 @@ impl FoldersState {
             .iter()
             .map(|(folder, bound)| {
                 let label = self.names.get(folder).cloned().unwrap_or_else(|| binding::id_of(*folder));
-                AskedFolder {
+                AskedChild {
+                    kind: ChildKind::Folder,
                     label,
                     actor: bound.actor.clone(),
                     history: bound.history.clone(),
@@ -141,7 +141,7 @@ impl FoldersState {
             })
             .collect();
         self.tasks.spawn(async move {
-            let children = futures::future::join_all(asked.into_iter().map(child_status)).await;
+            let children = ask_all(asked, |reply| FolderMsg::GetHealth { reply }).await;
             let detail = Some(format!("{} folders", children.len()));
             let _ = reply.send(ActorDetail { queued: None, detail, children });
         });
@@ -153,44 +153,4 @@ fn is_bound_so(one: &FolderBinding, other: &FolderBinding) -> bool {
     let kept =
         |binding: &FolderBinding| (binding.marker, binding.settings.rules(), binding.settings.scan_only);
     kept(one) == kept(other) && one.path == other.path
-}
-
-struct AskedFolder {
-    label: String,
-    actor: Option<ActorRef<FolderMsg>>,
-    history: History,
-    degraded: bool,
-    mailbox: MailboxReading,
-    undelivered: u64,
-}
-
-async fn child_status(asked: AskedFolder) -> ActorStatus {
-    let AskedFolder { label, actor, history, degraded, mailbox, undelivered } = asked;
-    let query = |reply| FolderMsg::GetHealth { reply };
-    let answer = match &actor {
-        Some(actor) => ask(actor, query, ASK_GRANDCHILD_LIMIT).await,
-        None => None,
-    };
-    let state = match (&actor, &answer) {
-        (None, _) if degraded => ActorState::Degraded,
-        (None, _) => ActorState::Restarting,
-        (Some(_), None) => ActorState::Unresponsive,
-        (Some(_), Some(_)) => ActorState::Running,
-    };
-    let answer = answer.unwrap_or_default();
-    ActorStatus {
-        id: actor.map(|actor| actor.get_id().to_string()),
-        kind: ChildKind::Folder.to_string(),
-        label: Some(label),
-        state,
-        restarts: history.restarts(),
-        uptime_secs: history.running_since().map_or(0, |since| since.elapsed().as_secs()),
-        mailbox: mailbox.messages,
-        mailbox_ms: mailbox.oldest_ms(),
-        undelivered,
-        queued: answer.queued,
-        last_error: history.last_error().map(str::to_owned),
-        children: Vec::new(),
-        detail: answer.detail,
-    }
 }

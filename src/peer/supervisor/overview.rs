@@ -4,15 +4,11 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use iroh::EndpointId;
-use ractor::ActorRef;
 
-use crate::actor::mailbox::MailboxReading;
 use crate::actor::policy::ChildKind;
-use crate::actor::restart::History;
-use crate::actor::status::{self, ASK_GRANDCHILD_LIMIT, ActorState, ActorStatus};
+use crate::actor::status::AskedChild;
 use crate::actor::watch::WatchedActor;
-use crate::clock::eta_secs;
-use crate::clock::now_ms;
+use crate::clock::{eta_secs, now_ms};
 use crate::discovery::channel::{Channel, ChannelSet};
 use crate::discovery::directory::AgentListing;
 use crate::events::{PeerProgress, SyncProgress};
@@ -254,58 +250,17 @@ fn sync(state: &PeersState) -> SyncReport {
     }
 }
 
-pub(super) struct AskedPeer {
-    endpoint_id: EndpointId,
-    actor: Option<ActorRef<PeerMsg>>,
-    history: History,
-    mailbox: MailboxReading,
-    undelivered: u64,
-}
-
-impl AskedPeer {
-    pub(super) fn new(link: &PeerLink) -> Self {
-        Self {
-            endpoint_id: link.endpoint_id,
-            actor: link.actor.clone(),
-            history: link.history.clone(),
-            mailbox: link.watched.as_ref().map(WatchedActor::reading).unwrap_or_default(),
-            undelivered: link.undelivered.load(Ordering::Relaxed),
-        }
+/// A PeerActor that is to be asked how it is.
+pub(super) fn asked(link: &PeerLink) -> AskedChild<PeerMsg> {
+    AskedChild {
+        kind: ChildKind::Peer,
+        label: link.endpoint_id.fmt_short().to_string(),
+        actor: link.actor.clone(),
+        history: link.history.clone(),
+        degraded: false,
+        mailbox: link.watched.as_ref().map(WatchedActor::reading).unwrap_or_default(),
+        undelivered: link.undelivered.load(Ordering::Relaxed),
     }
-}
-
-/// One line per PeerActor; those that do not answer are shown as such.
-pub(super) async fn ask_children(children: Vec<AskedPeer>) -> Vec<ActorStatus> {
-    let asked = children.into_iter().map(|asked| async move {
-        let AskedPeer { endpoint_id, actor, history, mailbox, undelivered } = asked;
-        let query = |reply| PeerMsg::GetHealth { reply };
-        let answer = match &actor {
-            Some(actor) => status::ask(actor, query, ASK_GRANDCHILD_LIMIT).await,
-            None => None,
-        };
-        let state = match (&actor, &answer) {
-            (None, _) => ActorState::Restarting,
-            (Some(_), None) => ActorState::Unresponsive,
-            (Some(_), Some(_)) => ActorState::Running,
-        };
-        let answer = answer.unwrap_or_default();
-        ActorStatus {
-            id: actor.map(|actor| actor.get_id().to_string()),
-            kind: ChildKind::Peer.to_string(),
-            label: Some(endpoint_id.fmt_short().to_string()),
-            state,
-            restarts: history.restarts(),
-            uptime_secs: history.running_since().map_or(0, |since| since.elapsed().as_secs()),
-            mailbox: mailbox.messages,
-            mailbox_ms: mailbox.oldest_ms(),
-            undelivered,
-            queued: answer.queued,
-            last_error: history.last_error().map(str::to_owned),
-            children: Vec::new(),
-            detail: answer.detail,
-        }
-    });
-    futures::future::join_all(asked).await
 }
 
 /// How far everything is, with the peers that something moves or is missing with; `None` when that is nobody.

@@ -279,18 +279,9 @@ pub(crate) fn peer(seed: u8, name: &str, state: ConnectionState) -> PeerReport {
 pub(crate) fn actor(kind: &str, children: Vec<ActorStatus>) -> ActorStatus {
     ActorStatus {
         id: Some("0.1".into()),
-        kind: kind.into(),
-        label: None,
-        state: ActorState::Running,
-        restarts: 0,
         uptime_secs: 5,
-        mailbox: 0,
-        mailbox_ms: 0,
-        undelivered: 0,
-        queued: None,
-        last_error: None,
         children,
-        detail: None,
+        ..ActorStatus::new(kind, ActorState::Running)
     }
 }
 
