@@ -230,7 +230,6 @@ impl AssetMeta {
             + self.tags.iter().chain(&self.names).map(String::len).sum::<usize>()
     }
 
-    /// Checks every limit.
     pub fn validate(&self) -> Result<(), MetaError> {
         if self.tags.len() > TAGS_MAX {
             return Err(MetaError::TooManyTags(self.tags.len()));

@@ -289,7 +289,6 @@ pub enum ItemOutcome {
 pub enum Redating {
     /// Later: whatever is held of `hash` is written once more, later than `other`, unless it is that already.
     Reassert {
-        /// The asset that gets another date.
         hash: ContentHash,
         /// The date of a version that does not count.
         other: Hlc,
@@ -298,7 +297,6 @@ pub enum Redating {
     /// where it is dated more than [`HLC_AHEAD_MAX_MS`](crate::record::HLC_AHEAD_MAX_MS) after that, and later than
     /// `known`.
     Recall {
-        /// The asset that gets another date.
         hash: ContentHash,
         now_ms: u64,
         /// The newest date of a version that anybody else may have.
@@ -307,7 +305,6 @@ pub enum Redating {
 }
 
 impl Redating {
-    /// The asset that gets another date.
     pub fn hash(&self) -> ContentHash {
         match self {
             Self::Reassert { hash, .. } | Self::Recall { hash, .. } => *hash,

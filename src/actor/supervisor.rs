@@ -76,7 +76,6 @@ pub struct RootArgs {
     pub on_degraded: OnDegraded,
 }
 
-/// State of [`RootSupervisor`]; its own business.
 pub struct RootState {
     children: Vec<Supervised>,
     events: EventLog,

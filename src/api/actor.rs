@@ -43,7 +43,6 @@ pub struct HttpState {
     streams: Arc<Semaphore>,
 }
 
-/// Serves the agent's API and page.
 pub struct HttpActor;
 
 impl Actor for HttpActor {

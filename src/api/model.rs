@@ -280,7 +280,6 @@ impl SyncModel {
     }
 }
 
-/// Deletions that wait for a decision.
 pub(super) struct HoldRow {
     pub(super) id: String,
     pub(super) count: String,

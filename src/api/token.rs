@@ -83,7 +83,6 @@ impl Cookie {
     }
 }
 
-/// The body of the page's sign-in.
 #[derive(Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SignIn {

@@ -19,7 +19,6 @@ pub(super) enum Exit {
     Degraded = 4,
     NotAllowed = 5,
     NotFound = 6,
-    /// It took too long.
     Timeout = 7,
 }
 

@@ -65,7 +65,6 @@ impl ProgressLine {
         Self { shared, task }
     }
 
-    /// Changes what is being done.
     pub(super) fn set(&self, what: &str) {
         let mut shown = self.shared.what.lock();
         *shown = text::escape(what).into_owned();

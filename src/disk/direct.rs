@@ -47,7 +47,6 @@ impl PageBuffer {
         &mut self.bytes[self.start + self.filled..self.start + self.length]
     }
 
-    /// Whether nothing more goes in.
     pub fn is_full(&self) -> bool {
         self.filled == self.length
     }

@@ -125,7 +125,6 @@ impl FolderRecord {
         }
     }
 
-    /// Checks what comes from outside.
     pub fn validate(&self) -> Result<(), EntryError> {
         match self {
             Self::Entry(entry) => entry.validate(),

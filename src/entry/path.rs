@@ -64,7 +64,6 @@ impl fmt::Display for EntryPath {
 }
 
 impl EntryPath {
-    /// Checks every rule.
     pub fn parse(text: &str) -> Result<Self, PathError> {
         if text.is_empty() {
             return Err(PathError::Empty);

@@ -313,7 +313,6 @@ pub struct FolderDefinition {
 }
 
 impl FolderDefinition {
-    /// Checks what comes from outside.
     pub fn validate(&self) -> Result<(), EntryError> {
         check_by(&self.by)?;
         let chars = self.name.chars().count();

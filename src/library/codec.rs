@@ -3,7 +3,6 @@
 //! There is one encoding of each value, and a reader that finds anything else refuses it: what was signed is what is
 //! meant. Nothing is allocated for a length that the input does not have.
 
-/// Why bytes could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     #[error("it is cut off")]

@@ -61,7 +61,6 @@ pub struct Filter {
     folder: Option<FolderId>,
 }
 
-/// Why a filter makes no sense.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
     #[error("the filter's {0}: empty, which no asset has; leave it out to ask for any")]

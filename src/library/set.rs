@@ -268,7 +268,6 @@ impl Libraries {
         }
     }
 
-    /// Takes note of what was decided.
     pub fn set_standing(&self, id: EndpointId, standing: DeviceStanding) {
         self.devices.write().insert(id, standing);
     }

@@ -32,7 +32,6 @@ pub struct SharedLibrary {
     /// Its key, if it is ours.
     key: Option<SigningKey>,
     created_ms: u64,
-    /// Which versions of our own belong.
     sharing: Sharing,
     ticket: Mutex<Ticket>,
     filter: Filter,

@@ -25,7 +25,6 @@ use crate::store::service::key::{self, FoundKey, KeyError};
 const KEY_NEEDED: &str = "an external CAN Service needs its key: set sync_api_key or sync_api_key_file to what \
                           can-service keeps in its data directory as 'sync_api_key'";
 
-/// What settings and files gave.
 pub(crate) struct GivenSecrets {
     passphrase: Option<Passphrase>,
     /// The passphrase came with this start alone: nobody else keeps it.

@@ -164,7 +164,6 @@ pub struct SignalArgs {
     pub data_dir: PathBuf,
 }
 
-/// State of [`SignalActor`]; its own business.
 pub struct SignalState {
     args: SignalArgs,
     last_dump: Option<String>,

@@ -78,7 +78,6 @@ impl Lane {
         }
     }
 
-    /// Whether the peer owns the library.
     pub(super) fn is_owners(&self) -> bool {
         self.member.as_ref().is_some_and(|member| member.claims.serial == OWNER_SERIAL)
     }

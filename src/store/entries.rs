@@ -24,7 +24,6 @@ pub struct StoredEntry {
     pub record: FolderRecord,
 }
 
-/// Which records of folders to list.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct EntryQuery {
     /// Of this folder; `None` for what all the folders are, without what they have.

@@ -110,7 +110,6 @@ impl OwnCopy {
         self.promised.filter(|promised| now < promised.until)
     }
 
-    /// Whether another machine counts on it.
     pub fn is_promised(&self, now: Duration) -> bool {
         self.promised(now).is_some()
     }

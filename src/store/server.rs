@@ -39,7 +39,6 @@ pub struct StoreServerState {
     server: ServerTask,
 }
 
-/// Serves the CAN Service's API.
 pub struct StoreServerActor;
 
 impl Actor for StoreServerActor {

@@ -39,7 +39,6 @@ impl Pace {
         Self(Some(Arc::new(Limiter { bucket, burst: burst.get() })))
     }
 
-    /// How much to take at once.
     pub fn step_bytes(&self) -> usize {
         if self.0.is_some() { STEP_BYTES } else { usize::MAX }
     }

@@ -26,7 +26,6 @@ const PEERS_MAX: usize = 4096;
 const REMEMBERED_FOR: Duration = Duration::from_mins(10);
 const REMEMBERED_MAX: usize = 256;
 
-/// What came of asking one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SearchAnswer {
     /// It is being dialled, or its session is being established, since then.

@@ -113,7 +113,6 @@ impl Stopping {
     }
 }
 
-/// How a child's stop went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// It worked off its mailbox and stopped.

@@ -47,7 +47,6 @@ const JOIN_WITHIN: Duration = Duration::from_secs(15);
 const DATED_WITHIN_MS: u64 = 10 * 60 * 1000;
 /// For the local network to answer: a query goes out every two seconds.
 const MDNS_WITHIN: Duration = Duration::from_secs(5);
-/// For the endpoint to say goodbye.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// Remembered agents that a question begins with: the last ones seen.
 const REMEMBERED_MAX: usize = 64;

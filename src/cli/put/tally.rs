@@ -8,7 +8,6 @@ const LEFT_OUT_TOLD: u64 = 8;
 /// Names of one asset that are told.
 const NAMES_TOLD: usize = 4;
 
-/// How many files came to what.
 #[derive(Debug, Default)]
 pub(super) struct PutTally {
     new: u64,

@@ -31,7 +31,6 @@ const WINDOW: u32 = 512 * 1024;
 /// Pages of one agent. With [`PAGE_ENTRIES_MAX`] entries in each it has said far more than any directory holds.
 const PAGES_MAX: usize = 128;
 
-/// Why an agent was not heard.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
     #[error("cannot be reached: {0}")]
@@ -89,7 +88,6 @@ pub struct ListingPage {
     pub next_cursor: Bytes,
 }
 
-/// Everything that an agent said.
 #[derive(Debug, Default)]
 pub struct Listed {
     /// The agent that was asked, once it has announced itself.

@@ -60,7 +60,6 @@ impl ListingSource for SharedDirectory {
     }
 }
 
-/// Why nothing was proved.
 #[derive(Debug, thiserror::Error)]
 enum ProofError {
     #[error(transparent)]

@@ -219,7 +219,6 @@ impl TaskContext {
         self.tell(RendezvousMsg::Verified { channel: self.channel, held });
     }
 
-    /// Looks for an agent's record.
     pub(super) async fn locate(self, keys: NetworkKeys, id: EndpointId) {
         let answer = match list::key_of(&id) {
             Some(key) => self.transport.resolve(key).await,

@@ -10,7 +10,6 @@ use crate::entry::EntryPath;
 
 /// The file that says what is left out. It is not synced.
 pub(crate) const IGNORE_FILE: &str = ".can-syncignore";
-/// Longest file of that name.
 const IGNORE_BYTES_MAX: u64 = 256 * 1024;
 /// Most lines of it that are named as wrong.
 const PROBLEMS_MAX: usize = 20;

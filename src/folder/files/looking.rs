@@ -53,7 +53,6 @@ pub(crate) enum PassedOver {
     OtherFolder,
 }
 
-/// Something that a look meets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Sighted {
     File(FileAt),

@@ -86,7 +86,6 @@ pub(crate) enum BindError {
         /// Where this program keeps its own.
         data: PathBuf,
     },
-    /// A directory above is bound.
     #[error("{folder} lies inside {above}, which is a folder itself")]
     Inside {
         /// What was to be bound.
@@ -103,12 +102,10 @@ pub(crate) enum BindError {
         "{0} is bound to another folder already: remove that first, and its {MARKER} if no machine uses it"
     )]
     Bound(PathBuf),
-    /// The marker cannot be written.
     #[error("cannot write to {0}: {1}")]
     NotWritable(PathBuf, #[source] io::Error),
 }
 
-/// What a directory's marker says.
 pub(super) enum MarkerSight {
     None,
     Marker(FolderMarker),

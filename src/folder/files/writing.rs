@@ -67,7 +67,6 @@ pub(crate) enum WriteError {
     /// A name that is the same to people, or to other machines, is taken.
     #[error("cannot write {0}: {1} is there, which differs in case or in the way it is written alone")]
     Twin(EntryPath, String),
-    /// The store gave something else.
     #[error("the store gave another content for {0}")]
     WrongContent(EntryPath),
     /// Whoever wrote the version lied, or erred.

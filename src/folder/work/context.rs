@@ -37,7 +37,6 @@ pub(crate) struct FolderContext {
     pub(crate) network: [u8; 32],
     /// Room that stays free on the disk.
     pub(crate) reserve_bytes: u64,
-    /// How often everything is looked at.
     pub(crate) full_scan_interval: Duration,
     pub(crate) busy: FolderLocks,
     /// What is shared by ticket, and which folders came by one.

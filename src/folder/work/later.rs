@@ -17,7 +17,6 @@ const RESTS_MS: u64 = 1_000;
 /// Paths with a turn of their own; what is beyond is met when everything is looked at.
 const PATHS_MAX: usize = 10_000;
 
-/// A path whose turn comes.
 #[derive(Clone, Debug)]
 pub(super) struct LaterTurn {
     until: Instant,
@@ -29,7 +28,6 @@ pub(super) struct LaterTurn {
 }
 
 impl FolderWork {
-    /// Gives a path a later turn.
     pub(super) fn put_off(&mut self, hash: EntryHash, why: Option<String>) {
         self.undecided.insert(hash);
         if let Some(why) = &why

@@ -51,7 +51,6 @@ impl Deletion {
     }
 }
 
-/// What somebody decided about a deletion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeletionDecision {
     Confirmed,

@@ -21,7 +21,6 @@ pub struct Kept {
     pub created_ms: u64,
     /// The newest list of revocations that we know, encoded and signed.
     pub revocations: Option<Vec<u8>>,
-    /// Which versions of our own belong.
     pub sharing: Sharing,
 }
 

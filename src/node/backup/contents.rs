@@ -14,7 +14,6 @@ use crate::record::ContentHash;
 
 const BLOCK_BYTES: usize = 1024 * 1024;
 
-/// How contents get into a backup.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum CopyMethod {
     /// The file system lets both share the bytes until one changes, where it can; a copy elsewhere.

@@ -102,7 +102,6 @@ impl Sizes {
         self.known.values().filter_map(|spans| spans.keys().next_back().copied())
     }
 
-    /// Puts each span at another time.
     pub(super) fn redate(&mut self, date: impl Fn(u64) -> u64) {
         for (library, spans) in std::mem::take(&mut self.known) {
             for (at, least) in spans {

@@ -5,7 +5,6 @@ use utoipa::ToSchema;
 
 use crate::text::amounts::counted;
 
-/// Why nothing is let go of.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DropRefused {
     /// One at a time.

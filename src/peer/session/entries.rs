@@ -138,7 +138,6 @@ impl Session {
         }
     }
 
-    /// Our store's feed moved on.
     fn on_entries_changed(&mut self, changed: &Arc<[StoredEntry]>, out: &mut Vec<SessionEffect>) {
         if !self.settings.entries || !self.settings.gives {
             return;

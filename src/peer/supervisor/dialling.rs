@@ -86,7 +86,6 @@ impl PeersState {
         Ok(())
     }
 
-    /// A user decided about a machine.
     pub(super) fn on_device_decided(&mut self, myself: &ActorRef<PeersMsg>, id: &EndpointId) {
         // A peer that is shut out has lost its connections already.
         if self.args.replica.libraries.standing(id) == DeviceStanding::Approved {

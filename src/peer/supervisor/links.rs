@@ -157,7 +157,6 @@ impl Links {
         take_if(&mut self.current, id, session)
     }
 
-    /// A peer's second connection.
     pub(super) fn second_session(&self, id: &EndpointId) -> Option<SessionId> {
         self.second.get(id).copied()
     }

@@ -18,7 +18,6 @@ pub(super) enum TroubleKind {
     Writing,
 }
 
-/// Why the bucket cannot be used.
 #[derive(Clone, Debug)]
 pub(super) struct BucketTrouble {
     pub(super) since: Instant,

@@ -85,7 +85,6 @@ impl Marker {
     }
 }
 
-/// Why a place is not used.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Unsettled {
     /// It may be, later.

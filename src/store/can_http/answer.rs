@@ -18,7 +18,6 @@ use crate::store::StoreError;
 use crate::store::service::codes;
 use crate::store::sync_wire::BodyReader;
 
-/// Longest JSON answer that is read.
 const JSON_BYTES_MAX: usize = 64 << 10;
 
 pub(super) fn unavailable(url: &str, reason: impl Into<String>) -> StoreError {

@@ -262,7 +262,6 @@ pub(super) fn redate(tx: &mut Tx<'_>, redating: &Redating) -> Result<Option<Asse
     Ok(Some(stored.asset.record))
 }
 
-/// What a change says about names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum NamesGiven {
     Some,

@@ -132,7 +132,6 @@ pub(super) fn is_unread(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// Whether somebody had it stopped.
 pub(super) fn is_interrupted(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted)
 }

@@ -239,7 +239,6 @@ pub(super) fn guess(head: &[u8], filename: Option<&str>) -> Guess {
     }
 }
 
-/// How much a signature says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Certainty {
     Sure,

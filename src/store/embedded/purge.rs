@@ -58,7 +58,6 @@ impl Purging {
         Ok(Self { clock, earlier_ms, opened_at, looked_at: opened_at })
     }
 
-    /// How long ago somebody looked.
     pub(super) fn since_last_look(&self) -> Duration {
         self.clock.uptime().saturating_sub(self.looked_at)
     }

@@ -55,7 +55,6 @@ pub(in crate::store::embedded) fn list(tx: &mut Tx<'_>, hash: ContentHash) -> Re
     Ok(())
 }
 
-/// Takes a content off the list.
 pub(in crate::store::embedded) fn unlist(
     conn: &Connection,
     hash: ContentHash,
