@@ -90,9 +90,6 @@ fn exposed(path: &Path, mode: u32, fault: Fault) -> String {
 }
 
 /// The endpoint's key: the one in the data directory, or a new one that is kept there.
-///
-/// # Errors
-/// If the file cannot be read or written, can be read by others, or holds something else.
 pub fn endpoint_key(data_dir: &Path) -> Result<SecretKey, IdentityError> {
     if let Some((key, _)) = existing_endpoint_key(data_dir, Mend::Ours)? {
         return Ok(key);

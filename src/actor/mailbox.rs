@@ -48,9 +48,6 @@ pub fn post<M: Any + Send>(message: M, to: &ActorId) -> Result<BoxedMessage, Box
 }
 
 /// Takes a message out again. For [`counted!`].
-///
-/// # Errors
-/// When it is of another type.
 pub fn take<M: Any + Send>(boxed: BoxedMessage) -> Result<M, BoxedDowncastErr> {
     Posted::from_boxed(boxed).map(|Posted { message, .. }| message)
 }

@@ -69,9 +69,6 @@ pub struct StoreProxy {
 
 impl StoreProxy {
     /// For the store at `url`: `http://host:3210`, with or without the API's path.
-    ///
-    /// # Errors
-    /// The URL is none, or the client cannot be set up.
     pub fn new(url: &str) -> Result<Self, StoreUrlError> {
         let refuse = |reason: String| StoreUrlError { url: url.to_owned(), reason };
         let parsed = reqwest::Url::parse(url).map_err(|error| refuse(error.to_string()))?;
@@ -94,9 +91,6 @@ impl StoreProxy {
     }
 
     /// The same, with the sync API key: a store that asks for a token takes it instead.
-    ///
-    /// # Errors
-    /// The key cannot be sent.
     pub fn with_key(self, key: &SecretString) -> Result<Self, StoreUrlError> {
         let mut sent = HeaderValue::from_str(key.expose_secret()).map_err(|_| StoreUrlError {
             url: self.base.clone(),

@@ -182,9 +182,6 @@ impl Loaded {
 impl Config {
     /// Reads every source and lays them over one another: flags win over the environment, that over the file, that over
     /// the defaults.
-    ///
-    /// # Errors
-    /// Everything that is wrong, each in one sentence that says where.
     pub fn load(sources: &SettingSources) -> Result<Loaded, ConfigErrors> {
         let (loaded, errors) = Self::read(sources);
         if errors.is_empty() { Ok(loaded) } else { Err(ConfigErrors(errors)) }

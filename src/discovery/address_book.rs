@@ -121,9 +121,6 @@ pub struct AddressBook {
 
 impl AddressBook {
     /// Opens or makes the book in `path`. Blocks.
-    ///
-    /// # Errors
-    /// If the file is no database, or is a newer version's.
     pub fn open(path: &Path) -> Result<Self, AddressBookError> {
         let shown = path.display().to_string();
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| AddressBookError {

@@ -161,9 +161,6 @@ impl Unverified {
     }
 
     /// Checks the signature, then every field.
-    ///
-    /// # Errors
-    /// If it was written by somebody else, altered, or holds what no honest author writes.
     pub fn verify(self) -> Result<Signed, AnnouncementError> {
         let Self { claims, id, envelope } = self;
         let signature: [u8; Signature::LENGTH] =

@@ -98,9 +98,6 @@ pub fn key_of(id: &EndpointId) -> Option<PublicKey> {
 }
 
 /// Reads the record of agent `id` from whichever channel has it first.
-///
-/// # Errors
-/// If no channel has one that this network can read; see [`LookupError`].
 pub async fn lookup(
     transports: &Transports,
     keys: &NetworkKeys,

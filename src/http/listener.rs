@@ -40,9 +40,6 @@ pub struct SharedListener {
 
 impl SharedListener {
     /// Binds `addr`; port 0 takes a free one. `[::]` takes IPv4, too, whatever the system does by default.
-    ///
-    /// # Errors
-    /// The port is in use (and of which family), the address is not ours.
     pub fn bind(addr: SocketAddr) -> Result<Self, ListenError> {
         let takes_both = addr.is_ipv6() && addr.ip().is_unspecified();
         let listener = listen_on(addr, !takes_both).and_then(|socket| {
@@ -82,9 +79,6 @@ impl SharedListener {
     }
 
     /// A duplicate for one server; dropping it leaves this one open.
-    ///
-    /// # Errors
-    /// What the system says: typically too many open files.
     pub fn duplicate(&self) -> io::Result<tokio::net::TcpListener> {
         tokio::net::TcpListener::from_std(self.listener.try_clone()?)
     }

@@ -79,9 +79,6 @@ impl PassphraseSources<'_> {
 
 impl Passphrase {
     /// The passphrase to use: the configured one, else the one in the configured file, else the one in the data directory.
-    ///
-    /// # Errors
-    /// If a file cannot be read or others could read or change it, or what is there is no passphrase.
     pub fn existing(sources: PassphraseSources<'_>, mend: Mend) -> Result<Option<Self>, IdentityError> {
         let PassphraseSources { configured, file, data_dir } = sources;
         let found = |kept: KeptSecret, origin| Self {
@@ -109,9 +106,6 @@ impl Passphrase {
     }
 
     /// Whether it is hard enough to guess.
-    ///
-    /// # Errors
-    /// [`IdentityError::WeakPassphrase`].
     pub fn check_strength(&self) -> Result<(), IdentityError> {
         let text = normal(self.secret.expose_secret());
         let bits = zxcvbn::zxcvbn(&text, &["can-sync"]).guesses_log10() * std::f64::consts::LOG2_10;

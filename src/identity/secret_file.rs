@@ -39,9 +39,6 @@ pub struct KeptSecret {
 
 /// Makes a directory that only its owner can enter, or takes one that others cannot change; says what somebody should know
 /// about its permissions.
-///
-/// # Errors
-/// [`IdentityError::Exposed`], otherwise what the system says, with the path.
 pub fn private_dir(path: &Path) -> Result<Vec<String>, IdentityError> {
     let failed = |action| move |source| IdentityError::Io { action, path: path.to_owned(), source };
     if path.is_dir() {
@@ -76,10 +73,6 @@ pub fn check_dir(path: &Path, keeper: Keeper, mend: Mend) -> Result<Vec<String>,
 }
 
 /// Reads a secret; `None` if there is no such file.
-///
-/// # Errors
-/// [`IdentityError::Exposed`] if others can read or change it, [`IdentityError::Text`] if it holds none, otherwise what the
-/// system says.
 pub fn read_secret(path: &Path, keeper: Keeper, mend: Mend) -> Result<Option<KeptSecret>, IdentityError> {
     let failed = |source| IdentityError::Io { action: "read", path: path.to_owned(), source };
     let file = match open_at_once(path) {
@@ -120,9 +113,6 @@ pub fn read_secret(path: &Path, keeper: Keeper, mend: Mend) -> Result<Option<Kep
 }
 
 /// Reads a secret in a file that a setting names.
-///
-/// # Errors
-/// As [`read_secret`], and [`IdentityError::Missing`].
 pub fn read_given(path: &Path, mend: Mend) -> Result<KeptSecret, IdentityError> {
     read_secret(path, Keeper::User, mend)?.ok_or_else(|| IdentityError::Missing { path: path.to_owned() })
 }

@@ -95,9 +95,6 @@ impl Manager {
     }
 
     /// Counts what a filter would take in of what is held here.
-    ///
-    /// # Errors
-    /// A filter that makes no sense, a store that does not work.
     pub async fn preview(&self, filter: FilterSpec) -> Result<LibrarySize, LibraryError> {
         self.count(&self.checked(filter).await?).await
     }
@@ -142,9 +139,6 @@ impl Manager {
 
     /// Makes a library, which is ours. With `fresh_within_secs`, members hold what others than we write once their list of
     /// revocations is older than that.
-    ///
-    /// # Errors
-    /// A name, filter or age that makes no sense, a name that is taken, no room, a registry that does not work.
     pub async fn create(
         &self,
         name: String,

@@ -171,9 +171,6 @@ impl std::fmt::Debug for Registry {
 
 impl Registry {
     /// Opens or makes the registry in `path`.
-    ///
-    /// # Errors
-    /// If the file cannot be made, is no database, or is a newer version's.
     pub fn open(path: &Path) -> Result<Self, RegistryError> {
         let shown = path.display().to_string();
         let open = || -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {

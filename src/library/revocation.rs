@@ -152,9 +152,6 @@ impl SignedRevocations {
     }
 
     /// Reads and verifies what [`SignedRevocations::encode`] wrote for this library.
-    ///
-    /// # Errors
-    /// If it is anything else, or the library did not sign it.
     pub fn decode(library: LibraryId, bytes: &[u8]) -> Result<Self, TicketError> {
         if bytes.len() > LIST_BYTES_MAX {
             return Err(TicketError::TooLong(bytes.len()));

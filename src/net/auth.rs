@@ -109,9 +109,6 @@ impl Binding {
     }
 
     /// Of a connection that `own_id` has.
-    ///
-    /// # Errors
-    /// [`AuthError::Binding`] if TLS gives no keying material.
     pub fn of(connection: &Connection, own_id: EndpointId, domain: &Domain) -> Result<Self, AuthError> {
         Self::labelled(connection, own_id, domain.exporter_label)
     }

@@ -235,9 +235,6 @@ pub fn open_gossip(connection: &Connection) {
 
 /// Opens the endpoint: on both families of addresses where `bind_addr` names no interface. A connection begins with what a stranger may have; [`open_up`] gives more. Those that gossip
 /// dials by itself begin with its streams, and sessions that we dial do, too.
-///
-/// # Errors
-/// What the system says, usually that the UDP port is taken.
 pub async fn bind(key: SecretKey, bind_addr: SocketAddr, relay_mode: RelayMode) -> Result<Endpoint, String> {
     bind_behind(key, bind_addr, relay_mode, None).await
 }

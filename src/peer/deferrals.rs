@@ -78,9 +78,6 @@ struct Disk {
 
 impl Deferrals {
     /// Opens or makes the file in `path`, and tells the clock what it has of it. Blocks.
-    ///
-    /// # Errors
-    /// If the file is no database, or is a newer version's.
     pub fn open(path: &Path, clock: Clock) -> Result<Self, DeferralsError> {
         let load = || -> Result<_, Box<dyn std::error::Error + Send + Sync>> {
             let mut connection = Connection::open(path)?;

@@ -87,9 +87,6 @@ impl DeleteGuard {
     }
 
     /// As it was written down. Blocks.
-    ///
-    /// # Errors
-    /// What the registry says.
     pub fn open(
         enabled: bool,
         registry: Option<&Registry>,
@@ -224,9 +221,6 @@ impl DeleteGuard {
     }
 
     /// Somebody decided about one hold, or about all: what waits is applied when it comes again, or never is. Blocks.
-    ///
-    /// # Errors
-    /// [`UnknownHold`].
     pub fn decide(
         &self,
         hold: Option<&str>,

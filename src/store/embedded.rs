@@ -275,9 +275,6 @@ impl EmbeddedStore {
 
     /// Has the store of a directory, where there is one, write by another id than before: it is a copy of another one, and of two
     /// writers with one id nobody could tell who wrote what. Blocks.
-    ///
-    /// # Errors
-    /// If it is open, or cannot be written.
     pub(crate) fn renew_writer(dir: &Path) -> Result<(), StoreError> {
         open::renew_writer(&Layout { dir: dir.to_owned() })
     }
@@ -302,9 +299,6 @@ impl EmbeddedStore {
     }
 
     /// Begins to take content from a peer that is too large to be held in memory.
-    ///
-    /// # Errors
-    /// [`StoreError::ReadOnly`], [`StoreError::Io`].
     pub async fn begin_receive(&self) -> Result<Receive, StoreError> {
         Receive::begin(self.clone()).await
     }

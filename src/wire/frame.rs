@@ -121,9 +121,6 @@ pub async fn read_frame_of(stream: &mut RecvStream, max: usize) -> Result<frame:
 }
 
 /// Writes a frame; waits while the peer's window is full.
-///
-/// # Errors
-/// [`WireError::Broken`] when the stream or its connection is gone.
 pub async fn write_frame(stream: &mut SendStream, kind: frame::Kind) -> Result<(), WireError> {
     Ok(stream.write_chunk(encode(&Frame { kind: Some(kind) })).await?)
 }
@@ -140,9 +137,6 @@ pub async fn read_message<M: Inbound>(stream: &mut RecvStream, max: usize) -> Re
 }
 
 /// Writes what [`read_message`] reads; waits while the peer's window is full.
-///
-/// # Errors
-/// [`WireError::Broken`] when the stream or its connection is gone.
 pub async fn write_message<M: Message>(stream: &mut SendStream, message: &M) -> Result<(), WireError> {
     Ok(stream.write_chunk(encode(message)).await?)
 }

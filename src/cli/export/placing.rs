@@ -158,9 +158,6 @@ impl ExportDir {
     }
 
     /// Looks whether the file is there, and begins it where it is not, with the directories above it.
-    ///
-    /// # Errors
-    /// What the system says; no name is free.
     pub(super) fn begin(
         &self,
         name: &ExportName,

@@ -77,9 +77,6 @@ impl SlotKeys {
 }
 
 /// A packet with `content` in a record named [`RECORD`].
-///
-/// # Errors
-/// If it does not fit.
 pub fn sign(
     keypair: &Keypair,
     content: &[u8],

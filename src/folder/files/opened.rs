@@ -17,9 +17,6 @@ use crate::record::ContentHash;
 const CHUNK_BYTES: usize = 128 * 1024;
 
 /// Opens a plain file for reading, and nothing else.
-///
-/// # Errors
-/// What the system says; [`NotAFile`].
 pub(super) fn open_file(dir: &HeldDir, name: &str) -> io::Result<(File, RawStat)> {
     let seen = RawStat::at(dir, name.as_bytes())?;
     check_file(seen.kind)?;

@@ -143,9 +143,6 @@ impl Manager {
 
     /// Up to so many contents of the folder of a library that are not shared before the user says so, in the order of their hashes,
     /// those behind `after`; how many there are altogether, and behind which the next ones are.
-    ///
-    /// # Errors
-    /// A library that is unknown, not ours, no folder or not read yet; the store.
     pub async fn unreleased(
         &self,
         id: LibraryId,
@@ -178,9 +175,6 @@ impl Manager {
 
     /// Shares contents of the folder of a library that wait for that, in all libraries of the folder: those that are named, or all that
     /// wait now. How many of them are here, and how many are not yet.
-    ///
-    /// # Errors
-    /// A library that is unknown, not ours, no folder or not read yet; the database, the store.
     pub async fn release(
         &self,
         id: LibraryId,

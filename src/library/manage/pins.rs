@@ -15,9 +15,6 @@ pub const PINNED_AT_ONCE_MAX: usize = 10_000;
 impl Manager {
     /// Pins assets by name, and those that a filter matches, now and later. What is pinned and not here is wanted from then on, also
     /// where a user let go of it. Says how many pins are new.
-    ///
-    /// # Errors
-    /// A filter that makes no sense, too many pins, a registry or store that does not work.
     pub async fn pin(
         &self,
         hashes: Vec<ContentHash>,

@@ -47,9 +47,6 @@ pub enum Revoke {
 
 impl Manager {
     /// Issues a ticket.
-    ///
-    /// # Errors
-    /// A library that is unknown, not ours or a folder that is not read yet, terms that make no sense, a registry that does not work.
     pub async fn invite(&self, id: LibraryId, invitation: Invitation) -> Result<Invited, LibraryError> {
         // It says how much there is.
         let library = self.find(id)?;
@@ -113,9 +110,6 @@ impl Manager {
     }
 
     /// Reads a ticket without using it. If it allows to write, it says how much of what is here would belong.
-    ///
-    /// # Errors
-    /// What is wrong with the ticket; a store that does not work.
     pub async fn inspect(&self, text: &str) -> Result<Preview, LibraryError> {
         let ticket = self.check(text)?;
         let matching = match ticket.claims().access {
@@ -143,9 +137,6 @@ impl Manager {
 
     /// Joins a library; whether it is new here. One that was joined before stays, with the newer ticket. What is here already
     /// and matches belongs to it only with `share_existing`, which may be said later, too.
-    ///
-    /// # Errors
-    /// What is wrong with the ticket; no room; a registry that does not work.
     pub async fn join(&self, text: &str, share_existing: bool) -> Result<(Arc<Library>, bool), LibraryError> {
         let _one = self.busy.lock().await;
         let ticket = self.check(text)?;
@@ -173,9 +164,6 @@ impl Manager {
     }
 
     /// Takes tickets back.
-    ///
-    /// # Errors
-    /// A library that is unknown or not ours, too many serials, a registry that does not work.
     pub async fn revoke(&self, id: LibraryId, what: Revoke) -> Result<Revocations, LibraryError> {
         let _one = self.busy.lock().await;
         let library = self.find(id)?;

@@ -43,9 +43,6 @@ pub struct Issued {
 
 impl Registry {
     /// The number of the next ticket of a library; never the same twice.
-    ///
-    /// # Errors
-    /// The database cannot be read or written, or there is no such library.
     pub fn next_serial(&self, library: LibraryId) -> Result<u64, RegistryError> {
         let sql =
             "UPDATE libraries SET next_serial = next_serial + 1 WHERE id = ?1 RETURNING next_serial - 1";

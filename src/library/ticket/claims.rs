@@ -156,9 +156,6 @@ impl Claims {
 
     /// Checks what depends on time alone. Clocks may be ten minutes apart: a ticket that was issued just now is valid
     /// for a clock that is behind. `leeway_ms` is what its end is extended by: nothing for the side that lets the other one in.
-    ///
-    /// # Errors
-    /// [`TicketError::NotYetValid`], [`TicketError::Expired`].
     pub fn check_time(&self, now_ms: u64, leeway_ms: u64) -> Result<(), TicketError> {
         if now_ms.saturating_add(CLOCKS_APART_MAX_MS) < self.not_before_ms {
             return Err(TicketError::NotYetValid { at: time(self.not_before_ms) });
@@ -178,9 +175,6 @@ impl Claims {
     }
 
     /// Checks that the library's owner did not take it back.
-    ///
-    /// # Errors
-    /// [`TicketError::Revoked`], [`TicketError::OldEpoch`].
     pub fn check_revoked(&self, revocations: &Revocations) -> Result<(), TicketError> {
         if self.epoch < revocations.min_epoch {
             Err(TicketError::OldEpoch)
@@ -225,9 +219,6 @@ impl SignedClaims {
     }
 
     /// Reads and verifies what [`SignedClaims::encode`] wrote.
-    ///
-    /// # Errors
-    /// If it is anything else, or the library did not sign it.
     pub fn decode(bytes: &[u8]) -> Result<Self, TicketError> {
         if bytes.len() > CLAIMS_BYTES_MAX {
             return Err(TicketError::TooLong(bytes.len()));

@@ -189,9 +189,6 @@ impl Handshake {
 
     /// Shows these: as opener all that it offers, with random ones among them that hide how many there are; as answerer what it
     /// lets the other side into. `random` fills bytes by chance, `own` takes note of what is shown.
-    ///
-    /// # Errors
-    /// [`AuthError::OutOfOrder`] if nothing is to be shown now.
     pub fn show(
         &mut self,
         credentials: Vec<Credential>,

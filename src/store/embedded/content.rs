@@ -47,9 +47,6 @@ impl EmbeddedStore {
     /// The contents of those live assets whose content is at most [`INLINE_BYTES_MAX`](super::INLINE_BYTES_MAX) long,
     /// in one read; the others, and damaged ones, are left out. At most 1,000 hashes; all of it is in memory, so the
     /// caller bounds the sum by the sizes in the records.
-    ///
-    /// # Errors
-    /// [`StoreError::Invalid`] for too many hashes; [`StoreError::Io`].
     pub async fn contents_inline(
         &self,
         hashes: Vec<ContentHash>,

@@ -65,9 +65,6 @@ impl FileIdentity {
 
 impl EmbeddedStore {
     /// Reads a content in full, if that takes no longer than this; whether it is here, and right. Damaged, it is set aside.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`], and the errors of writing.
     pub async fn is_whole(&self, hash: ContentHash, within: Duration) -> Result<bool, StoreError> {
         let throttle = Arc::new(ReadThrottle::unpaced(self.clone()));
         let _stop = StopOnDrop(Arc::clone(&throttle));

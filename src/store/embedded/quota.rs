@@ -89,9 +89,6 @@ impl Quota {
     }
 
     /// Whether so many bytes more would be taken now.
-    ///
-    /// # Errors
-    /// [`StoreError::OverQuota`].
     pub(super) fn check(&self, bytes: u64) -> Result<(), StoreError> {
         self.0.lock().check(bytes)
     }

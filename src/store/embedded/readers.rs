@@ -108,9 +108,6 @@ impl Readers {
     }
 
     /// Runs `read` in one read transaction: everything that it sees belongs to the same moment.
-    ///
-    /// # Errors
-    /// What `read` said, or that no connection could be had in time.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         action: &'static str,

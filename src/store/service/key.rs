@@ -43,9 +43,6 @@ pub fn parse(text: &str, origin: &str) -> Result<SecretString, KeyError> {
 pub type FoundKey = (SecretString, Vec<String>);
 
 /// Reads the key in a file that a setting names.
-///
-/// # Errors
-/// It cannot be read, is no key, or others could read or change it.
 pub fn read(path: &Path, mend: Mend) -> Result<FoundKey, KeyError> {
     found(path, identity::read_given(path, mend).map_err(failed)?)
 }
@@ -57,9 +54,6 @@ pub fn read_if_there(path: &Path, mend: Mend) -> Result<Option<FoundKey>, KeyErr
 }
 
 /// Reads the key in `path`, or generates one there, readable by its owner alone. Says whether it is new.
-///
-/// # Errors
-/// It cannot be read or created, is no key, or others could read or change it.
 pub fn read_or_generate(path: &Path) -> Result<(SecretString, bool), KeyError> {
     match read_if_there(path, Mend::Ours)? {
         Some((key, _)) => Ok((key, false)),
