@@ -173,18 +173,8 @@ impl Manager {
 
     /// The owner's own ticket is like any other.
     fn own_terms(&self, name: String, epoch: u64) -> Terms {
-        Terms {
-            name,
-            access: Access::Write,
-            subject: Subject::Endpoint(self.own_id),
-            not_before_ms: 0,
-            expires_ms: None,
-            uses: 0,
-            serial: 0,
-            epoch,
-            held: (0, 0),
-            fresh_within_ms: 0,
-        }
+        let subject = Subject::Endpoint(self.own_id);
+        Terms { subject, epoch, ..Terms::unlimited(name, Access::Write) }
     }
 
     async fn keep(

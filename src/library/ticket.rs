@@ -66,6 +66,24 @@ pub struct Terms {
     pub fresh_within_ms: u64,
 }
 
+impl Terms {
+    /// Of the first epoch and with serial 0: any machine may use the ticket, at any time, and lists may have any age.
+    pub fn unlimited(name: String, access: Access) -> Self {
+        Self {
+            name,
+            access,
+            subject: Subject::Bearer,
+            not_before_ms: 0,
+            expires_ms: None,
+            uses: 0,
+            serial: 0,
+            epoch: 0,
+            held: (0, 0),
+            fresh_within_ms: 0,
+        }
+    }
+}
+
 /// A whole ticket. Anyone who has it can read the library.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ticket {

@@ -5,9 +5,13 @@ use rusqlite::{OptionalExtension as _, Row, Transaction};
 use zeroize::Zeroizing;
 
 use super::{Registry, RegistryError, signed, unsigned};
+#[cfg(test)]
+use crate::library::filter::Filter;
 use crate::library::private::Private;
 use crate::library::revocation::{ListDates, SignedRevocations};
 use crate::library::sharing::{FormerSharing, Sharing};
+#[cfg(test)]
+use crate::library::ticket::Terms;
 use crate::library::ticket::{LibraryId, Ticket};
 
 /// Libraries of one node: with the mirror, as many as one connection can prove.
@@ -22,6 +26,16 @@ pub struct Kept {
     /// The newest list of revocations that we know, encoded and signed.
     pub revocations: Option<Vec<u8>>,
     pub sharing: Sharing,
+}
+
+#[cfg(test)]
+impl Kept {
+    /// A member's, of the library whose key `number` stands for.
+    pub(crate) fn sample(number: u8, terms: Terms, filter: Filter) -> Self {
+        let key = SigningKey::from_bytes(&[number; 32]);
+        let ticket = Ticket::issue(&key, terms, Zeroizing::new([number; 32]), filter, Vec::new()).unwrap();
+        Self { key: None, ticket, created_ms: 0, revocations: None, sharing: Sharing::default() }
+    }
 }
 
 impl Registry {

@@ -51,18 +51,8 @@ impl Tickets {
     fn of(library: u8) -> Self {
         let key = ed25519_dalek::SigningKey::from_bytes(&[library; 32]);
         let issue = |n: usize| {
-            let terms = Terms {
-                name: "a library".into(),
-                access: if n == NODES { Access::Read } else { Access::Write },
-                subject: Subject::Bearer,
-                not_before_ms: 0,
-                expires_ms: None,
-                uses: 0,
-                serial: n as u64,
-                epoch: 0,
-                held: (0, 0),
-                fresh_within_ms: 0,
-            };
+            let access = if n == NODES { Access::Read } else { Access::Write };
+            let terms = Terms { serial: n as u64, ..Terms::unlimited("a library".into(), access) };
             let filter = Filter::try_from(crate::library::filter::FilterSpec::default()).unwrap();
             Ticket::issue(&key, terms, [library; 32].into(), filter, Vec::new()).unwrap()
         };

@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::PermissionsExt as _;
 
 use ed25519_dalek::SigningKey;
-use zeroize::Zeroizing;
 
 use super::*;
 use crate::folder::rows::RowChange;
@@ -13,8 +12,7 @@ use crate::library::SharedLibrary;
 use crate::library::filter::{Filter, FilterSpec};
 use crate::library::manage::TakenContents as _;
 use crate::library::registry::Kept;
-use crate::library::sharing::Sharing;
-use crate::library::ticket::{Access, Subject, Terms, Ticket};
+use crate::library::ticket::{Access, Terms};
 use crate::record::ContentHash;
 
 const FOLDER: FolderId = MARKER.folder;
@@ -27,23 +25,10 @@ impl Desk {
     /// Makes a library of the folder.
     fn share(&self) {
         let key = SigningKey::from_bytes(&[1; 32]);
-        let terms = Terms {
-            name: "photos".into(),
-            access: Access::Write,
-            subject: Subject::Bearer,
-            not_before_ms: 0,
-            expires_ms: None,
-            uses: 0,
-            serial: 0,
-            epoch: 0,
-            held: (0, 0),
-            fresh_within_ms: 0,
-        };
         let folder = Some(data_encoding::HEXLOWER.encode(&FOLDER.0));
         let filter = Filter::try_from(FilterSpec { folder, ..FilterSpec::default() }).unwrap();
-        let ticket = Ticket::issue(&key, terms, Zeroizing::new([1; 32]), filter, Vec::new()).unwrap();
-        let (created_ms, sharing) = (0, Sharing::default());
-        let kept = Kept { key: Some(key), ticket, created_ms, revocations: None, sharing };
+        let terms = Terms::unlimited("photos".into(), Access::Write);
+        let kept = Kept { key: Some(key), ..Kept::sample(1, terms, filter) };
         self.work.context.libraries.add(SharedLibrary::new(kept, HashMap::new()));
     }
 

@@ -1,14 +1,9 @@
-use ed25519_dalek::SigningKey;
-use zeroize::Zeroizing;
-
 use super::*;
 use crate::clock::Clock;
 use crate::identity::LibraryKeys;
 use crate::library::filter::Filter;
 use crate::library::registry::Kept;
-use crate::library::sharing::Sharing;
-
-use crate::library::ticket::{Access, Subject, Terms, Ticket};
+use crate::library::ticket::{Access, Terms};
 use crate::library::{Libraries, SharedLibrary};
 use crate::record::{AssetMeta, Hlc};
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore};
@@ -33,22 +28,8 @@ fn rules(deleter: Deleter) -> Rules {
 
 /// A library that was just made, and is still to be read from the store.
 fn filling() -> Arc<Library> {
-    let terms = Terms {
-        name: "trip".into(),
-        access: Access::Write,
-        subject: Subject::Bearer,
-        not_before_ms: 0,
-        expires_ms: None,
-        uses: 0,
-        serial: 1,
-        epoch: 0,
-        held: (0, 0),
-        fresh_within_ms: 0,
-    };
-    let key = SigningKey::from_bytes(&[7; 32]);
-    let ticket =
-        Ticket::issue(&key, terms, Zeroizing::new([7; 32]), Filter::default(), Vec::new()).expect("a ticket");
-    let kept = Kept { key: None, ticket, created_ms: 0, revocations: None, sharing: Sharing::default() };
+    let terms = Terms { serial: 1, ..Terms::unlimited("trip".into(), Access::Write) };
+    let kept = Kept::sample(7, terms, Filter::default());
     let mirror = Arc::new(Library::new(LibraryKeys::of_read_secret(&[0; 32])));
     Libraries::of(mirror).add(SharedLibrary::new(kept, HashMap::new()))
 }

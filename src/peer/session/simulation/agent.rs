@@ -4,18 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ed25519_dalek::SigningKey;
 use futures::FutureExt as _;
 use iroh::{EndpointId, SecretKey};
 use tokio::time::Instant;
-use zeroize::Zeroizing;
 
 use super::store::SimStore;
 use crate::identity::LibraryKeys;
 use crate::library::filter::{Filter, FilterSpec};
 use crate::library::registry::Kept;
-use crate::library::sharing::Sharing;
-use crate::library::ticket::{Access, Subject, Terms, Ticket};
+use crate::library::ticket::{Access, Terms};
 use crate::library::{Aside, Libraries, Library, SharedLibrary};
 use crate::peer::deferrals::{Note, Notes};
 use crate::record::{AssetMeta, AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, Hlc, LibraryId, WriterId};
@@ -40,23 +37,9 @@ pub(super) const TAGS: [&str; 2] = ["x", "y"];
 
 /// A library of the simulation, as one agent holds it.
 fn kept(number: u8, access: Access) -> Kept {
-    let key = SigningKey::from_bytes(&[number; 32]);
-    let terms = Terms {
-        name: format!("library {number}"),
-        access,
-        subject: Subject::Bearer,
-        not_before_ms: 0,
-        expires_ms: None,
-        uses: 0,
-        serial: 0,
-        epoch: 0,
-        held: (0, 0),
-        fresh_within_ms: 0,
-    };
     let tags = vec![TAGS[usize::from(number) % TAGS.len()].to_owned()];
     let filter = Filter::try_from(FilterSpec { tags: Some(tags), ..FilterSpec::default() }).unwrap();
-    let ticket = Ticket::issue(&key, terms, Zeroizing::new([number; 32]), filter, Vec::new()).unwrap();
-    Kept { key: None, ticket, created_ms: 0, revocations: None, sharing: Sharing::default() }
+    Kept::sample(number, Terms::unlimited(format!("library {number}"), access), filter)
 }
 
 pub(super) struct Agent {

@@ -1,14 +1,12 @@
 //! Versions that have to wait, for a clock or for a newer list of revocations.
 
 use ed25519_dalek::SigningKey;
-use zeroize::Zeroizing;
 
 use super::*;
 use crate::library::filter::Filter;
 use crate::library::registry::Kept;
 use crate::library::revocation::{Revocations, SignedRevocations};
-use crate::library::sharing::Sharing;
-use crate::library::ticket::{Access, Subject, Terms, Ticket};
+use crate::library::ticket::{Access, Terms};
 use crate::library::{Libraries, SharedLibrary};
 use crate::peer::session::judging::HELD_RETRY_MS;
 use crate::wire::proto::{Deferral, Later};
@@ -181,28 +179,12 @@ fn what_is_remembered_of_versions_that_wait_is_bounded() {
 /// A library of which we are a member, whose list may be a day old. We have one of [`NOW_MS`], or none.
 fn limited_library(has_list: bool) -> Arc<Library> {
     let key = SigningKey::from_bytes(&[1; 32]);
-    let terms = Terms {
-        name: "pictures".into(),
-        access: Access::Write,
-        subject: Subject::Bearer,
-        not_before_ms: 0,
-        expires_ms: None,
-        uses: 0,
-        serial: 1,
-        epoch: 0,
-        held: (0, 0),
-        fresh_within_ms: if has_list { 0 } else { 24 * HOUR_MS },
-    };
-    let ticket = Ticket::issue(&key, terms, Zeroizing::new([1; 32]), Filter::default(), Vec::new()).unwrap();
+    let fresh_within_ms = if has_list { 0 } else { 24 * HOUR_MS };
+    let terms = Terms { serial: 1, fresh_within_ms, ..Terms::unlimited("pictures".into(), Access::Write) };
     let list = Revocations { fresh_within_ms: 24 * HOUR_MS, ..Revocations::default() };
     let list = SignedRevocations::sign(&key, list.dated(NOW_MS)).encode();
-    let kept = Kept {
-        key: None,
-        ticket,
-        created_ms: 0,
-        revocations: has_list.then_some(list),
-        sharing: Sharing::default(),
-    };
+    let revocations = has_list.then_some(list);
+    let kept = Kept { revocations, ..Kept::sample(1, terms, Filter::default()) };
     let mirror = Library::new(LibraryKeys::of_read_secret(&[0; 32]));
     Libraries::of(Arc::new(mirror)).add(SharedLibrary::new(kept, HashMap::new()))
 }
