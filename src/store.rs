@@ -445,20 +445,12 @@ pub trait ContentStore: Send + Sync + 'static {
     }
 
     /// Takes versions from a peer: they merge ([`crate::entry::merge()`]), and what loses goes to the history. Same order, same
-    /// durability. At most 1,000.
+    /// durability. At most 1,000. Of a folder that came by a ticket, they are taken
+    /// with its library alone, and with that no others.
     fn take_entries(
         &self,
         records: Vec<FolderRecord>,
-    ) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
-        drop(records);
-        Box::pin(async { Err(StoreError::NoFolders) })
-    }
-
-    /// As [`take_entries`](Self::take_entries), of a folder that came by a ticket of this library. Neither takes what is the other's.
-    fn take_entries_through(
-        &self,
-        records: Vec<FolderRecord>,
-        library: LibraryId,
+        library: Option<LibraryId>,
     ) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
         let _ = (records, library);
         Box::pin(async { Err(StoreError::NoFolders) })

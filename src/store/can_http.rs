@@ -301,16 +301,12 @@ impl ContentStore for CanHttpStore {
         self.send_puts(puts).boxed()
     }
 
-    fn take_entries(&self, records: Vec<FolderRecord>) -> StoreFuture<'_, Vec<EntryOutcome>> {
-        self.send_entries(records, None).boxed()
-    }
-
-    fn take_entries_through(
+    fn take_entries(
         &self,
         records: Vec<FolderRecord>,
-        library: LibraryId,
+        library: Option<LibraryId>,
     ) -> StoreFuture<'_, Vec<EntryOutcome>> {
-        self.send_entries(records, Some(library)).boxed()
+        self.send_entries(records, library).boxed()
     }
 
     fn foreign_folders(&self) -> StoreFuture<'_, Vec<(FolderId, LibraryId)>> {

@@ -157,7 +157,7 @@ async fn a_service_that_keeps_no_folders_is_named_and_goes_on() {
         store.entries_named(vec![record.hash()]).await.unwrap_err(),
         store.entry_history(FOLDER, "a".into(), None).await.unwrap_err(),
         store.put_entries(vec![EntryPut { record: record.clone(), expects: None }]).await.unwrap_err(),
-        store.take_entries(vec![record]).await.unwrap_err(),
+        store.take_entries(vec![record], None).await.unwrap_err(),
     ];
     for error in errors {
         assert!(matches!(error, StoreError::Unsupported { .. }), "{error:?}");

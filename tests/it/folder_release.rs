@@ -25,7 +25,7 @@ async fn with_placed_file() -> BoundNode {
     owner.binds(PHOTOS).await;
     owner.node.ingest(PLACED.1, &[]).await;
     let named = naming(folder_id(&owner, PHOTOS).await, PLACED.0, PLACED.1.as_bytes(), None);
-    let taken = owner.node.sync_store().take_entries(vec![FolderRecord::Entry(named)]).await;
+    let taken = owner.node.sync_store().take_entries(vec![FolderRecord::Entry(named)], None).await;
     assert_eq!(taken, Ok(vec![EntryOutcome::Stored]));
     owner.has(PHOTOS, &[OWN, PLACED]).await;
     owner.says(PHOTOS, "all is agreed", |report| report["state"] == "idle").await;
@@ -147,7 +147,7 @@ async fn who_comes_late_hears_of_no_file_that_was_removed_before_the_library_was
     let path = EntryPath::parse("a secret name.txt").expect("a path");
     let author = EntryAuthor { writer: WriterId([9; 32]), by: "somebody".into(), now_ms: 1_000_000_000_000 };
     let gone = EntryRecord::after(None, (folder, &path), None, &author, Hlc::default());
-    let taken = owner.node.sync_store().take_entries(vec![FolderRecord::Entry(gone)]).await;
+    let taken = owner.node.sync_store().take_entries(vec![FolderRecord::Entry(gone)], None).await;
     assert_eq!(taken, Ok(vec![EntryOutcome::Stored]));
     let (share, invited) = share(&owner, PHOTOS).await;
     owner.put(PHOTOS, "short.txt", "short");

@@ -240,7 +240,7 @@ async fn a_content_that_an_entry_names_is_not_published_by_that() {
 
     // An own machine names it: the owner's directory has it then, and readers hear of the name alone.
     let named = FolderRecord::Entry(naming(folder, "letter.txt", private.as_bytes(), None));
-    let taken = owner.node.sync_store().take_entries(vec![named.clone()]).await.expect("taken");
+    let taken = owner.node.sync_store().take_entries(vec![named.clone()], None).await.expect("taken");
     assert_eq!(taken, [EntryOutcome::Stored]);
     owner.has(PHOTOS, &[("one.txt", "one"), ("letter.txt", private)]).await;
     owner.says(PHOTOS, "all is agreed", |report| report["state"] == "idle").await;
@@ -286,7 +286,7 @@ async fn a_content_that_an_entry_names_is_not_published_by_that() {
     assert_eq!(share.detail(&owner.node).await["not_shared"], 0);
     let (of_b, other) = ("put on another machine", naming(folder, "b.txt", b"put on another machine", None));
     owner.node.ingest(of_b, &[]).await;
-    let taken = owner.node.sync_store().take_entries(vec![FolderRecord::Entry(other)]).await;
+    let taken = owner.node.sync_store().take_entries(vec![FolderRecord::Entry(other)], None).await;
     assert_eq!(taken, Ok(vec![EntryOutcome::Stored]));
     eventually("it is not shared", async || {
         let detail = share.detail(&owner.node).await;
@@ -409,7 +409,7 @@ async fn a_folder_has_one_source_and_does_not_go_on_to_others() {
     // What it writes into a folder of that id goes to nobody either.
     let named = FolderRecord::Entry(naming(folder, "planted.txt", b"planted", None));
     assert_eq!(
-        beside.node.sync_store().take_entries(vec![named.clone()]).await,
+        beside.node.sync_store().take_entries(vec![named.clone()], None).await,
         Ok(vec![EntryOutcome::Stored])
     );
     owner.put(PHOTOS, "three.txt", "three");

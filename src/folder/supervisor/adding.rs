@@ -334,7 +334,7 @@ async fn definition(
 async fn define(context: &FolderContext, definition: FolderDefinition) -> Result<(), FolderError> {
     let failed = |why: String| FolderError::Failed(why);
     let records = vec![FolderRecord::Definition(definition)];
-    match within(context.store.take_entries(records)).await?.into_iter().next() {
+    match within(context.store.take_entries(records, None)).await?.into_iter().next() {
         Some(EntryOutcome::Stored | EntryOutcome::Unchanged) => Ok(()),
         Some(EntryOutcome::Rejected(why)) => Err(failed(why)),
         Some(EntryOutcome::Changed(_)) | None => Err(failed("the store did not take the folder".into())),

@@ -172,7 +172,7 @@ impl FolderWork {
         for part in puts.chunks(ENTRIES_MAX) {
             self.note_put(part)?;
             let records = part.iter().map(|(_, entry, _)| FolderRecord::Entry(entry.clone())).collect();
-            let outcomes = self.wait(self.context.store.take_entries(records))?;
+            let outcomes = self.wait(self.context.store.take_entries(records, None))?;
             let mut rows = Vec::new();
             for ((hash, entry, row), outcome) in part.iter().zip(outcomes) {
                 match outcome {

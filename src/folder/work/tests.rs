@@ -89,7 +89,7 @@ impl Desk {
             let removal = EntryRecord::after(Some(before), (MARKER.folder, &path), None, &author, before.hlc);
             removals.push(FolderRecord::Entry(removal));
         }
-        self.runtime.block_on(self.store.take_entries(removals)).unwrap();
+        self.runtime.block_on(self.store.take_entries(removals, None)).unwrap();
     }
 
     /// What another machine put.
@@ -103,7 +103,7 @@ impl Desk {
             let file = EntryFile { target, size: content.len() as u64, mtime_ms: 1_000, executable: false };
             let author = EntryAuthor { writer: WriterId([9; 32]), by: "other".into(), now_ms: 1_000 };
             let entry = EntryRecord::after(None, (MARKER.folder, &path), Some(file), &author, Hlc::default());
-            self.store.take_entries(vec![FolderRecord::Entry(entry)]).await
+            self.store.take_entries(vec![FolderRecord::Entry(entry)], None).await
         });
         stored.unwrap();
     }

@@ -48,11 +48,7 @@ pub(in crate::peer) async fn take_entries(
     let taken = if due.is_empty() {
         Ok(Vec::new())
     } else {
-        take(due, |records| match library.shared() {
-            Some(shared) => store.take_entries_through(records, shared.id()),
-            None => store.take_entries(records),
-        })
-        .await
+        take(due, |records| store.take_entries(records, library.id())).await
     };
     match taken {
         Ok(outcomes) => {

@@ -114,16 +114,12 @@ impl ContentStore for EmbeddedStore {
         self.put_all_entries(puts).boxed()
     }
 
-    fn take_entries(&self, records: Vec<FolderRecord>) -> StoreFuture<'_, Vec<EntryOutcome>> {
-        self.take_all_entries(records, None).boxed()
-    }
-
-    fn take_entries_through(
+    fn take_entries(
         &self,
         records: Vec<FolderRecord>,
-        library: LibraryId,
+        library: Option<LibraryId>,
     ) -> StoreFuture<'_, Vec<EntryOutcome>> {
-        self.take_all_entries(records, Some(library)).boxed()
+        self.take_all_entries(records, library).boxed()
     }
 
     fn foreign_folders(&self) -> StoreFuture<'_, Vec<(FolderId, LibraryId)>> {

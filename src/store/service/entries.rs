@@ -202,11 +202,7 @@ pub(super) async fn take(
         records.push(checked(wire, records.len())?);
     }
     let hashes: Vec<EntryHash> = records.iter().map(FolderRecord::hash).collect();
-    let outcomes = match through {
-        Some(library) => service.store.take_entries_through(records, library).await?,
-        None => service.store.take_entries(records).await?,
-    };
-    Ok(results(hashes, outcomes))
+    Ok(results(hashes, service.store.take_entries(records, through).await?))
 }
 
 /// An entry that keeps to the rules, of which `before` came before it. Agents check what they send: of one that does not, nothing

@@ -34,7 +34,7 @@ async fn changes(store: &dyn ContentStore, mut since: u64, limit: usize) -> Vec<
 pub(crate) async fn entries_are_put_listed_and_no_assets(fixture: &dyn Fixture) {
     let store = fixture.store();
     assert!(store.status().await.expect("status").keeps_entries);
-    assert_eq!(store.take_entries(vec![]).await, Ok(vec![]));
+    assert_eq!(store.take_entries(vec![], None).await, Ok(vec![]));
     assert_eq!(store.put_entries(vec![]).await, Ok(vec![]));
     let ann = author(1, 0);
     let folder = definition(FOLDER, "photos", &ann);
@@ -104,7 +104,7 @@ pub(crate) async fn an_entry_follows_the_version_that_it_names(fixture: &dyn Fix
     let outcomes = store.put_entries(batch).await.expect("the store keeps folders");
     let [EntryOutcome::Rejected(why), EntryOutcome::Stored] = &outcomes[..] else { panic!("{outcomes:?}") };
     assert!(!why.is_empty());
-    let outcomes = store.take_entries(vec![good.clone(), bad]).await.expect("the store keeps folders");
+    let outcomes = store.take_entries(vec![good.clone(), bad], None).await.expect("the store keeps folders");
     assert!(matches!(&outcomes[..], [EntryOutcome::Unchanged, EntryOutcome::Rejected(_)]), "{outcomes:?}");
     assert_eq!(listed(&*store, "b", 10).await, [good]);
 }
@@ -211,7 +211,7 @@ pub(crate) async fn a_long_history_is_read_in_pages(fixture: &dyn Fixture) {
         versions.push(entry("a", versions.last(), Some(&n.to_le_bytes()), &author(1, n)));
     }
     for some in versions.chunks(1000) {
-        store.take_entries(some.to_vec()).await.expect("the store keeps folders");
+        store.take_entries(some.to_vec(), None).await.expect("the store keeps folders");
     }
     versions.pop();
     versions.reverse();
@@ -231,7 +231,7 @@ pub(crate) async fn a_folder_that_came_by_a_ticket_has_one_source_and_keeps_noth
     let ann = author(1, 0);
     let (folder, file) = (definition(FOLDER, "photos", &ann), entry("a", None, Some(b"mine"), &ann));
     let through = async |library, record: &FolderRecord| {
-        let taken = store.take_entries_through(vec![record.clone()], library).await;
+        let taken = store.take_entries(vec![record.clone()], Some(library)).await;
         taken.expect("the store keeps folders").pop().expect("an outcome")
     };
     let is_refused = |outcome: &EntryOutcome| matches!(outcome, EntryOutcome::Rejected(_));

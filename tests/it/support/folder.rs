@@ -71,7 +71,7 @@ pub(crate) async fn put(
 
 /// Takes a version from elsewhere.
 pub(crate) async fn take(store: &dyn ContentStore, record: &FolderRecord) -> EntryOutcome {
-    let taken = store.take_entries(vec![record.clone()]).await;
+    let taken = store.take_entries(vec![record.clone()], None).await;
     taken.expect("the store keeps folders").pop().expect("an outcome")
 }
 

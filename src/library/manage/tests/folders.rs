@@ -72,7 +72,7 @@ async fn sharing() -> (Node, Arc<Directory>, LibraryId) {
         named("c.txt", "placed"),
         named("d.txt", "not here"),
     ];
-    node.store.take_entries(records).await.unwrap();
+    node.store.take_entries(records, None).await.unwrap();
     let directory = Arc::new(Directory::default());
     directory.take(FOLDER, &[hash_of("own")]).unwrap();
     node.manager.taken = directory.clone();
