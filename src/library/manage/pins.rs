@@ -6,7 +6,7 @@ use super::{Manager, PAGE, WANTED_AT_ONCE};
 use crate::library::error::LibraryError;
 use crate::library::filter::{Filter, FilterSpec};
 use crate::library::hold::{HoldRule, Pins};
-use crate::record::ContentHash;
+use crate::record::{AssetRecord, ContentHash};
 use crate::store::{Holding, StoreError, StoredRecord};
 
 /// Most assets that are named at once.
@@ -102,25 +102,35 @@ impl Manager {
 
     /// Wants what a user let go of and a filter matches.
     async fn want_let_go(&self, filter: &Filter) -> Result<(), StoreError> {
-        let mut found = Vec::new();
         for some in self.libraries.mirror().unwanted().chunks(PAGE) {
-            let stored = self.store.records(some.to_vec()).await?.into_iter();
-            let let_go = stored.filter(|stored| stored.is_absent() && stored.holding == Holding::Unwanted);
-            found.extend(let_go.filter(|stored| filter.matches(&stored.record)).map(|s| s.record.hash));
+            let found = self.let_go_among(some).await?.filter(|record| filter.matches(record));
+            let found: Vec<ContentHash> = found.map(|record| record.hash).collect();
+            for few in found.chunks(WANTED_AT_ONCE) {
+                self.libraries.hold_rules().note_wanted_again(few);
+                self.store.want(few.to_vec()).await?;
+            }
         }
-        self.want_again(&found).await
+        Ok(())
     }
 
     /// Wants contents, and takes note of those that a user had let go of.
     async fn want_again(&self, hashes: &[ContentHash]) -> Result<(), StoreError> {
         for some in hashes.chunks(WANTED_AT_ONCE) {
-            let stored = self.store.records(some.to_vec()).await?.into_iter();
-            let let_go = stored.filter(|stored| stored.is_absent() && stored.holding == Holding::Unwanted);
-            let let_go: Vec<ContentHash> = let_go.map(|stored| stored.record.hash).collect();
+            let let_go: Vec<ContentHash> = self.let_go_among(some).await?.map(|record| record.hash).collect();
             self.libraries.hold_rules().note_wanted_again(&let_go);
             self.store.want(some.to_vec()).await?;
         }
         Ok(())
+    }
+
+    /// Records of those of these contents that a user let go of.
+    async fn let_go_among(
+        &self,
+        hashes: &[ContentHash],
+    ) -> Result<impl Iterator<Item = AssetRecord>, StoreError> {
+        let stored = self.store.records(hashes.to_vec()).await?.into_iter();
+        let let_go = stored.filter(|stored| stored.is_absent() && stored.holding == Holding::Unwanted);
+        Ok(let_go.map(|stored| stored.record))
     }
 
     /// Brings what is wanted in line with rules that changed, and has peers asked for it.
