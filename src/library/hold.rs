@@ -7,7 +7,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
@@ -20,20 +19,18 @@ use crate::record::{AssetRecord, ContentHash};
 use crate::store::{FeedEntry, Holding, StoredRecord};
 
 mod bound;
+mod pins;
+mod room;
 
-/// Most contents that are pinned by name.
-pub const PINNED_HASHES_MAX: usize = 100_000;
-pub const PINNED_FILTERS_MAX: usize = 100;
+pub use self::pins::{Pins, TooManyPins};
+use self::room::Reservation;
+
 /// Most contents that were asked for and did not come yet, and that is remembered of.
 const WISHED_MAX: usize = 10_000;
 /// Most contents that bound folders wait for. Beyond it they are asked for again when the folder is looked at.
 const NEEDED_MAX: usize = 1_000_000;
 /// Most contents that a pin wants again, and that is remembered of. Others stay wanted when the pin is taken back.
 const WANTED_AGAIN_MAX: usize = 1_000_000;
-/// Most contents without room that are remembered of. Others are asked for now and then in vain.
-const NO_ROOM_MAX: usize = 1_000_000;
-/// How long room is kept for a content until somebody is asked for it.
-const RESERVED_AT_LEAST: Duration = Duration::from_secs(30);
 
 /// What the configuration says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,42 +73,6 @@ struct HoldExceptions {
     /// Sum of that.
     reserved_bytes: u64,
 }
-
-impl HoldExceptions {
-    /// Keeps nothing for it any more.
-    fn give_back(&mut self, hash: &ContentHash) {
-        if let Some(Reservation { bytes, .. }) = self.reserved.remove(hash) {
-            self.reserved_bytes = self.reserved_bytes.saturating_sub(bytes);
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Reservation {
-    bytes: u64,
-    since: Instant,
-}
-
-/// What is pinned, by name and by filter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pins {
-    /// In order.
-    pub hashes: Vec<ContentHash>,
-    pub filters: Vec<Filter>,
-}
-
-impl Pins {
-    pub(super) fn count(&self) -> usize {
-        self.hashes.len() + self.filters.len()
-    }
-}
-
-/// There are as many pins as may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "as much is pinned as can be: {PINNED_HASHES_MAX} assets and {PINNED_FILTERS_MAX} filters; unpin some, or pin by a filter"
-)]
-pub struct TooManyPins;
 
 /// The rules of a node. Cheap to ask: nothing is read for it.
 #[derive(Debug, Default)]
@@ -171,67 +132,6 @@ impl HoldRules {
         }
     }
 
-    /// Whether the store had no room for it under its quota when it was last offered.
-    pub fn lacks_room(&self, hash: &ContentHash) -> bool {
-        self.exceptions.read().no_room.contains_key(hash)
-    }
-
-    /// Keeps room for a content that is about to be asked for, where `left` is what is left of the store's quota; whether there is some.
-    /// If not, it is not asked for until there is.
-    pub fn reserve(&self, hash: ContentHash, bytes: u64, left: Option<u64>) -> bool {
-        let Some(left) = left else { return true };
-        let mut exceptions = self.change();
-        let since = Instant::now();
-        exceptions.give_back(&hash);
-        if bytes.saturating_add(exceptions.reserved_bytes) > left {
-            if exceptions.no_room.len() < NO_ROOM_MAX {
-                exceptions.no_room.insert(hash, bytes);
-            }
-            return false;
-        }
-        exceptions.no_room.remove(&hash);
-        exceptions.reserved.insert(hash, Reservation { bytes, since });
-        exceptions.reserved_bytes += bytes;
-        true
-    }
-
-    /// Gives back what was kept for contents that nobody is asked for any more.
-    pub fn give_back(&self, is_asked_for: impl Fn(&ContentHash) -> bool) {
-        if self.exceptions.read().reserved.is_empty() {
-            return;
-        }
-        let is_young = |reserved: &Reservation| reserved.since.elapsed() < RESERVED_AT_LEAST;
-        let mut exceptions = self.change();
-        exceptions.reserved.retain(|hash, reserved| is_young(reserved) || is_asked_for(hash));
-        exceptions.reserved_bytes = exceptions.reserved.values().map(|reserved| reserved.bytes).sum();
-    }
-
-    /// Those of the contents without room that fit into what is left of the quota now, the smallest first: they are wanted again.
-    pub(super) fn take_fitting(&self, left: Option<u64>) -> Vec<ContentHash> {
-        let mut left = {
-            let exceptions = self.exceptions.read();
-            let left = left.map(|left| left.saturating_sub(exceptions.reserved_bytes));
-            let smallest = exceptions.no_room.values().min();
-            if smallest.is_none_or(|smallest| left.is_some_and(|left| *smallest > left)) {
-                return Vec::new();
-            }
-            left
-        };
-        let mut exceptions = self.change();
-        let mut waiting: Vec<(u64, ContentHash)> =
-            exceptions.no_room.iter().map(|(hash, bytes)| (*bytes, *hash)).collect();
-        waiting.sort_unstable();
-        let fits = |(bytes, _): &(u64, ContentHash)| match &mut left {
-            None => true,
-            Some(left) => left.checked_sub(*bytes).inspect(|rest| *left = *rest).is_some(),
-        };
-        let fitting: Vec<ContentHash> = waiting.into_iter().take_while(fits).map(|(_, hash)| hash).collect();
-        for hash in &fitting {
-            exceptions.no_room.remove(hash);
-        }
-        fitting
-    }
-
     /// Pins want these again, which a user had let go of.
     pub(super) fn note_wanted_again(&self, hashes: &[ContentHash]) {
         let mut exceptions = self.change();
@@ -253,13 +153,6 @@ impl HoldRules {
         }
     }
 
-    /// How many contents have no room, and their sizes altogether.
-    pub fn without_room(&self) -> (u64, u64) {
-        let exceptions = self.exceptions.read();
-        let bytes = exceptions.no_room.values().copied().fold(0, u64::saturating_add);
-        (exceptions.no_room.len() as u64, bytes)
-    }
-
     /// Whether the content of what a peer offers is wanted, where the store has `ours` of it: the version that stays decides.
     pub fn wants_offered(&self, offered: &AssetRecord, ours: Option<&StoredRecord>) -> bool {
         let ours = ours.filter(|ours| !ours.record.deleted);
@@ -275,62 +168,6 @@ impl HoldRules {
         stored.is_absent()
             && stored.holding == Holding::Wanted
             && self.applied(&stored.record, stored.holding) == Holding::Unwanted
-    }
-
-    /// Pins are added; those of them that are new.
-    pub(super) fn pin(&self, pins: &Pins) -> Result<Pins, TooManyPins> {
-        let mut exceptions = self.change();
-        let hashes: BTreeSet<ContentHash> = pins.hashes.iter().copied().collect();
-        let new_hashes: Vec<ContentHash> =
-            hashes.into_iter().filter(|hash| !exceptions.pinned.contains(hash)).collect();
-        let mut new_filters: Vec<&Filter> = Vec::new();
-        for filter in &pins.filters {
-            if !exceptions.pinned_filters.contains(filter) && !new_filters.contains(&filter) {
-                new_filters.push(filter);
-            }
-        }
-        if exceptions.pinned.len() + new_hashes.len() > PINNED_HASHES_MAX
-            || exceptions.pinned_filters.len() + new_filters.len() > PINNED_FILTERS_MAX
-        {
-            return Err(TooManyPins);
-        }
-        let new = Pins { hashes: new_hashes, filters: new_filters.into_iter().cloned().collect() };
-        exceptions.pinned.extend(&new.hashes);
-        exceptions.pinned_filters.extend(new.filters.iter().cloned());
-        Ok(new)
-    }
-
-    /// Pins are taken out; how many of them there were.
-    pub(super) fn unpin(&self, pins: &Pins) -> usize {
-        let mut exceptions = self.change();
-        let HoldExceptions { pinned, pinned_filters, .. } = &mut *exceptions;
-        let before = pinned.len() + pinned_filters.len();
-        for hash in &pins.hashes {
-            pinned.remove(hash);
-        }
-        pinned_filters.retain(|filter| !pins.filters.contains(filter));
-        before - pinned.len() - pinned_filters.len()
-    }
-
-    pub fn pins(&self) -> Pins {
-        let exceptions = self.exceptions.read();
-        Pins {
-            hashes: exceptions.pinned.iter().copied().collect(),
-            filters: exceptions.pinned_filters.clone(),
-        }
-    }
-
-    /// How many assets are pinned by name, and by how many filters.
-    pub fn pinned(&self) -> (usize, usize) {
-        let exceptions = self.exceptions.read();
-        (exceptions.pinned.len(), exceptions.pinned_filters.len())
-    }
-
-    /// Whether it is pinned by name, or by a filter.
-    pub fn is_pinned(&self, record: &AssetRecord) -> bool {
-        let exceptions = self.exceptions.read();
-        exceptions.pinned.contains(&record.hash)
-            || exceptions.pinned_filters.iter().any(|filter| filter.matches(record))
     }
 
     /// Whether a library of this node has it by its filter.
@@ -496,6 +333,7 @@ impl Libraries {
 #[cfg(test)]
 mod tests {
     use super::super::filter::FilterSpec;
+    use super::pins::PINNED_FILTERS_MAX;
     use super::*;
     use crate::record::AssetMeta;
 
