@@ -38,27 +38,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use self::anchors::Anchors;
 use self::layout::Layout;
 use self::quota::Quota;
 use self::readers::Readers;
 use self::space::Space;
-use self::tx::{Totals, Tx};
-use self::writer::{Msg, RoomMaking, Task};
+use self::submitting::WRITE_TIMEOUT;
+use self::tx::Totals;
+use self::writer::Msg;
 use crate::clock::Clock;
-use crate::record::{ContentHash, META_BYTES_MAX};
 use crate::store::at_rest::{open_at_rest, problem_at_rest};
 use crate::store::bucket::BucketConfig;
-use crate::store::{ReceivedFile, StoreError, StoreId};
+use crate::store::{StoreError, StoreId};
 
 mod anchors;
 mod aside;
+mod assets;
 mod content;
 mod contract;
 mod copied;
@@ -90,6 +91,7 @@ mod schema;
 mod scrub;
 pub(in crate::store) mod snapshots;
 mod space;
+mod submitting;
 mod sums;
 mod trash;
 mod tx;
@@ -114,9 +116,6 @@ pub const INLINE_BYTES_MAX: u64 = 64 * 1024;
 const HASHES_MAX: usize = 1000;
 /// Changes that may be queued before the next one has to wait.
 const QUEUE_TASKS: usize = 1024;
-/// Longest wait for a place in the queue, and then for the commit. A commit takes milliseconds; a disk that takes this
-/// long is as good as gone.
-const WRITE_TIMEOUT: Duration = Duration::from_mins(2);
 /// How many ends of pages of full readings are remembered.
 const WALKS_MAX: usize = 256;
 
@@ -303,111 +302,9 @@ impl EmbeddedStore {
         Receive::begin(self.clone()).await
     }
 
-    /// An asset or its tombstone.
-    pub async fn asset(&self, hash: ContentHash) -> Result<Option<StoredAsset>, StoreError> {
-        let found = self.0.shared.readers.run("look up an asset", move |conn| rows::find(conn, hash)).await?;
-        Ok(found.map(|stored| {
-            let holding = self.0.shared.damage.holding(&stored.asset);
-            StoredAsset { holding, ..stored.asset }
-        }))
-    }
-
-    /// Live assets, filtered, ordered by creation, in pages. A cursor keeps its place whatever is added meanwhile.
-    ///
-    /// # Errors
-    /// [`StoreError::Invalid`] for a cursor that is not one of this order, or too many hashes; [`StoreError::Busy`] where
-    /// too many others search; [`StoreError::Io`].
-    pub async fn list(&self, query: ListQuery) -> Result<ListPage, StoreError> {
-        self.0.shared.scrub.note_use();
-        let query = query::Prepared::new(query)?;
-        let readers = &self.0.shared.readers;
-        let others = readers.others();
-        if query.is_quick(self.0.shared.building.is_built()) {
-            return readers
-                .run("list assets", move |conn| query.run(conn, &others))
-                .await
-                .map(|(page, _)| page);
-        }
-        let (page, is_garbled) =
-            readers.search("search assets", move |conn| query.run(conn, &others)).await?;
-        if is_garbled {
-            tracing::warn!("the index of words is damaged: it is made anew");
-            self.begin_words_anew().await?;
-        }
-        Ok(page)
-    }
-
-    /// Changes the metadata of a live asset. Nothing is written if it is that already.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`], also for a deleted one; [`StoreError::Invalid`] for metadata over its limits; the
-    /// errors of writing.
-    pub async fn patch(&self, hash: ContentHash, patch: MetaPatch) -> Result<StoredAsset, StoreError> {
-        self.patch_version(hash, patch, None).await
-    }
-
-    /// As [`EmbeddedStore::patch`], if the asset is of one of the versions that it is `meant_for`
-    /// ([`StoredAsset::version_tag`]).
-    ///
-    /// # Errors
-    /// [`StoreError::Changed`] if it is of another; those of [`EmbeddedStore::patch`].
-    pub async fn patch_version(
-        &self,
-        hash: ContentHash,
-        patch: MetaPatch,
-        meant_for: Option<Vec<String>>,
-    ) -> Result<StoredAsset, StoreError> {
-        // The rest of its text is written anew, too.
-        let bytes = writer::change_bytes(std::iter::once(META_BYTES_MAX));
-        self.submit_growing(bytes, move |tx| edit::patch(tx, hash, patch, meant_for.as_deref())).await
-    }
-
-    /// Deletes a live asset: a tombstone remains, and its content stays in the trash for 30 days.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`], also for one deleted before; the errors of writing.
-    pub async fn delete(&self, hash: ContentHash) -> Result<StoredAsset, StoreError> {
-        self.delete_version(hash, None).await
-    }
-
-    /// As [`EmbeddedStore::delete`], if the asset is of one of the versions that it is `meant_for`.
-    ///
-    /// # Errors
-    /// [`StoreError::Changed`] if it is of another; those of [`EmbeddedStore::delete`].
-    pub async fn delete_version(
-        &self,
-        hash: ContentHash,
-        meant_for: Option<Vec<String>>,
-    ) -> Result<StoredAsset, StoreError> {
-        self.submit_deletion(move |tx| edit::delete(tx, hash, meant_for.as_deref())).await
-    }
-
-    /// As [`EmbeddedStore::delete_version`], of what files of folders may have, too: they are removed from the folders first, on all
-    /// machines.
-    ///
-    /// # Errors
-    /// Those of [`EmbeddedStore::delete_version`]; [`StoreError::Invalid`] where too many files have it.
-    pub async fn delete_from_folders(
-        &self,
-        hash: ContentHash,
-        meant_for: Option<Vec<String>>,
-    ) -> Result<StoredAsset, StoreError> {
-        self.submit_deletion(move |tx| edit::delete_from_folders(tx, hash, meant_for.as_deref())).await
-    }
-
     /// The number of the last committed change, whenever it rises. Ends when the store is closed.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.0.shared.seq.clone()
-    }
-
-    /// Looks for content deleted 30 days ago and tombstones of 180 days, as the store does by itself when it is opened and
-    /// every hour after. What was old enough at the look before, a day of being open ago, is removed.
-    pub async fn purge(&self) -> Result<Purged, StoreError> {
-        self.0.shared.check_writable()?;
-        let _turn = self.turn().await?;
-        let (reply, answer) = oneshot::channel();
-        self.send(Msg::Purge { reply })?;
-        in_time(answer).await
     }
 
     /// Transactions committed for changes since the store was opened; many changes share one.
@@ -446,100 +343,8 @@ impl EmbeddedStore {
         self.0.shared.anchors.release();
     }
 
-    /// Queues a change and waits until it is durable. `files` are in their places before `run` is called; `bytes` is
-    /// roughly what the change adds to the database.
-    async fn submit<T: Send + 'static>(
-        &self,
-        files: Vec<ReceivedFile>,
-        bytes: usize,
-        run: impl FnOnce(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.submit_with(files, None, bytes, run).await
-    }
-
-    /// Puts files into their places, durably, wherever that is, and then makes a change that relies on them.
-    async fn submit_contents<T: Send + 'static>(
-        &self,
-        mut files: Vec<ReceivedFile>,
-        bytes: usize,
-        run: impl FnOnce(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        match self.upload_all(&mut files).await? {
-            None => self.submit(files, bytes, run).await,
-            Some(uploaded) => {
-                let done = self.submit_with(Vec::new(), Some(uploaded), bytes, run).await?;
-                self.cache_uploaded(files).await;
-                Ok(done)
-            }
-        }
-    }
-
     /// Sets how much content may be here in all, or that there is no limit. What is here already stays in any case.
     pub fn set_quota(&self, max_bytes: Option<u64>) {
         self.0.shared.quota.set_max(max_bytes);
     }
-
-    async fn submit_with<T: Send + 'static>(
-        &self,
-        files: Vec<ReceivedFile>,
-        uploaded: Option<objects::UploadedContents>,
-        bytes: usize,
-        run: impl FnOnce(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.0.shared.check_writable()?;
-        let turn = self.turn().await?;
-        let (reply, answer) = oneshot::channel();
-        let task = Task { files, uploaded, bytes, run: Some(run), answer: None, reply, _turn: turn };
-        self.send(Msg::Work(Box::new(task)))?;
-        in_time(answer).await
-    }
-
-    /// As [`Self::submit`], for what adds to the database and brings no content: it leaves the disk's reserve alone.
-    async fn submit_growing<T: Send + 'static>(
-        &self,
-        bytes: u64,
-        run: impl FnOnce(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.0.shared.check_writable()?;
-        self.0.shared.space.claim(bytes)?;
-        // Half of that is in the WAL.
-        self.submit(Vec::new(), usize::try_from(bytes / 2).unwrap_or(usize::MAX), run).await
-    }
-
-    /// As [`Self::submit`], for what is done even where there is no room any more. It may be run twice.
-    async fn submit_deletion<T: Send + 'static>(
-        &self,
-        run: impl FnMut(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.0.shared.check_writable()?;
-        let turn = self.turn().await?;
-        let (reply, answer) = oneshot::channel();
-        self.send(Msg::Work(Box::new(RoomMaking { run, answer: None, reply, _turn: turn })))?;
-        in_time(answer).await
-    }
-
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, StoreError> {
-        tokio::time::timeout(WRITE_TIMEOUT, Arc::clone(&self.0.turns).acquire_owned())
-            .await
-            .map_err(|_| not_written("the disk does not keep up"))?
-            .map_err(|_| not_written("the store is closed"))
-    }
-
-    fn send(&self, msg: Msg) -> Result<(), StoreError> {
-        let queue = self.0.queue.lock();
-        let sent = queue.as_ref().is_some_and(|queue| queue.try_send(msg).is_ok());
-        if sent { Ok(()) } else { Err(not_written("the store is closed")) }
-    }
-}
-
-/// Waits for the writer's answer.
-async fn in_time<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
-    tokio::time::timeout(WRITE_TIMEOUT, answer)
-        .await
-        .map_err(|_| not_written("the disk does not answer; whether the change was made is not known"))?
-        .map_err(|_| not_written("the store's writer has ended"))?
-}
-
-fn not_written(reason: &str) -> StoreError {
-    StoreError::Io { action: "write to the store".into(), reason: reason.into() }
 }

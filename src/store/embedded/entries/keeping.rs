@@ -13,11 +13,11 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::super::merge::WholeInTrash;
 use super::super::tx::Tx;
-use super::super::{EmbeddedStore, META_BYTES_MAX, rows, writer};
+use super::super::{EmbeddedStore, rows, writer};
 use super::foreign::is_own;
 use super::merge_one;
 use crate::entry::{EntryAuthor, EntryRecord, FolderId, FolderRecord};
-use crate::record::{AssetRecord, ContentHash, Hlc};
+use crate::record::{AssetRecord, ContentHash, Hlc, META_BYTES_MAX};
 use crate::store::StoreError;
 use crate::store::entries::FolderPlaces;
 
