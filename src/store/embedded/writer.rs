@@ -19,17 +19,15 @@
 //! stays so for as long as it looks.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{oneshot, watch};
 
 use super::StoreShared;
 use super::damage::AfterCommit;
@@ -37,22 +35,25 @@ use super::failure::{self, Abort};
 use super::index::facets::FacetChanges;
 use super::index::words::{WordChanges, WordsBehind};
 use super::index::{IndexChanges, IndexStage};
-use super::keeping;
-use super::layout::{self, Layout};
+use super::layout::Layout;
 use super::loss::SeqMark;
 use super::objects::waiting::{self, Listing};
 use super::objects::{self, UploadedContents};
 use super::purge::{Purged, Purging};
 use super::quota;
-use super::rows;
 use super::runs::{self, ClockWatch};
 use super::sums;
-use super::tx::{self, Totals, Tx};
+use super::tx::{Totals, Tx};
 use crate::clock::Clock;
-use crate::record::{ContentHash, WriterId};
-use crate::store::bucket::cache::ContentCache;
-use crate::store::groups::GroupSum;
+use crate::record::WriterId;
 use crate::store::{ReceivedFile, StoreError};
+
+mod chores;
+mod job;
+mod placing;
+
+pub(super) use self::job::{RoomMaking, Task, WriteJob};
+pub(super) use self::placing::clean_pending;
 
 /// Most tasks in one transaction: what bounds the wait of the first of them.
 const GROUP_TASKS_MAX: usize = 1024;
@@ -64,9 +65,6 @@ const CHECKPOINT_BYTES: usize = 32 * 1024 * 1024;
 const CHECKPOINT_BYTES_TIGHT: usize = 256 * 1024;
 /// Without a task for so long, the WAL is brought home at leisure.
 const IDLE: Duration = Duration::from_millis(500);
-/// How often somebody looks for what is old enough to be purged. Often, so that a machine that runs for a few hours a
-/// day finds another one that agrees with its clock.
-const LOOK_INTERVAL: Duration = Duration::from_hours(1);
 /// How long the database may be unreadable until it counts as damaged. A disk that fails once is read again with the next
 /// change.
 const UNREAD_FOR: Duration = Duration::from_secs(5);
@@ -91,113 +89,6 @@ pub(super) enum Msg {
     },
     /// Bring everything home and end.
     Stop,
-}
-
-/// A change, and who waits for it.
-pub(super) trait WriteJob: Send {
-    /// Content that has to be in its place before the change is made.
-    fn files(&mut self) -> Vec<ReceivedFile>;
-    /// Content that is in the bucket now, and right.
-    fn uploaded(&mut self) -> Option<UploadedContents> {
-        None
-    }
-    /// Roughly what it adds to the WAL.
-    fn weight(&self) -> usize;
-    /// Whether it is never refused for want of room. It can be run again if it was not committed.
-    fn is_deletion(&self) -> bool;
-    /// Makes the change in the group's transaction; the answer is kept.
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error>;
-    /// Gives the answer, after the group was committed or failed.
-    fn finish(self: Box<Self>, group: Result<(), StoreError>);
-}
-
-/// The usual [`WriteJob`]: a closure.
-pub(super) struct Task<F, T> {
-    pub(super) files: Vec<ReceivedFile>,
-    pub(super) uploaded: Option<UploadedContents>,
-    pub(super) bytes: usize,
-    pub(super) run: Option<F>,
-    pub(super) answer: Option<Result<T, StoreError>>,
-    pub(super) reply: oneshot::Sender<Result<T, StoreError>>,
-    /// A place in the queue, given back with the answer.
-    pub(super) _turn: OwnedSemaphorePermit,
-}
-
-impl<F, T> WriteJob for Task<F, T>
-where
-    F: FnOnce(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send,
-    T: Send,
-{
-    fn files(&mut self) -> Vec<ReceivedFile> {
-        std::mem::take(&mut self.files)
-    }
-
-    fn uploaded(&mut self) -> Option<UploadedContents> {
-        self.uploaded.take()
-    }
-
-    fn weight(&self) -> usize {
-        self.bytes + RECORD_BYTES
-    }
-
-    fn is_deletion(&self) -> bool {
-        false
-    }
-
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error> {
-        if let Some(run) = self.run.take() {
-            self.answer = Some(run(tx)?);
-        }
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>, group: Result<(), StoreError>) {
-        let Self { answer, reply, .. } = *self;
-        // The caller may have gone; the change stands all the same.
-        let _ = reply.send(group.and_then(|()| answer.unwrap_or_else(not_run)));
-    }
-}
-
-/// A [`WriteJob`] that makes room, or sets aside what is damaged.
-pub(super) struct RoomMaking<F, T> {
-    pub(super) run: F,
-    pub(super) answer: Option<Result<T, StoreError>>,
-    pub(super) reply: oneshot::Sender<Result<T, StoreError>>,
-    /// A place in the queue, given back with the answer.
-    pub(super) _turn: OwnedSemaphorePermit,
-}
-
-impl<F, T> WriteJob for RoomMaking<F, T>
-where
-    F: FnMut(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send,
-    T: Send,
-{
-    fn files(&mut self) -> Vec<ReceivedFile> {
-        Vec::new()
-    }
-
-    fn weight(&self) -> usize {
-        RECORD_BYTES
-    }
-
-    fn is_deletion(&self) -> bool {
-        true
-    }
-
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error> {
-        self.answer = Some((self.run)(tx)?);
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>, group: Result<(), StoreError>) {
-        let Self { answer, reply, .. } = *self;
-        // As above.
-        let _ = reply.send(group.and_then(|()| answer.unwrap_or_else(not_run)));
-    }
-}
-
-fn not_run<T>() -> Result<T, StoreError> {
-    Err(StoreError::Io { action: "write to the store".into(), reason: "the change was not made".into() })
 }
 
 pub(super) struct StoreWriter {
@@ -392,37 +283,6 @@ impl StoreWriter {
         Ok(())
     }
 
-    /// Puts the files of a group under their names, durably, and says which, with the sums of their groups. One that is there
-    /// already is replaced: nobody looked at it since it was stored, and these bytes were hashed just now.
-    fn place(&mut self, wanted: Vec<ReceivedFile>) -> Result<Vec<(ContentHash, Vec<GroupSum>)>, Abort> {
-        if wanted.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.has_pending = true;
-        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for file in &wanted {
-            transaction
-                .prepare_cached("INSERT OR IGNORE INTO pending_files (hash) VALUES (?1)")?
-                .execute([file.sha256.0])?;
-        }
-        transaction.commit()?;
-
-        let mut dirs = BTreeSet::new();
-        let mut placed = Vec::with_capacity(wanted.len());
-        for mut file in wanted {
-            let target = self.layout.content(file.sha256);
-            let failed =
-                |source| Abort::Io { action: format!("move content to {}", target.display()), source };
-            placed.push((file.sha256, std::mem::take(&mut file.groups)));
-            move_into_place(file, &self.layout, &mut dirs).map_err(failed)?;
-        }
-        for dir in &dirs {
-            layout::sync_dir(dir)
-                .map_err(|source| Abort::Io { action: format!("fsync {}", dir.display()), source })?;
-        }
-        Ok(placed)
-    }
-
     /// What a failure means to those who wait, and to all who come after.
     fn on_abort(&mut self, abort: Abort) -> StoreError {
         let abort = abort.or_full(&self.layout.tmp());
@@ -448,116 +308,6 @@ impl StoreWriter {
             objects.wake();
         }
     }
-
-    /// Removes placed files to which nothing refers.
-    fn clean_pending(&mut self) {
-        let cache = self.shared.objects.as_ref().map(|objects| objects.cache.as_ref());
-        let cache = cache.filter(|_| self.shared.space.shortage().is_none());
-        match clean_pending(&mut self.conn, &self.layout, cache) {
-            Ok(removed) => {
-                self.has_pending = false;
-                tracing::debug!(removed, "removed content that nothing refers to");
-            }
-            // They stay named, and are looked at again later, at the latest when the store opens.
-            Err(abort) if abort.is_fatal() => {
-                self.on_abort(abort);
-            }
-            Err(abort) => tracing::debug!(?abort, "content that nothing refers to is not removed yet"),
-        }
-    }
-
-    fn on_purge(&mut self, reply: oneshot::Sender<Result<Purged, StoreError>>) {
-        let result = match self.shared.read_only() {
-            Some(why) => Err(StoreError::ReadOnly(why)),
-            None => self
-                .purging
-                .look(&mut self.conn, &self.layout, &mut self.totals)
-                .map_err(|abort| self.on_abort(abort)),
-        };
-        self.shared.purge_floor.store(self.totals.purge_floor, Ordering::Release);
-        self.forget_promises();
-        if let Ok(trashed) = quota::trashed_bytes(&self.conn) {
-            self.shared.quota.set_used(self.totals.bytes_held, trashed);
-        }
-        self.clean_objects();
-        let _ = reply.send(result);
-    }
-
-    fn forget_promises(&mut self) {
-        if self.shared.read_only().is_some() {
-            return;
-        }
-        if let Err(error) = keeping::forget_old(&mut self.conn, &self.shared) {
-            tracing::debug!(%error, "promises that are over are forgotten later");
-        }
-    }
-
-    fn on_idle(&mut self) {
-        self.shared.readers.close_unused();
-        if self.has_cached {
-            self.has_cached = false;
-            // What it keeps of the database in memory, where nothing more comes.
-            if let Err(error) = self.conn.execute_batch("PRAGMA shrink_memory") {
-                tracing::debug!(%error, "the writer keeps its memory");
-            }
-        }
-        if self.shared.read_only().is_some() {
-            return;
-        }
-        if !self.words.is_empty() {
-            self.catch_up_words();
-        }
-        if self.since_checkpoint > 0 {
-            self.checkpoint("PASSIVE");
-        }
-        if self.has_pending {
-            self.clean_pending();
-        }
-        if keeping::has_old(&self.shared) {
-            self.forget_promises();
-        }
-        self.shared.space.lay_by();
-        if self.purging.since_last_look() >= LOOK_INTERVAL {
-            self.on_purge(oneshot::channel().0);
-        }
-    }
-
-    /// Adds the words of the latest records to the index, now that nothing else is to be done.
-    fn catch_up_words(&mut self) {
-        match self.try_catch_up_words() {
-            Ok(()) => self.since_checkpoint += TRANSACTION_BYTES,
-            Err(abort) => match abort.or_full(&self.layout.tmp()) {
-                abort if abort.is_fatal() => drop(self.on_abort(abort)),
-                // Searches compare them, as before.
-                abort => tracing::debug!(?abort, "words are not added to the index yet"),
-            },
-        }
-    }
-
-    fn try_catch_up_words(&mut self) -> Result<(), Abort> {
-        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut totals = self.totals;
-        let mut words = WordChanges::new(self.words);
-        words.catch_up(&transaction, &mut totals)?;
-        let words = words.write(&transaction, &mut totals)?;
-        totals.write(&transaction)?;
-        transaction.commit()?;
-        (self.totals, self.words) = (totals, words);
-        Ok(())
-    }
-
-    /// Brings the WAL home into the database. Everything is durable before; this only keeps the WAL short.
-    fn checkpoint(&mut self, mode: &str) {
-        if self.shared.read_only().is_some() {
-            return;
-        }
-        self.since_checkpoint = 0;
-        self.mark.sync();
-        let done = self.conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
-        if let Err(error) = done {
-            self.on_abort(Abort::Sql(error));
-        }
-    }
 }
 
 /// The tasks that are queued behind `first`, up to the bounds of a group, and what ended them.
@@ -575,58 +325,6 @@ fn collect(first: Box<dyn WriteJob>, queue: &Receiver<Msg>) -> (Vec<Box<dyn Writ
         }
     }
     (group, None)
-}
-
-/// Renames a file into its place and adds the directories that have to be fsynced for that. A directory in its place is set aside.
-fn move_into_place(file: ReceivedFile, layout: &Layout, dirs: &mut BTreeSet<PathBuf>) -> io::Result<()> {
-    let (hash, target) = (file.sha256, layout.content(file.sha256));
-    dirs.extend(layout.make_parent(hash)?);
-    dirs.extend(target.parent().map(Path::to_owned));
-    match file.path.persist(&target) {
-        Err(failed) if target.symlink_metadata().is_ok_and(|meta| meta.is_dir()) => {
-            layout.set_aside(hash)?;
-            failed.path.persist(&target).map_err(|error| error.error)
-        }
-        done => done.map_err(|error| error.error),
-    }
-}
-
-/// Removes the files that `pending_files` names and nothing refers to, then forgets the names. What went to the bucket goes to the cache.
-pub(super) fn clean_pending(
-    conn: &mut Connection,
-    layout: &Layout,
-    cache: Option<&ContentCache>,
-) -> Result<u64, Abort> {
-    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let hashes: Vec<[u8; 32]> = transaction
-        .prepare_cached("SELECT hash FROM pending_files")?
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    let mut removed = 0;
-    for hash in hashes.iter().copied().map(ContentHash) {
-        if !tx::refers_to_file(&transaction, hash)? {
-            let failed =
-                |source| Abort::Io { action: format!("remove {}", layout.content(hash).display()), source };
-            if let Some(cache) = cache
-                && let Some(size) = size_in_bucket(&transaction, hash)?
-            {
-                layout.give_to_cache(hash, size, cache).map_err(failed)?;
-            }
-            layout.remove_content(hash).map_err(failed)?;
-            removed += 1;
-        }
-    }
-    if !hashes.is_empty() {
-        transaction.execute("DELETE FROM pending_files", [])?;
-    }
-    transaction.commit()?;
-    Ok(removed)
-}
-
-fn size_in_bucket(conn: &Connection, hash: ContentHash) -> Result<Option<u64>, rusqlite::Error> {
-    conn.prepare_cached("SELECT size FROM records WHERE hash = ?1 AND content = -1")?
-        .query_row([hash.0], |row| rows::unsigned(row, 0))
-        .optional()
 }
 
 /// Whether a failure to receive content means that the disk is no longer to be trusted.
