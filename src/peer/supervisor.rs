@@ -5,45 +5,34 @@
 //! of the store, what to fetch) and hears from them (`SessionUp`, `Wanted`, `Finished`).
 //!
 //! A PeerActor that fails is started again on its connection, within the policy's budget; then the peer is left alone
-//! for a while. Discovery never notices. **Bounds**: places for connections by class ([`Places`]), for handshakes by where
-//! they come from ([`SharedHandshakes`]), hints that wait ([`Hints`](crate::discovery::hints::Hints)), the scheduler's bytes
+//! for a while. Discovery never notices. **Bounds**: places for connections by class ([`Places`](super::places::Places)), for handshakes by where
+//! they come from ([`SharedHandshakes`](crate::net::handshakes::SharedHandshakes)), hints that wait ([`Hints`](crate::discovery::hints::Hints)), the scheduler's bytes
 //! in flight. **A restart** loses the connections: peers are dialled again from the address book, nothing that was received
 //! is fetched twice.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::PeersArgs;
 use super::dial;
 use super::dial::Acceptor;
-use super::held::SessionMemory;
 use super::messages::{PeerMsg, PeersMsg};
-use super::places::Places;
-use super::roster::Roster;
 use crate::actor::restart::ExitKind;
 use crate::actor::status::{ActorDetail, ask_all};
-use crate::actor::tasks::Tasks;
 use crate::actor::watch::BEAT;
 use crate::clock::now_ms;
-use crate::discovery::address_book::{BookChange, RememberedPeer};
 use crate::discovery::channel::Channel;
 use crate::discovery::gossip::GossipMsg;
 use crate::discovery::rendezvous::RendezvousMsg;
 use crate::events::NodeEvent;
-use crate::net::auth::Throttle;
-use crate::net::bulk::BulkSessions;
 use crate::net::close;
-use crate::net::handshakes::SharedHandshakes;
-use crate::transfer::fetching::Fetching;
-use crate::transfer::meter::Meter;
+use iroh::EndpointId;
 use iroh::endpoint::VarInt;
-use iroh::{EndpointAddr, EndpointId};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
+mod book;
 mod connections;
 mod copied;
 mod dates;
@@ -55,10 +44,12 @@ mod overview;
 mod searching;
 mod second_connection;
 mod sizes;
+mod state;
 mod transfers;
 
+use links::GivenUp;
 pub(super) use links::PeerLink;
-use links::{GivenUp, Links};
+pub use state::PeersState;
 
 /// How often dials, rates and pauses are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -68,8 +59,6 @@ const COMPARE: Duration = Duration::from_millis(250);
 const REST_PARTS: Duration = Duration::from_secs(10);
 /// How long parts have to become durable when we stop.
 const KEEP_PARTS_WITHIN: Duration = Duration::from_secs(2);
-/// Changes of the address book that may wait.
-const BOOK_CHANGES_MAX: usize = 4096;
 const TRANSFERS_MAX: usize = 1000;
 /// How long a peer is left alone that broke the rules.
 const MISBEHAVED_HOLD: Duration = Duration::from_mins(5);
@@ -81,60 +70,6 @@ const NETS_MAX: usize = 4096;
 const NETWORK_CHANGE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the children have to end when we stop.
 const STOP_CHILDREN_WITHIN: Duration = Duration::from_secs(2);
-
-pub struct PeersState {
-    pub(super) args: PeersArgs,
-    pub(super) roster: Roster,
-    pub(super) links: Links,
-    pub(super) traffic: HashMap<EndpointId, Meter>,
-    /// Changes of the address book, in order.
-    book: mpsc::Sender<BookChange>,
-    pub(super) fetching: Fetching,
-    letting_go: letting_go::LettingGo,
-    pub(super) admission: Admission,
-    bulk: BulkSessions,
-    held: SessionMemory,
-    /// Changes of the store on their way to the PeerActors.
-    feeding: feeding::Feeding,
-    /// Peers that were dialled for what users asked for by name.
-    visited: HashSet<EndpointId>,
-    /// Whether [`PeersMsg::CompareSources`] will come.
-    comparing: bool,
-    tasks: Tasks<PeersMsg>,
-    /// Whether the store was read once; sessions begin after that.
-    accepting: bool,
-    due: Due,
-    copied: copied::EndpointCopies,
-    /// Rounds of comparing afresh that were asked for.
-    pub(super) verify_round: u64,
-    was_in_sync: bool,
-    dates: dates::Dates,
-}
-
-pub(super) struct Admission {
-    pub(super) places: Places,
-    handshakes: SharedHandshakes,
-    /// Who failed to prove something, and is not heard for a while.
-    throttle: Throttle,
-    /// Who last tried to prove something in vain, and when, in milliseconds since the Unix epoch.
-    knocked: Option<(EndpointId, u64)>,
-}
-
-/// When what is done from time to time is done next.
-struct Due {
-    /// Actors that do not come on are looked for.
-    beat: Instant,
-    /// Parts that nobody offers are looked at.
-    rest_parts: Instant,
-    /// More of the hints that wait are taken.
-    hints: Option<Instant>,
-    /// It is looked where own devices are.
-    nets: Instant,
-    /// Everything is compared afresh.
-    verify: Instant,
-    /// The guard on deletions is told how large the libraries are.
-    sizes: Instant,
-}
 
 pub struct PeersActor;
 
@@ -295,70 +230,10 @@ impl Actor for PeersActor {
 }
 
 impl PeersState {
-    fn new(args: PeersArgs, myself: &ActorRef<PeersMsg>) -> Self {
-        let roster = Roster::new(args.endpoint.id(), args.limits.dialling.clone());
-        let admission = Admission {
-            places: Places::new(args.limits.places),
-            handshakes: SharedHandshakes::new(args.limits.places.pending),
-            throttle: Throttle::default(),
-            knocked: None,
-        };
-        let fetching = Fetching::new(args.limits.in_flight, Instant::now(), now_ms());
-        let now = Instant::now();
-        let due = Due {
-            beat: now + BEAT,
-            rest_parts: now + REST_PARTS,
-            hints: None,
-            nets: now,
-            verify: now + args.limits.verify_interval,
-            sizes: now,
-        };
-        let mut tasks = Tasks::new(myself.clone(), PeersMsg::TaskFailed);
-        let (book, changes) = mpsc::channel(BOOK_CHANGES_MAX);
-        tasks.spawn(args.first.book.clone().keep(changes));
-        Self {
-            args,
-            roster,
-            links: Links::default(),
-            traffic: HashMap::new(),
-            book,
-            fetching,
-            letting_go: letting_go::LettingGo::default(),
-            admission,
-            bulk: BulkSessions::default(),
-            held: SessionMemory::default(),
-            feeding: feeding::Feeding::default(),
-            visited: HashSet::new(),
-            comparing: false,
-            tasks,
-            accepting: false,
-            due,
-            copied: copied::EndpointCopies::default(),
-            verify_round: 0,
-            was_in_sync: false,
-            dates: dates::Dates::default(),
-        }
-    }
-
     /// Why nothing moves, if so.
     pub(super) fn paused(&self) -> Option<&str> {
         let unread = (!self.accepting).then_some("the store was not read yet");
         self.fetching.paused().or(unread)
-    }
-
-    fn on_remembered(&mut self, myself: &ActorRef<PeersMsg>, entries: Vec<RememberedPeer>) {
-        if !entries.is_empty() {
-            self.args.discovery.channels.up(Channel::Saved);
-        }
-        for entry in entries {
-            let id = entry.addr.id;
-            self.on_candidate(entry.addr, Channel::Saved);
-            // Older books do not say: a peer that is not known to take part in a library was of our network.
-            let mirror = entry.mirror.unwrap_or_else(|| !self.args.replica.libraries.lead_to(&id));
-            let now = (Instant::now(), now_ms());
-            self.roster.remembered(&id, entry.name, entry.last_seen_ms, mirror, now);
-        }
-        self.dial_due(myself);
     }
 
     fn accept(&mut self, myself: &ActorRef<PeersMsg>) {
@@ -403,31 +278,6 @@ impl PeersState {
     fn on_store_health(&mut self, failure: Option<String>) {
         let decisions = self.fetching.store_health(failure);
         self.carry_out(decisions);
-    }
-
-    fn on_forget_peer(&mut self, id: &EndpointId) -> bool {
-        if let Some(link) = self.links.current(id) {
-            link.connection.close(VarInt::from_u32(close::SHUTDOWN), b"forgotten");
-        }
-        self.change_book(BookChange::Forget(*id));
-        // What it announced is forgotten, too: else it would be back with the next start.
-        let announced = self.args.discovery.directory.lock().forget(|other| other == id);
-        self.roster.forget(id) || !announced.is_empty()
-    }
-
-    fn remember(&mut self, id: &EndpointId, addr: EndpointAddr) {
-        let Some(known) = self.roster.get(id) else { return };
-        let mirror = Some(known.is_offered_mirror());
-        let entry =
-            RememberedPeer { addr, name: known.name.clone(), last_seen_ms: known.last_seen_ms, mirror };
-        self.change_book(BookChange::Remember(entry));
-    }
-
-    /// Changes are made in order by one task; with too many waiting, one is left out.
-    fn change_book(&self, change: BookChange) {
-        if self.book.try_send(change).is_err() {
-            tracing::warn!("the next start will not know of a change of the address book");
-        }
     }
 
     fn verify(&mut self) {
