@@ -4,20 +4,17 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Query;
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_RANGE, LOCATION};
-use axum::response::Response;
+use axum::http::header::LOCATION;
 use axum::routing::{any, get, post};
 use bytes::Bytes;
 use can_sync::testing::record::{AssetMeta, AssetRecord, ContentHash, Hlc};
 use can_sync::testing::store::can_http::CanHttpStore;
 use can_sync::testing::store::entries::{EntryPut, EntryQuery};
-use can_sync::testing::store::hashing_file::HashingFile;
 use can_sync::testing::store::service::BASE_PATH;
 use can_sync::testing::store::{
     ContentStore, IncomingAsset, IncomingContent, ItemOutcome, Redating, StoreError, StoreEvent,
@@ -26,11 +23,13 @@ use can_sync::testing::wire::proto::{IngestResult, WireEntry, WireFeedEntry, Wir
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::support::folder::{FOLDER, author, entry};
-use crate::support::service::{KEY, ServiceProcess, TestService, soon, until};
+use crate::support::service::{KEY, ServiceProcess, TestService, soon};
+
+mod contents;
+mod waiting;
 
 /// Serves `api` under the base path.
 async fn fake(api: Router) -> CanHttpStore {
@@ -284,159 +283,6 @@ async fn a_service_that_is_killed_and_comes_back() {
     assert!(!page.reset && page.entries.len() == 1, "what was read before goes on: {page:?}");
 }
 
-/// A service that is there, answers `/status`, and then is silent.
-async fn silent() -> CanHttpStore {
-    let status = || async {
-        let status = serde_json::json!({"healthy": true, "assets": 0, "bytes": 0, "assets_held": 0, "bytes_held": 0,
-            "seq": 0, "read_only": null,
-            "version": "0"});
-        axum::Json(serde_json::json!({"status": "success", "data": status}))
-    };
-    let silence = || async { std::future::pending::<()>().await };
-    let store = fake(Router::new().route("/status", get(status)).fallback(any(silence))).await;
-    // The connection is there before the clock is stopped.
-    store.status().await.expect("a status");
-    store
-}
-
-#[tokio::test]
-async fn a_service_that_never_answers_is_given_up() {
-    let store = silent().await;
-    tokio::time::pause();
-    assert!(is_unavailable(&store.feed(0, 1).await.unwrap_err(), "30 s"));
-    let store = silent_again().await;
-    assert!(is_unavailable(&store.content(HASH, 0, None).await.err().unwrap(), "30 s"));
-    let store = silent_again().await;
-    assert!(is_unavailable(&store.watch(0).next().await.unwrap().unwrap_err(), "30 s"));
-    let store = silent_again().await;
-    assert!(is_unavailable(&store.ingest(vec![asset(b"x")]).await.unwrap_err(), "did not confirm an upload"));
-    let store = silent_again().await;
-    assert!(is_unavailable(&store.apply(vec![asset(b"x").record]).await.unwrap_err(), "120 s"));
-}
-
-async fn silent_again() -> CanHttpStore {
-    tokio::time::resume();
-    let store = silent().await;
-    tokio::time::pause();
-    store
-}
-
-#[tokio::test]
-async fn an_event_stream_without_heartbeats_is_given_up() {
-    let quiet = || async {
-        let first = stream::once(async { Ok::<_, std::io::Error>("event: asset\nid: 4\ndata: {}\n\n") });
-        ([("content-type", "text/event-stream")], Body::from_stream(first.chain(stream::pending())))
-    };
-    let store = fake(Router::new().route("/events", get(quiet))).await;
-    let mut events = store.watch(0);
-    assert_eq!(soon("an event", events.next()).await, Some(Ok(StoreEvent::Advanced(4))));
-    tokio::time::pause();
-    assert!(is_unavailable(&events.next().await.unwrap().unwrap_err(), "30 s"));
-    assert_eq!(events.next().await, None);
-}
-
-#[tokio::test]
-async fn event_streams_that_make_no_sense_end_with_an_error() {
-    let cases =
-        [("event: asset\nid: x\ndata: 1\n\n", "no number"), ("event: asset\ndata: 1\n\n", "no number")];
-    for (piece, words) in cases {
-        let body = move || async move {
-            let pieces = stream::iter([Ok::<_, std::io::Error>(piece)]).chain(stream::pending());
-            ([("content-type", "text/event-stream")], Body::from_stream(pieces))
-        };
-        let store = fake(Router::new().route("/events", get(body))).await;
-        let mut events = store.watch(0);
-        let error = soon("an error", events.next()).await.unwrap().unwrap_err();
-        assert!(is_unavailable(&error, words), "{piece}: {error}");
-        assert_eq!(soon("the end", events.next()).await, None);
-    }
-}
-
-#[tokio::test]
-async fn an_event_of_any_length_in_the_smallest_pieces_is_understood() {
-    let body = || async {
-        let data = stream::iter((0..50_000).map(|_| Ok::<_, std::io::Error>("data: ")));
-        let start = stream::iter([Ok("event: asset\n"), Ok("id: 7\n")]);
-        let end = stream::iter([Ok("\n"), Ok("\n")]);
-        ([("content-type", "text/event-stream")], Body::from_stream(start.chain(data).chain(end)))
-    };
-    let store = fake(Router::new().route("/events", get(body))).await;
-    assert_eq!(soon("an event", store.watch(0).next()).await, Some(Ok(StoreEvent::Advanced(7))));
-}
-
-#[tokio::test]
-async fn unknown_events_and_comments_are_skipped() {
-    let body = || async {
-        let text = ": hello\n\nevent: news\nid: 3\ndata: x\n\nretry: 5\n\nevent: reset\nid: 0\ndata: 9\n\n";
-        ([("content-type", "text/event-stream")], text)
-    };
-    let store = fake(Router::new().route("/events", get(body))).await;
-    let events: Vec<_> = soon("the end", store.watch(9).collect()).await;
-    assert_eq!(events, [Ok(StoreEvent::Reset)]);
-}
-
-/// Answers every connection with `head` and `body`, then closes it.
-async fn raw(head: &'static str, body: Vec<u8>) -> CanHttpStore {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let addr = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut request = vec![0; 4096];
-            let _ = stream.read(&mut request).await;
-            let _ = stream.write_all(head.as_bytes()).await;
-            let _ = stream.write_all(&body).await;
-        }
-    });
-    store_at(addr)
-}
-
-#[tokio::test]
-async fn content_that_is_cut_is_an_error_and_not_an_end() {
-    let cut = raw("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", vec![1; 600]).await;
-    let reader = cut.content(HASH, 0, None).await.unwrap();
-    assert_eq!(reader.total, 1000);
-    let pieces: Vec<Result<Bytes, StoreError>> = soon("the end", reader.chunks.collect()).await;
-    let error = pieces.last().unwrap().as_ref().unwrap_err();
-    assert!(is_unavailable(error, ""), "{error}");
-    let received: usize = pieces.iter().flatten().map(Bytes::len).sum();
-    assert!(received <= 600);
-
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let events = raw(head, b"1f\r\nevent: asset\nid: 1\ndata: {}\n\n\n".to_vec()).await;
-    let mut events = events.watch(0);
-    let first = soon("an event", events.next()).await;
-    assert_eq!(first, Some(Ok(StoreEvent::Advanced(1))));
-    assert!(matches!(soon("the end", events.next()).await, Some(Err(_)) | None));
-}
-
-#[tokio::test]
-async fn content_other_than_what_was_asked_for_is_refused() {
-    let answer = |range: &'static str| {
-        let part = move || async move { (StatusCode::PARTIAL_CONTENT, [(CONTENT_RANGE, range)], vec![0; 5]) };
-        fake(Router::new().route("/sync/content/{hash}", get(part)))
-    };
-    for wrong in ["bytes 3-7/10", "bytes 0-4/10", "nonsense"] {
-        let store = answer(wrong).await;
-        let error = store.content(HASH, 4, Some(5)).await.err().unwrap();
-        assert!(is_unavailable(&error, "cannot be used"), "{wrong}: {error}");
-    }
-    let ignores_ranges =
-        fake(Router::new().route("/sync/content/{hash}", get(|| async { vec![0; 10] }))).await;
-    assert!(ignores_ranges.content(HASH, 4, None).await.is_err());
-    // More than was asked for is left where it is.
-    let store = answer("bytes 4-8/10").await;
-    let reader = store.content(HASH, 4, Some(2)).await.unwrap();
-    let chunks: Vec<Bytes> = reader.chunks.try_collect().await.unwrap();
-    assert_eq!((reader.total, chunks.concat().len()), (10, 2));
-    let no_length = || async {
-        let mut response = Response::new(Body::from_stream(stream::iter([Ok::<_, std::io::Error>("abc")])));
-        response.headers_mut().remove(CONTENT_LENGTH);
-        response
-    };
-    let store = fake(Router::new().route("/sync/content/{hash}", get(no_length))).await;
-    assert!(is_unavailable(&store.content(HASH, 0, None).await.err().unwrap(), "no length"));
-}
-
 fn protobuf(messages: &[impl Message]) -> Vec<u8> {
     messages.iter().flat_map(Message::encode_length_delimited_to_vec).collect()
 }
@@ -493,85 +339,4 @@ async fn answers_that_lie_are_refused() {
         assert!(is_unavailable(&error, "cannot be used"), "{error}");
         assert!(store.apply(vec![one.record.clone(), two.record.clone()]).await.is_err());
     }
-}
-
-/// Takes uploads, reading a part of the body and pausing, again and again.
-async fn sluggish(pause: Duration) -> CanHttpStore {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let addr = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut part = vec![0; 8 << 20];
-                // The end of a body in chunks.
-                while !part.ends_with(b"\r\n0\r\n\r\n") {
-                    tokio::time::sleep(pause).await;
-                    part.resize(8 << 20, 0);
-                    let mut read = 0;
-                    while read < part.len() {
-                        let now = stream.read(&mut part[read..]).await.unwrap_or(0);
-                        read += now;
-                        if now == 0 || part[..read].ends_with(b"\r\n0\r\n\r\n") {
-                            break;
-                        }
-                    }
-                    part.truncate(read);
-                    if read == 0 {
-                        return;
-                    }
-                }
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-            });
-        }
-    });
-    store_at(addr)
-}
-
-#[tokio::test]
-async fn a_slow_upload_goes_on_and_a_stalled_one_ends() {
-    let batch = || (0..40u8).map(|n| asset(&vec![n; 1 << 20])).collect::<Vec<_>>();
-    let slow = sluggish(Duration::from_secs(20)).await;
-    tokio::time::pause();
-    let started = tokio::time::Instant::now();
-    // It confirms nothing in the end, but it got everything, over a minute.
-    let error = slow.ingest(batch()).await.unwrap_err();
-    assert!(is_unavailable(&error, "outcomes"), "{error}");
-    assert!(started.elapsed() > Duration::from_mins(1), "{:?}", started.elapsed());
-
-    tokio::time::resume();
-    let stuck = sluggish(Duration::from_hours(1)).await;
-    tokio::time::pause();
-    let error = stuck.ingest(batch()).await.unwrap_err();
-    assert!(is_unavailable(&error, "took nothing of an upload"), "{error}");
-}
-
-#[tokio::test]
-async fn a_file_that_cannot_be_read_is_our_fault_and_said_to_be() {
-    let service = TestService::start().await;
-    let dir = tempfile::tempdir().unwrap();
-    let mut file = HashingFile::create(dir.path()).unwrap();
-    file.write(vec![5; 200_000].into()).await.unwrap();
-    let file = file.finish().await.unwrap();
-    std::fs::remove_file(&file.path).unwrap();
-    let record = AssetRecord::new(file.sha256, file.size, None, AssetMeta::default());
-    let batch = vec![IncomingAsset { record, content: IncomingContent::File(file) }];
-    let error = soon("an error", service.remote().ingest(batch)).await.unwrap_err();
-    assert!(matches!(&error, StoreError::Io { action, .. } if action.contains("upload")), "{error}");
-    until("the removal of temporary files", async || service.temporary_files() == 0).await;
-}
-
-#[tokio::test]
-async fn what_was_uploaded_can_be_read_back() {
-    let service = TestService::start().await;
-    let store = service.remote();
-    let large = vec![9; 3_000_000];
-    let outcomes = store.ingest(vec![asset(b""), asset(b"small"), asset(&large)]).await.unwrap();
-    assert_eq!(outcomes, vec![ItemOutcome::Stored; 3]);
-    for content in [&b""[..], b"small", &large] {
-        assert_eq!(read_all(&store, asset(content).record.hash).await.unwrap(), content);
-    }
-    let past = store.content(asset(b"small").record.hash, 6, None).await;
-    assert!(matches!(past.err(), Some(StoreError::Invalid(_))));
-    let end = store.content(asset(b"small").record.hash, 5, None).await.unwrap();
-    assert_eq!((end.total, end.chunks.count().await), (5, 0));
 }
