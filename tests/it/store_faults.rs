@@ -5,7 +5,7 @@
 //! there afterwards. System calls are made to fail with strace, where that is installed and allowed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -13,29 +13,25 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use can_sync::testing::record::ContentHash;
-use can_sync::testing::store::embedded::{EmbeddedStore, IngestFields, MetaPatch};
+use can_sync::testing::store::embedded::IngestFields;
 use can_sync::testing::store::{ContentStore, ItemOutcome, StoreError};
-use futures::future::join_all;
 
+use self::child::{do_everything_once, ingest_for_ever, read_everything, say};
 use crate::support::embedded::{content_files, temporary_files, try_open, try_upload};
-use crate::support::mounted::{Mounted, tell};
+use crate::support::mounted::Mounted;
 use crate::support::nodes::DEADLINE;
 use crate::support::scoreboard;
 use crate::support::store::{hash_of, incoming, noise, read, read_feed, record_of};
 
+mod child;
 mod file_systems;
+mod injected;
 
 const DIR: &str = "CAN_SYNC_TEST_STORE_DIR";
 const SEED: &str = "CAN_SYNC_TEST_STORE_SEED";
 /// How often the process is killed in one run of the test; more with this variable.
 const ROUNDS: &str = "CAN_SYNC_TEST_KILLS";
 const ROUNDS_DEFAULT: u64 = 12;
-/// Of many calls that write, each so many-th is disturbed; all of them with 1 in this variable.
-const STEP: &str = "CAN_SYNC_TEST_STEP";
-const STEP_DEFAULT: usize = 11;
-/// How often a process tries. A fault hits each of its threads once.
-const ATTEMPTS: u32 = 20;
-
 /// What a process said.
 #[derive(Debug, Default)]
 struct Said {
@@ -78,12 +74,6 @@ impl Said {
     }
 }
 
-fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    out.write_all(format!("{text}\n").as_bytes()).expect("the parent listens");
-    out.flush().expect("the parent listens");
-}
-
 /// Not a test of its own: what runs in the other process. `CAN_SYNC_TEST_STORE_SEED` is a number, from which it
 /// ingests for ever, `once`, or `read`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -102,142 +92,6 @@ async fn a_store_that_is_told_what_to_do() {
         },
     }
     say("end");
-}
-
-async fn ingest_for_ever(store: &EmbeddedStore, seed: u64) {
-    let tasks = (0..8_u64).map(|task| async move {
-        for i in 0.. {
-            let number = seed * 1_000_000 + task * 100_000 + i;
-            let content = content_for_ever(number);
-            let hash = hash_of(&content);
-            if number.is_multiple_of(2) {
-                try_upload(store, &content, IngestFields::default()).await.expect("uploaded");
-            } else {
-                let outcomes = store.ingest(vec![incoming(record_of(&content), &content)]).await;
-                assert_eq!(outcomes, Ok(vec![ItemOutcome::Stored]));
-            }
-            say(&format!("stored {hash}"));
-            if number.is_multiple_of(3) {
-                let text = format!("number {number}");
-                let patch = MetaPatch { description: Some(Some(text.clone())), ..MetaPatch::default() };
-                store.patch(hash, patch).await.expect("described");
-                say(&format!("described {hash} {text}"));
-            }
-            if number.is_multiple_of(5) {
-                say(&format!("deleting {hash}"));
-                store.delete(hash).await.expect("deleted");
-                say(&format!("deleted {hash}"));
-            }
-            if number % 5 == 1 {
-                say(&format!("letting-go {hash}"));
-                assert_eq!(store.let_go(vec![hash]).await, Ok(vec![ItemOutcome::Absent]));
-                say(&format!("let-go {hash}"));
-            }
-            if number % 10 == 1 {
-                say(&format!("wanting {hash}"));
-                assert_eq!(store.want(vec![hash]).await, Ok(vec![ItemOutcome::Stored]));
-                say(&format!("had-back {hash}"));
-            }
-        }
-    });
-    join_all(tasks).await;
-}
-
-/// Mostly small, some in files, a few of several blocks.
-fn content_for_ever(number: u64) -> Vec<u8> {
-    let len = match number % 7 {
-        0 => 2_500_000,
-        1 | 2 => 100_000,
-        _ => 3000,
-    };
-    noise(len, number)
-}
-
-/// Each kind of change, and all again if one failed: a full disk passes.
-async fn do_everything_once(store: &EmbeddedStore) {
-    for attempt in 0..ATTEMPTS {
-        let mut failed = Vec::new();
-        for (number, len) in [(1, 100_000), (2, 3000), (3, 1_500_000)] {
-            let content = noise(len, number);
-            match try_upload(store, &content, IngestFields::default()).await {
-                Ok(_) => say(&format!("stored {}", hash_of(&content))),
-                Err(error) => failed.push(error),
-            }
-        }
-        let (large, small) = (noise(200_000, 4), noise(2000, 5));
-        let batch = vec![incoming(record_of(&large), &large), incoming(record_of(&small), &small)];
-        match store.ingest(batch).await {
-            Ok(_) => [&large, &small].iter().for_each(|content| say(&format!("stored {}", hash_of(content)))),
-            Err(error) => failed.push(error),
-        }
-        let hash = hash_of(&large);
-        let patch = MetaPatch { description: Some(Some("large".into())), ..MetaPatch::default() };
-        match store.patch(hash, patch).await {
-            Ok(_) => say(&format!("described {hash} large")),
-            Err(error) => failed.push(error),
-        }
-        let hash = hash_of(&noise(100_000, 1));
-        say(&format!("deleting {hash}"));
-        match store.delete(hash).await {
-            Ok(_) => say(&format!("deleted {hash}")),
-            Err(error) => failed.push(error),
-        }
-        for hash in [hash_of(&large), hash_of(&small)] {
-            say(&format!("letting-go {hash}"));
-            match store.let_go(vec![hash]).await {
-                Ok(_) => say(&format!("let-go {hash}")),
-                Err(error) => failed.push(error),
-            }
-        }
-        let hash = hash_of(&small);
-        say(&format!("wanting {hash}"));
-        match store.want(vec![hash]).await {
-            Ok(_) => say(&format!("had-back {hash}")),
-            Err(error) => failed.push(error),
-        }
-        let read_only = store.status().await.is_ok_and(|status| status.read_only.is_some());
-        failed.retain(|error| !matches!(error, StoreError::NotFound(_)));
-        for error in &failed {
-            say(&format!("failed, read-only {read_only}: {error}"));
-        }
-        if failed.is_empty() || read_only {
-            break;
-        }
-        assert!(attempt + 1 < ATTEMPTS, "it does not go on");
-    }
-    store.close().await;
-}
-
-/// Reads whatever there is, a part first; then the store takes one more.
-async fn read_everything(store: &EmbeddedStore) {
-    for entry in read_feed(store, 0, 500).await {
-        let hash = entry.record.hash;
-        let part = read(store, hash, 10, Some(100)).await;
-        match part.and(read(store, hash, 0, None).await) {
-            Ok(content) if hash_of(&content) == hash => say(&format!("read {hash}")),
-            Ok(_) => say("failed: wrong bytes"),
-            Err(error) => say(&format!("failed: {error}")),
-        }
-    }
-    // What is being examined is decided within a moment.
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let set_aside = loop {
-        let damaged = store.status().await.expect("status").damaged;
-        let held = read_feed(store, 0, 500).await.iter().all(|entry| entry.holding.is_held());
-        if damaged > 0 || (held && Instant::now() + Duration::from_secs(10) > deadline) {
-            break damaged;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    if set_aside > 0 {
-        say(&format!("failed: set aside {set_aside}"));
-    }
-    let content = noise(100_000, 77);
-    match try_upload(store, &content, IngestFields::default()).await {
-        Ok(_) => say(&format!("stored {}", hash_of(&content))),
-        Err(error) => say(&format!("failed: {error}")),
-    }
-    store.close().await;
 }
 
 /// Starts the other process, under `wrapper` if that is not empty.
@@ -386,105 +240,6 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         slowest.as_millis()
     );
     scoreboard::figure(slowest <= Duration::from_secs(2), &figure);
-}
-
-/// Says so and is `false` where strace cannot be used.
-fn strace_works() -> bool {
-    let tried = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
-    let works = tried.is_ok_and(|status| status.success());
-    if !works {
-        tell("skipped: strace is not installed or not allowed here");
-    }
-    works
-}
-
-fn one_in(step: usize) -> String {
-    if step == 1 { String::new() } else { format!(", one in {step}") }
-}
-
-/// An empty store to begin with, so that making the directories is not part of what is interrupted.
-async fn fresh_store() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().expect("a directory");
-    try_open(dir.path(), 0).await.expect("the store opens").close().await;
-    dir
-}
-
-/// Calls of one thread, of which none is passed over.
-const ONE_BY_ONE: usize = 4;
-
-/// Makes the `n`th of these system calls in any thread of the process fail, for the first `n` one by one (a thread that writes content
-/// makes only a few) and then each `step`th, until it passes unnoticed. How many there were.
-async fn inject(call: &str, fault: &str, step: usize, mut verdict: impl FnMut(&Said)) -> usize {
-    let mut n = 1;
-    loop {
-        let dir = fresh_store().await;
-        let log = tempfile::NamedTempFile::new().expect("a file");
-        let expression = format!("inject={call}:{fault}:when={n}");
-        let child = {
-            let log = log.path().to_str().expect("a path in UTF-8");
-            let trace = format!("trace={call}");
-            start(dir.path(), "once", &["strace", "-f", "-q", "-e", &trace, "-e", &expression, "-o", log])
-        };
-        let said = tokio::task::spawn_blocking(move || listen(child, usize::MAX)).await.expect("listened");
-        let trace = std::fs::read_to_string(log.path()).expect("strace's log");
-        let hit = trace.contains("(INJECTED)") || trace.contains("killed by SIGKILL");
-        if !hit {
-            assert!(n > 1, "{call} is never called");
-            assert!(said.end && said.failed.is_empty(), "undisturbed, all goes well: {said:?}");
-            assert_eq!((said.stored.len(), said.deleted.len()), (5, 1));
-            return n - 1;
-        }
-        verdict(&said);
-        check(dir.path(), &said).await;
-        n += if n < ONE_BY_ONE { 1 } else { step };
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kill_at_any_step_leaves_a_clean_store() {
-    if !strace_works() {
-        return;
-    }
-    let written = scoreboard::number(STEP, STEP_DEFAULT);
-    for (call, step) in [("fsync", 1), ("/^rename", 1), ("mkdir", 1), ("unlink", 1), ("pwrite64", written)] {
-        let points = inject(call, "signal=KILL", step, |said| assert!(!said.end)).await;
-        scoreboard::figure(true, &format!("killed at {points} calls of {call}{}: clean", one_in(step)));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failing_disk_ends_all_writing() {
-    if !strace_works() {
-        return;
-    }
-    let points = inject("fsync", "error=EIO", 1, |said| {
-        // Nothing failed if it was the last checkpoint, after all answers.
-        for failed in &said.failed {
-            assert!(failed.contains("read-only true") || failed.contains("to open"), "{failed}");
-        }
-    });
-    scoreboard::figure(true, &format!("EIO at {} calls of fsync: never acknowledged", points.await));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_at_any_step_passes() {
-    if !strace_works() {
-        return;
-    }
-    let written = scoreboard::number(STEP, STEP_DEFAULT);
-    for (call, step) in [("pwrite64", written), ("mkdir", 1), ("/^rename", 1)] {
-        let points = inject(call, "error=ENOSPC", step, |said| {
-            assert!(said.failed.iter().all(|failed| !failed.contains("read-only true")), "{said:?}");
-            let opened = !said.failed.iter().any(|failed| failed.contains("to open"));
-            // It went on once there was room.
-            assert!(!opened || (said.stored.len(), said.deleted.len()) == (5, 1), "{said:?}");
-        });
-        let points = points.await;
-        scoreboard::figure(
-            true,
-            &format!("ENOSPC at {points} calls of {call}{}: refused, then taken", one_in(step)),
-        );
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use can_sync::testing::record::ContentHash;
 
-use super::{Said, check, fresh_store, listen, start, strace_works};
+use super::injected::{fresh_store, strace_works};
+use super::{Said, check, listen, start};
 use crate::support::embedded::{content_path, open, upload};
 use crate::support::store::{hash_of, noise};
 
