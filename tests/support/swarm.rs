@@ -13,14 +13,10 @@ use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
-use can_sync::testing::discovery::announcement::{Signed, verify};
-use can_sync::testing::discovery::channel::Channel;
-use can_sync::testing::discovery::pace::{announce_period, counts_gap, jittered, news_gap};
-use can_sync::testing::peer::roster::{ConnectionRuling, LinkState};
+use can_sync::testing::discovery::announcement::Signed;
+use can_sync::testing::peer::roster::LinkState;
 use iroh::EndpointId;
-use iroh_gossip::proto::{
-    Command, Event as TopicEvent, InEvent, Message, OutEvent, Scope, Timer, TopicId, topic,
-};
+use iroh_gossip::proto::{Command, InEvent, Message, Timer, TopicId, topic};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::Instant;
@@ -32,6 +28,10 @@ pub(crate) use figures::SwarmFigures;
 mod agent;
 #[path = "swarm/figures.rs"]
 mod figures;
+#[path = "swarm/gossip.rs"]
+mod gossip;
+#[path = "swarm/peers.rs"]
+mod peers;
 #[path = "swarm/slots.rs"]
 mod slots;
 
@@ -234,247 +234,6 @@ impl Swarm {
         self.begin_slots(n);
         let first = TICK.mul_f64(self.random.random());
         self.after(first, n, SimEvent::Tick);
-    }
-
-    // ---- PeersActor ---------------------------------------------------------------------------------------------------------
-
-    fn on_tick(&mut self, n: usize) {
-        let now = self.instant();
-        self.agents[n].roster.tick();
-        let chance = self.random.random();
-        if let Some(id) = self.agents[n].roster.rotate(now, chance) {
-            self.give_up(n, id);
-        }
-        let chance = self.random.random();
-        let lost = self.agents[n].roster.retry(now, chance, |_, _| true);
-        let lost: Vec<EndpointId> = lost.into_iter().map(|(addr, _)| addr.id).collect();
-        self.dial(n, lost);
-        self.dial_due(n);
-        self.tick_gossip(n);
-        self.after(TICK, n, SimEvent::Tick);
-    }
-
-    fn dial_due(&mut self, n: usize) {
-        let chance = self.random.random();
-        let due = self.agents[n].roster.due(self.began + self.now, chance, |_, _| true);
-        let due: Vec<EndpointId> = due.into_iter().map(|(addr, _)| addr.id).collect();
-        self.dial(n, due);
-    }
-
-    fn dial(&mut self, n: usize, ids: Vec<EndpointId>) {
-        for id in ids {
-            self.figures.dials += 1;
-            self.after(DIAL, n, SimEvent::DialEnds { to: self.by_id[&id] });
-        }
-    }
-
-    fn on_dial_ends(&mut self, n: usize, to: usize) {
-        let (now, chance) = (self.instant(), self.random.random());
-        let (here, there) = (self.agents[n].id, self.agents[to].id);
-        let known = self.agents[to].is_connected_with(&here);
-        let room = known || self.agents[to].roster.connected_count() < CONNECTIONS_MAX;
-        if self.agents[to].started.is_none() || !room {
-            self.figures.turned_away += u64::from(!room);
-            self.agents[n].roster.dial_failed(&there, "no place".into(), now, chance);
-            self.agents[n].directory.dial_failed(&there, now);
-            return;
-        }
-        // Of two dialled at once, both sides keep the same one; here, the far side decides first, as it does when it accepts.
-        let ruling = self.agents[to].roster.connected(here, false, now);
-        if ruling == ConnectionRuling::TurnAway {
-            self.agents[n].roster.dial_failed(&there, "another connection is kept".into(), now, chance);
-            return;
-        }
-        self.agents[n].roster.connected(there, true, now);
-        for (me, other) in [(n, to), (to, n)] {
-            self.on_session(me, other);
-        }
-    }
-
-    fn on_session(&mut self, n: usize, other: usize) {
-        let (now, now_ms, started) = (self.instant(), self.now_us() / 1000, self.agents[n].started);
-        let addr = self.agents[other].addr();
-        let agent = &mut self.agents[n];
-        agent.session_up(&addr.id, now, now_ms);
-        agent.directory.peer_up(&addr, "agent", 0, now, now_ms);
-        if agent.first_session.is_none() {
-            agent.first_session = started.map(|started| self.now.saturating_sub(started));
-        }
-        self.join_more(n);
-    }
-
-    /// One gives a connection up for another; the other side is told that it was for that.
-    fn give_up(&mut self, n: usize, id: EndpointId) {
-        let (now, other) = (self.instant(), self.by_id[&id]);
-        let own = self.agents[n].id;
-        self.agents[n].roster.rotated(&id, now);
-        self.agents[other].roster.rotated(&own, now);
-        for (n, id) in [(n, id), (other, own)] {
-            self.agents[n].directory.peer_gone(&id);
-        }
-    }
-
-    // ---- GossipActor --------------------------------------------------------------------------------------------------------
-
-    fn tick_gossip(&mut self, n: usize) {
-        if n < WATCHED {
-            let (now, now_ms) = (self.instant(), self.now_us() / 1000);
-            let mut effects = self.agents[n].directory.tick(now);
-            if self.now >= self.agents[n].sweep_at {
-                self.agents[n].sweep_at = self.now + Duration::from_mins(1);
-                effects.extend(self.agents[n].directory.sweep(now, now_ms));
-            }
-            self.carry_out(n, effects);
-        }
-        self.join_more(n);
-        self.announce_if_due(n);
-    }
-
-    fn join_more(&mut self, n: usize) {
-        let (now, draw) = (self.instant(), self.random.random());
-        let agent = &mut self.agents[n];
-        let count = agent.joins.joins(agent.neighbours.len(), now, draw);
-        self.join(n, count);
-    }
-
-    fn join(&mut self, n: usize, count: usize) {
-        if count == 0 {
-            return;
-        }
-        let (now, seed) = (self.instant(), self.random.random());
-        let neighbours = self.agents[n].neighbours.iter().map(|peer| self.agents[index(*peer)].id).collect();
-        for (id, proven) in self.agents[n].choose_to_join(neighbours, count, seed, now) {
-            // Who has not proved itself is asked first.
-            self.figures.questions += u64::from(!proven);
-            let through = self.by_id[&id];
-            let delay = if proven { Self::one_way(n, through) * 2 } else { DIAL * 2 };
-            self.after(delay, n, SimEvent::Joins { through });
-        }
-    }
-
-    fn on_joins(&mut self, n: usize, through: usize) {
-        let (now, id) = (self.instant(), self.agents[through].id);
-        let is_there = self.agents[through].started.is_some();
-        self.agents[n].joining.remove(&id);
-        self.agents[n].directory.join_ended(&id, is_there, now);
-        if is_there {
-            let join = Command::Join(vec![number(through)]);
-            self.gossip(n, InEvent::Command(TopicId::from_bytes(TOPIC), join));
-        }
-    }
-
-    fn alive_at(&self, n: usize) -> u32 {
-        if n < WATCHED { self.agents[n].directory.settled() } else { self.alive }
-    }
-
-    fn on_asset(&mut self) {
-        for agent in &mut self.agents {
-            agent.assets += 1;
-            agent.counts_news = agent.said_at.is_some();
-        }
-        self.after(ASSET_EVERY, 0, SimEvent::Asset);
-    }
-
-    fn announce_if_due(&mut self, n: usize) {
-        let (alive, draw) = (self.alive_at(n), self.random.random());
-        let agent = &mut self.agents[n];
-        let gap = if agent.news { news_gap(alive) } else { counts_gap(alive) };
-        let said_lately = agent.said_at.is_some_and(|at| self.now < at + gap);
-        let has_news = agent.news || agent.counts_news;
-        if (self.now < agent.announce_at && !has_news) || said_lately {
-            return;
-        }
-        agent.said_at = Some(self.now);
-        (agent.news, agent.counts_news) = (false, false);
-        agent.announce_at = self.now + jittered(announce_period(alive), draw);
-        let now_ms = (NOON_US + u64::try_from(self.now.as_micros()).unwrap_or(0)) / 1000;
-        let bytes = agent.announcement(now_ms);
-        let Ok(signed) = verify(&bytes) else { return };
-        self.figures.announcements += 1;
-        // Estimated from the rate so far, so that small networks spread everything.
-        let per_min = self.agents.len() as f64 * 60.0 / announce_period(alive).as_secs_f64();
-        if self.random.random_bool((SPREAD_PER_MIN / per_min).min(1.0)) {
-            self.figures.spread += 1;
-            self.spread.insert(bytes.clone(), signed);
-            let broadcast = Command::Broadcast(bytes, Scope::Swarm);
-            return self.gossip(n, InEvent::Command(TopicId::from_bytes(TOPIC), broadcast));
-        }
-        let others = (0..HEARD_BY).map(|_| self.random.random_range(0..self.agents.len()));
-        let hearers: Vec<usize> =
-            (0..WATCHED.min(self.agents.len())).chain(others.collect::<Vec<_>>()).collect();
-        for (place, hearer) in hearers.into_iter().enumerate() {
-            let is_again = hearer < WATCHED && place >= WATCHED.min(self.agents.len());
-            if hearer != n && !is_again && self.agents[hearer].started.is_some() {
-                self.hear(hearer, signed.clone());
-            }
-        }
-    }
-
-    /// An announcement has come to an agent.
-    fn hear(&mut self, n: usize, signed: Signed) {
-        let (now, now_ms) = (self.instant(), self.now_us() / 1000);
-        if n >= WATCHED {
-            self.agents[n].roster.candidate(signed.announcement.addr(), Channel::Gossip, now);
-            return;
-        }
-        self.figures.heard += 1;
-        let agent = &mut self.agents[n];
-        let known = agent.directory.knows(&signed.announcement.id);
-        if !agent.gate.admits(known, now) {
-            self.figures.refused += 1;
-            return;
-        }
-        let effects = agent.directory.hear(signed, now, now_ms).unwrap_or_default();
-        self.carry_out(n, effects);
-    }
-
-    fn on_probed(&mut self, n: usize, whom: &EndpointId) {
-        let (now, now_ms) = (self.instant(), self.now_us() / 1000);
-        let effects = self.agents[n].directory.answered(whom, true, now, now_ms);
-        self.carry_out(n, effects);
-    }
-
-    fn gossip(&mut self, n: usize, event: InEvent<u32>) {
-        let now = self.instant();
-        let out: Vec<OutEvent<u32>> = self.agents[n].gossip.handle(event, now, None).collect();
-        for event in out {
-            match event {
-                OutEvent::SendMessage(to, message) => {
-                    self.figures.gossip_messages += 1;
-                    let (delay, message) = (Self::one_way(n, index(to)), Box::new(message));
-                    self.after(delay, index(to), SimEvent::Gossip { from: n, message });
-                }
-                OutEvent::ScheduleTimer(delay, timer) => {
-                    self.after(delay, n, SimEvent::GossipTimer(Box::new(timer)));
-                }
-                OutEvent::DisconnectPeer(from) => {
-                    let delay = Self::one_way(n, index(from));
-                    self.after(delay, index(from), SimEvent::GossipGone { from: n });
-                }
-                OutEvent::EmitEvent(_, TopicEvent::NeighborUp(peer)) => {
-                    let id = self.agents[index(peer)].id;
-                    let agent = &mut self.agents[n];
-                    // Others than the watched do not keep what they heard; they have heard all who started minutes ago.
-                    let is_new = !agent.directory.has_heard(&id)
-                        && (n < WATCHED
-                            || self.agents[index(peer)]
-                                .started
-                                .is_none_or(|at| self.now < at + HEARD_WITHIN));
-                    let agent = &mut self.agents[n];
-                    agent.news |= agent.neighbours.is_empty() || is_new;
-                    agent.neighbours.insert(peer);
-                }
-                OutEvent::EmitEvent(_, TopicEvent::NeighborDown(peer)) => {
-                    self.agents[n].neighbours.remove(&peer);
-                }
-                OutEvent::EmitEvent(_, TopicEvent::Received(received)) => {
-                    if let Some(signed) = self.spread.get(&received.content).cloned() {
-                        self.hear(n, signed);
-                    }
-                }
-                OutEvent::PeerData(..) => {}
-            }
-        }
     }
 
     fn on_look(&mut self) {
