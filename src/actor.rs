@@ -11,3 +11,6 @@ pub mod tasks;
 pub mod watch;
 
 pub use service_ref::{ServiceCell, ServiceRef};
+
+/// What a method of an actor comes to; an error ends the actor.
+pub type ActorResult<T = ()> = Result<T, ractor::ActorProcessingErr>;

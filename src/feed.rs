@@ -17,9 +17,10 @@ mod reading;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorId, ActorRef, RpcReplyPort};
 
 use self::reading::{follow, scan};
+use crate::actor::ActorResult;
 use crate::actor::ServiceRef;
 use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
@@ -97,9 +98,9 @@ impl Actor for CanServiceActor {
 
     async fn pre_start(
         &self,
-        myself: ActorRef<Self::Msg>,
-        args: Self::Arguments,
-    ) -> Result<Self::State, ActorProcessingErr> {
+        myself: ActorRef<CanServiceMsg>,
+        args: CanServiceArgs,
+    ) -> ActorResult<CanServiceState> {
         let mut tasks = Tasks::new(myself.clone(), CanServiceMsg::TaskFailed);
         tasks.spawn(follow(myself.clone(), args.clone()));
         myself.send_after(args.full_scan_interval, || CanServiceMsg::ScanDue);
@@ -116,10 +117,10 @@ impl Actor for CanServiceActor {
 
     async fn handle(
         &self,
-        myself: ActorRef<Self::Msg>,
-        message: Self::Msg,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+        myself: ActorRef<CanServiceMsg>,
+        message: CanServiceMsg,
+        state: &mut CanServiceState,
+    ) -> ActorResult {
         match message {
             CanServiceMsg::Page { entries, folder_records, follows, reply } => {
                 state.on_page(entries, folder_records, follows);
@@ -147,11 +148,7 @@ impl Actor for CanServiceActor {
         Ok(())
     }
 
-    async fn post_stop(
-        &self,
-        _: ActorRef<Self::Msg>,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(&self, _: ActorRef<CanServiceMsg>, state: &mut CanServiceState) -> ActorResult {
         state.tasks.shutdown().await;
         Ok(())
     }

@@ -50,6 +50,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
+    use crate::actor::ActorResult;
 
     /// ractor promises neither text: an update that changes one fails here, rather than let a killed actor go.
     #[tokio::test]
@@ -72,11 +73,7 @@ mod tests {
             type State = mpsc::Sender<ExitKind>;
             type Arguments = Self::State;
 
-            async fn pre_start(
-                &self,
-                _: ActorRef<()>,
-                told: Self::State,
-            ) -> Result<Self::State, ActorProcessingErr> {
+            async fn pre_start(&self, _: ActorRef<()>, told: Self::State) -> ActorResult<Self::State> {
                 Ok(told)
             }
 
@@ -85,7 +82,7 @@ mod tests {
                 _: ActorRef<()>,
                 event: SupervisionEvent,
                 told: &mut Self::State,
-            ) -> Result<(), ActorProcessingErr> {
+            ) -> ActorResult {
                 if let Some((_, exit)) = ExitKind::of_event(event, true) {
                     told.send(exit).await?;
                 }

@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
+use ractor::{Actor, ActorCell, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
 use tokio::task::{JoinHandle, JoinSet};
 
 pub use self::child::Child;
 use self::child::{Life, Supervised, SurveyAnswer};
 use self::shutdown::SupervisorPhase;
 pub use self::shutdown::{Ended, ShutdownOutcome, StopReason, shutdown_limit};
+use super::ActorResult;
 use super::mailbox::{Mailbox, counted};
 use super::policy::ChildKind;
 use super::restart::{ExitKind, RestartDecision, decide};
@@ -122,7 +123,7 @@ impl Actor for RootSupervisor {
         &self,
         myself: ActorRef<RootMsg>,
         (args, outcome): Self::Arguments,
-    ) -> Result<RootState, ActorProcessingErr> {
+    ) -> ActorResult<RootState> {
         let RootArgs { cell, children, events, on_degraded } = args;
         for (i, child) in children.iter().enumerate() {
             let kind = child.kind;
@@ -155,7 +156,7 @@ impl Actor for RootSupervisor {
         myself: ActorRef<RootMsg>,
         message: RootMsg,
         state: &mut RootState,
-    ) -> Result<(), ActorProcessingErr> {
+    ) -> ActorResult {
         match message {
             RootMsg::GetTree { reply } => {
                 state.surveyed_for.push(reply);
@@ -178,7 +179,7 @@ impl Actor for RootSupervisor {
         myself: ActorRef<RootMsg>,
         event: SupervisionEvent,
         state: &mut RootState,
-    ) -> Result<(), ActorProcessingErr> {
+    ) -> ActorResult {
         let stopping = matches!(state.phase, SupervisorPhase::Stopping(_));
         if let Some((actor, exit)) = ExitKind::of_event(event, stopping) {
             state.on_exit(&myself, actor, exit);

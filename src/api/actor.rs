@@ -9,12 +9,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorRef, RpcReplyPort};
 use tokio::sync::Semaphore;
 
 use super::events::STREAMS_MAX;
 use super::routes;
 use super::view::{AgentView, ApiState};
+use crate::actor::ActorResult;
 use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
 use crate::http::{ServerTask, SharedListener};
@@ -50,11 +51,7 @@ impl Actor for HttpActor {
     type State = HttpState;
     type Arguments = HttpArgs;
 
-    async fn pre_start(
-        &self,
-        myself: ActorRef<Self::Msg>,
-        args: Self::Arguments,
-    ) -> Result<Self::State, ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<HttpMsg>, args: HttpArgs) -> ActorResult<HttpState> {
         let HttpArgs { listener, view } = args;
         let streams = Arc::new(Semaphore::new(STREAMS_MAX));
         let api = ApiState { view, streams: Arc::clone(&streams) };
@@ -69,12 +66,7 @@ impl Actor for HttpActor {
         Ok(HttpState { server, streams })
     }
 
-    async fn handle(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        message: Self::Msg,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn handle(&self, _: ActorRef<HttpMsg>, message: HttpMsg, state: &mut HttpState) -> ActorResult {
         match message {
             HttpMsg::ServerEnded(why) => Err(why.into()),
             HttpMsg::GetHealth { reply } => {
@@ -87,11 +79,7 @@ impl Actor for HttpActor {
         }
     }
 
-    async fn post_stop(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(&self, _: ActorRef<HttpMsg>, state: &mut HttpState) -> ActorResult {
         state.server.stop(DRAIN_LIMIT).await;
         Ok(())
     }
@@ -159,11 +147,7 @@ mod tests {
         type State = mpsc::Sender<String>;
         type Arguments = mpsc::Sender<String>;
 
-        async fn pre_start(
-            &self,
-            _: ActorRef<()>,
-            told: Self::State,
-        ) -> Result<Self::State, ActorProcessingErr> {
+        async fn pre_start(&self, _: ActorRef<()>, told: Self::State) -> ActorResult<Self::State> {
             Ok(told)
         }
 
@@ -172,7 +156,7 @@ mod tests {
             _: ActorRef<()>,
             event: ractor::SupervisionEvent,
             told: &mut Self::State,
-        ) -> Result<(), ActorProcessingErr> {
+        ) -> ActorResult {
             if let ractor::SupervisionEvent::ActorFailed(_, why) = event {
                 told.send(why.to_string()).await?;
             }

@@ -26,7 +26,7 @@ use std::time::Duration;
 use iroh::{EndpointAddr, EndpointId};
 use iroh_gossip::api::GossipSender;
 use iroh_tickets::endpoint::EndpointTicket;
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorRef};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
@@ -39,6 +39,7 @@ use super::channel::{Channel, ChannelSet};
 use super::directory::{DirectoryEffect, SWEEP_EVERY, SavedPeer};
 use super::hints::{HINTS_AGAIN, HINTS_AT_ONCE};
 use super::pace::{JoinPace, announce_period, counts_gap, jittered, news_gap};
+use crate::actor::ActorResult;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::clock::now_ms;
@@ -88,11 +89,7 @@ impl Actor for GossipActor {
     type State = GossipState;
     type Arguments = GossipArgs;
 
-    async fn pre_start(
-        &self,
-        myself: ActorRef<Self::Msg>,
-        args: Self::Arguments,
-    ) -> Result<Self::State, ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<GossipMsg>, args: GossipArgs) -> ActorResult<GossipState> {
         args.directory.lock().begin(args.endpoint.id(), args.run.boot_id, Instant::now());
         let mut tasks = Tasks::new(myself.clone(), GossipMsg::TaskFailed);
         let refused = Arc::new(AtomicU64::new(0));
@@ -129,10 +126,10 @@ impl Actor for GossipActor {
 
     async fn handle(
         &self,
-        myself: ActorRef<Self::Msg>,
-        message: Self::Msg,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+        myself: ActorRef<GossipMsg>,
+        message: GossipMsg,
+        state: &mut GossipState,
+    ) -> ActorResult {
         match message {
             GossipMsg::HintsWaiting => state.take_hints(&myself),
             GossipMsg::Candidate { addr, channel } => {
@@ -191,11 +188,7 @@ impl Actor for GossipActor {
         Ok(())
     }
 
-    async fn post_stop(
-        &self,
-        _: ActorRef<Self::Msg>,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(&self, _: ActorRef<GossipMsg>, state: &mut GossipState) -> ActorResult {
         let unsaved = state.args.directory.lock().unsaved(Instant::now());
         let _ = timeout(SAVE_LAST_WITHIN, save(state.args.book.clone(), unsaved)).await;
         state.tasks.shutdown().await;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iroh::{EndpointAddr, EndpointId};
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorRef};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -31,6 +31,7 @@ use self::work::{Location, TaskContext};
 use super::channel::Channel;
 use super::network::{NetworkError, Transport as _, now_us};
 use super::slot::{SLOTS, Slot, SlotKeys, SlotReading};
+use crate::actor::ActorResult;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 
@@ -59,9 +60,9 @@ impl Actor for RendezvousActor {
 
     async fn pre_start(
         &self,
-        myself: ActorRef<Self::Msg>,
-        args: Self::Arguments,
-    ) -> Result<Self::State, ActorProcessingErr> {
+        myself: ActorRef<RendezvousMsg>,
+        args: RendezvousArgs,
+    ) -> ActorResult<RendezvousState> {
         let transports = (args.connect)()?;
         let mut tasks = Tasks::new(myself.clone(), RendezvousMsg::TaskFailed);
         tasks.spawn(tell_changes(myself.clone(), args.connected.clone(), args.ticket.clone()));
@@ -89,10 +90,10 @@ impl Actor for RendezvousActor {
 
     async fn handle(
         &self,
-        myself: ActorRef<Self::Msg>,
-        message: Self::Msg,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+        myself: ActorRef<RendezvousMsg>,
+        message: RendezvousMsg,
+        state: &mut RendezvousState,
+    ) -> ActorResult {
         match message {
             RendezvousMsg::ScanDue { channel, generation } => state.on_scan_due(&myself, channel, generation),
             RendezvousMsg::PublishDue { channel, generation } => {
@@ -122,11 +123,7 @@ impl Actor for RendezvousActor {
         Ok(())
     }
 
-    async fn post_stop(
-        &self,
-        _: ActorRef<Self::Msg>,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(&self, _: ActorRef<RendezvousMsg>, state: &mut RendezvousState) -> ActorResult {
         state.tasks.shutdown().await;
         Ok(())
     }

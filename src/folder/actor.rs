@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use notify::RecommendedWatcher;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorRef, RpcReplyPort};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
@@ -20,6 +20,7 @@ use super::watching::watch;
 use super::work::answering::FolderCommand;
 use super::work::progress::WorkMeter;
 use super::work::{FolderContext, FolderWork, LookScope, StopSwitch, WorkError};
+use crate::actor::ActorResult;
 use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
@@ -127,9 +128,9 @@ impl Actor for FolderActor {
 
     async fn pre_start(
         &self,
-        myself: ActorRef<Self::Msg>,
-        args: Self::Arguments,
-    ) -> Result<Self::State, ActorProcessingErr> {
+        myself: ActorRef<FolderMsg>,
+        args: FolderArgs,
+    ) -> ActorResult<FolderActorState> {
         let work = FolderWork::new(args.context.clone(), args.binding.clone(), Handle::current());
         let report = first_report(&args.binding);
         let is_paused = args.binding.settings.paused;
@@ -157,10 +158,10 @@ impl Actor for FolderActor {
 
     async fn handle(
         &self,
-        myself: ActorRef<Self::Msg>,
-        message: Self::Msg,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+        myself: ActorRef<FolderMsg>,
+        message: FolderMsg,
+        state: &mut FolderActorState,
+    ) -> ActorResult {
         match message {
             FolderMsg::DiskChanged { paths, is_whole } => state.on_disk_changed(&myself, &paths, is_whole),
             FolderMsg::WatchFailed { why } => state.on_watch_failed(&myself, why),
@@ -195,11 +196,7 @@ impl Actor for FolderActor {
         Ok(())
     }
 
-    async fn post_stop(
-        &self,
-        _: ActorRef<Self::Msg>,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(&self, _: ActorRef<FolderMsg>, state: &mut FolderActorState) -> ActorResult {
         state.stop.set();
         state.watcher = None;
         // Every step is safe to be cut off; the one under way is let end all the same.

@@ -8,13 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use ractor::{Actor, ActorRef, RpcReplyPort, SupervisionEvent};
 
 use super::actor::{CommandReply, FolderMsg};
 use super::report::{FolderConflict, FolderPlace, FolderReport, FolderVersion, KnownFolder};
 use super::rows::{FolderBinding, FolderBindings};
 use super::work::FolderContext;
 use super::work::answering::FolderCommand;
+use crate::actor::ActorResult;
 use crate::actor::mailbox::counted;
 use crate::actor::restart::{ExitKind, History};
 use crate::actor::status::ActorDetail;
@@ -120,11 +121,7 @@ impl Actor for FoldersActor {
     type State = FoldersState;
     type Arguments = FoldersArgs;
 
-    async fn pre_start(
-        &self,
-        myself: ActorRef<Self::Msg>,
-        args: Self::Arguments,
-    ) -> Result<Self::State, ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<FoldersMsg>, args: FoldersArgs) -> ActorResult<FoldersState> {
         let mut tasks = Tasks::new(myself.clone(), FoldersMsg::TaskFailed);
         myself.send_after(BEAT, || FoldersMsg::BeatDue);
         tasks.spawn(adding::begin(args.clone(), myself));
@@ -142,10 +139,10 @@ impl Actor for FoldersActor {
 
     async fn handle(
         &self,
-        myself: ActorRef<Self::Msg>,
-        message: Self::Msg,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+        myself: ActorRef<FoldersMsg>,
+        message: FoldersMsg,
+        state: &mut FoldersState,
+    ) -> ActorResult {
         match message {
             FoldersMsg::StoreChanged { entries, contents } => {
                 state.on_store_changed(&myself, &entries, &contents);
@@ -226,21 +223,17 @@ impl Actor for FoldersActor {
 
     async fn handle_supervisor_evt(
         &self,
-        myself: ActorRef<Self::Msg>,
+        myself: ActorRef<FoldersMsg>,
         event: SupervisionEvent,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+        state: &mut FoldersState,
+    ) -> ActorResult {
         if let Some((who, exit)) = ExitKind::of_event(event, false) {
             state.on_exit(&myself, who.get_id(), exit);
         }
         Ok(())
     }
 
-    async fn post_stop(
-        &self,
-        myself: ActorRef<Self::Msg>,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(&self, myself: ActorRef<FoldersMsg>, state: &mut FoldersState) -> ActorResult {
         state.tasks.shutdown().await;
         myself.stop_children_and_wait(Some("shutting down".into()), Some(STOP_CHILDREN_WITHIN)).await;
         Ok(())

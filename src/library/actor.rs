@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iroh::EndpointId;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorRef, RpcReplyPort};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
@@ -23,6 +23,7 @@ use super::report::{
 };
 use super::ticket::LibraryId;
 use super::{Libraries, Library};
+use crate::actor::ActorResult;
 use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
@@ -144,11 +145,7 @@ impl Actor for LibraryActor {
     type State = LibraryState;
     type Arguments = LibraryArgs;
 
-    async fn pre_start(
-        &self,
-        myself: ActorRef<Self::Msg>,
-        args: Self::Arguments,
-    ) -> Result<Self::State, ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<LibraryMsg>, args: LibraryArgs) -> ActorResult<LibraryState> {
         // An incarnation before us may have ended while it held the lock.
         let manager = Manager { busy: Arc::default(), ..args.manager };
         let mut tasks = Tasks::new(myself.clone(), LibraryMsg::TaskFailed);
@@ -163,10 +160,10 @@ impl Actor for LibraryActor {
 
     async fn handle(
         &self,
-        myself: ActorRef<Self::Msg>,
-        message: Self::Msg,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+        myself: ActorRef<LibraryMsg>,
+        message: LibraryMsg,
+        state: &mut LibraryState,
+    ) -> ActorResult {
         let manager = state.manager.clone();
         match message {
             LibraryMsg::CountMatches { filter, reply } => {
@@ -246,11 +243,7 @@ impl Actor for LibraryActor {
         Ok(())
     }
 
-    async fn post_stop(
-        &self,
-        _: ActorRef<Self::Msg>,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(&self, _: ActorRef<LibraryMsg>, state: &mut LibraryState) -> ActorResult {
         state.tasks.shutdown().await;
         Ok(())
     }

@@ -18,11 +18,12 @@ use std::time::Duration;
 
 use futures::stream::{BoxStream, Stream, StreamExt as _};
 use parking_lot::Mutex;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use ractor::{Actor, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::signal::unix::{SignalKind as UnixSignal, signal};
 use tokio::task::JoinSet;
 
 use super::dump::{render, render_channels};
+use crate::actor::ActorResult;
 use crate::actor::ServiceRef;
 use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
@@ -178,11 +179,7 @@ impl Actor for SignalActor {
     type State = SignalState;
     type Arguments = SignalArgs;
 
-    async fn pre_start(
-        &self,
-        myself: ActorRef<SignalMsg>,
-        args: SignalArgs,
-    ) -> Result<SignalState, ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<SignalMsg>, args: SignalArgs) -> ActorResult<SignalState> {
         // The set ends the task with the actor, which frees the stream for the next incarnation.
         let mut listening = JoinSet::new();
         listening.spawn(args.signals.clone().pass_on(myself));
@@ -194,7 +191,7 @@ impl Actor for SignalActor {
         myself: ActorRef<SignalMsg>,
         message: SignalMsg,
         state: &mut SignalState,
-    ) -> Result<(), ActorProcessingErr> {
+    ) -> ActorResult {
         match message {
             SignalMsg::SignalReceived(kind) => state.on_signal_received(myself, kind),
             SignalMsg::DumpWritten(outcome) => state.on_dump_written(outcome),
@@ -205,10 +202,10 @@ impl Actor for SignalActor {
 
     async fn handle_supervisor_evt(
         &self,
-        _myself: ActorRef<SignalMsg>,
+        _: ActorRef<SignalMsg>,
         _event: SupervisionEvent,
         _state: &mut SignalState,
-    ) -> Result<(), ActorProcessingErr> {
+    ) -> ActorResult {
         Ok(())
     }
 }

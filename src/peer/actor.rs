@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use iroh::endpoint::VarInt;
 use parking_lot::MutexGuard;
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorRef};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -32,6 +32,7 @@ use super::messages::{PeerMsg, PeersMsg};
 use super::refusal::PeerRefusal;
 use super::session::{EntryNews, InlineContents, SessionInput, SessionStatus, WaitingVersion};
 use super::streams;
+use crate::actor::ActorResult;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
 use crate::clock::now_ms;
@@ -176,11 +177,7 @@ impl Actor for PeerActor {
     type State = PeerState;
     type Arguments = PeerArgs;
 
-    async fn pre_start(
-        &self,
-        myself: ActorRef<Self::Msg>,
-        args: Self::Arguments,
-    ) -> Result<Self::State, ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<PeerMsg>, args: PeerArgs) -> ActorResult<PeerState> {
         let proved = watch::Sender::new(None);
         let opening = Arc::new(AtomicBool::new(false));
         let mut tasks = Tasks::new(myself.clone(), PeerMsg::TaskFailed);
@@ -212,10 +209,10 @@ impl Actor for PeerActor {
 
     async fn handle(
         &self,
-        myself: ActorRef<Self::Msg>,
-        message: Self::Msg,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+        myself: ActorRef<PeerMsg>,
+        message: PeerMsg,
+        state: &mut PeerState,
+    ) -> ActorResult {
         match message {
             // Of a session that is over.
             PeerMsg::Frame { epoch, .. }
@@ -295,11 +292,7 @@ impl Actor for PeerActor {
         Ok(())
     }
 
-    async fn post_stop(
-        &self,
-        _: ActorRef<Self::Msg>,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(&self, _: ActorRef<PeerMsg>, state: &mut PeerState) -> ActorResult {
         state.close(close::SHUTDOWN, "shutting down");
         state.running = None;
         state.tasks.shutdown().await;

@@ -17,6 +17,7 @@ use super::args::PeersArgs;
 use super::dial;
 use super::dial::Acceptor;
 use super::messages::{PeerMsg, PeersMsg};
+use crate::actor::ActorResult;
 use crate::actor::restart::ExitKind;
 use crate::actor::status::{ActorDetail, ask_all};
 use crate::actor::watch::BEAT;
@@ -28,7 +29,7 @@ use crate::events::NodeEvent;
 use crate::net::close;
 use iroh::EndpointId;
 use iroh::endpoint::VarInt;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use ractor::{Actor, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
@@ -78,11 +79,7 @@ impl Actor for PeersActor {
     type State = PeersState;
     type Arguments = PeersArgs;
 
-    async fn pre_start(
-        &self,
-        myself: ActorRef<Self::Msg>,
-        args: Self::Arguments,
-    ) -> Result<Self::State, ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<PeersMsg>, args: PeersArgs) -> ActorResult<PeersState> {
         myself.send_after(TICK, || PeersMsg::Tick);
         let mut state = PeersState::new(args, &myself);
         state.clear_marks();
@@ -116,10 +113,10 @@ impl Actor for PeersActor {
 
     async fn handle(
         &self,
-        myself: ActorRef<Self::Msg>,
-        message: Self::Msg,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+        myself: ActorRef<PeersMsg>,
+        message: PeersMsg,
+        state: &mut PeersState,
+    ) -> ActorResult {
         state.fetching.advance(Instant::now());
         match message {
             PeersMsg::StoreChanged(entries) => state.on_store_changed(entries),
@@ -201,10 +198,10 @@ impl Actor for PeersActor {
 
     async fn handle_supervisor_evt(
         &self,
-        myself: ActorRef<Self::Msg>,
+        myself: ActorRef<PeersMsg>,
         event: SupervisionEvent,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+        state: &mut PeersState,
+    ) -> ActorResult {
         // An actor that we did not ask to stop stops by itself only when its connection is over.
         let Some((who, exit)) = ExitKind::of_event(event, true) else { return Ok(()) };
         if let Some(session) = state.links.actor_ended(who.get_id()) {
@@ -213,11 +210,7 @@ impl Actor for PeersActor {
         Ok(())
     }
 
-    async fn post_stop(
-        &self,
-        myself: ActorRef<Self::Msg>,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(&self, myself: ActorRef<PeersMsg>, state: &mut PeersState) -> ActorResult {
         state.tasks.shutdown().await;
         for link in state.links.values() {
             link.connection.close(VarInt::from_u32(close::SHUTDOWN), b"shutting down");

@@ -8,8 +8,9 @@
 use std::time::Duration;
 
 use axum::Router;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorRef, RpcReplyPort};
 
+use crate::actor::ActorResult;
 use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
 use crate::http::{ServerTask, SharedListener};
@@ -48,9 +49,9 @@ impl Actor for StoreServerActor {
 
     async fn pre_start(
         &self,
-        myself: ActorRef<Self::Msg>,
-        args: Self::Arguments,
-    ) -> Result<Self::State, ActorProcessingErr> {
+        myself: ActorRef<StoreServerMsg>,
+        args: StoreServerArgs,
+    ) -> ActorResult<StoreServerState> {
         let StoreServerArgs { listener, router } = args;
         let server = ServerTask::start(
             listener,
@@ -65,10 +66,10 @@ impl Actor for StoreServerActor {
 
     async fn handle(
         &self,
-        _myself: ActorRef<Self::Msg>,
-        message: Self::Msg,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+        _: ActorRef<StoreServerMsg>,
+        message: StoreServerMsg,
+        state: &mut StoreServerState,
+    ) -> ActorResult {
         match message {
             StoreServerMsg::ServerEnded(why) => Err(why.into()),
             StoreServerMsg::GetHealth { reply } => {
@@ -79,11 +80,7 @@ impl Actor for StoreServerActor {
         }
     }
 
-    async fn post_stop(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(&self, _: ActorRef<StoreServerMsg>, state: &mut StoreServerState) -> ActorResult {
         state.server.stop(DRAIN_LIMIT).await;
         Ok(())
     }

@@ -3,9 +3,10 @@
 //! **Owns** one task, which reads the store ([`EmbeddedStore::scrub_for_ever`]). **Talks to** nobody: users ask the store itself,
 //! by its HTTP API. **A restart** loses nothing: how far a pass is stands in the store.
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorRef, RpcReplyPort};
 
 use super::ScrubSettings;
+use crate::actor::ActorResult;
 use crate::actor::mailbox::counted;
 use crate::actor::status::ActorDetail;
 use crate::actor::tasks::Tasks;
@@ -39,11 +40,7 @@ impl Actor for ScrubActor {
     type State = ScrubActorState;
     type Arguments = ScrubArgs;
 
-    async fn pre_start(
-        &self,
-        myself: ActorRef<Self::Msg>,
-        args: Self::Arguments,
-    ) -> Result<Self::State, ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<ScrubMsg>, args: ScrubArgs) -> ActorResult<ScrubActorState> {
         let ScrubArgs { store, settings } = args;
         let mut tasks = Tasks::new(myself, ScrubMsg::TaskFailed);
         tasks.spawn(store.clone().scrub_for_ever(settings));
@@ -52,10 +49,10 @@ impl Actor for ScrubActor {
 
     async fn handle(
         &self,
-        _myself: ActorRef<Self::Msg>,
-        message: Self::Msg,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+        _: ActorRef<ScrubMsg>,
+        message: ScrubMsg,
+        state: &mut ScrubActorState,
+    ) -> ActorResult {
         match message {
             ScrubMsg::TaskFailed(why) => Err(format!("scrubbing the store: {why}").into()),
             ScrubMsg::GetHealth { reply } => {
@@ -66,11 +63,7 @@ impl Actor for ScrubActor {
         }
     }
 
-    async fn post_stop(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(&self, _: ActorRef<ScrubMsg>, state: &mut ScrubActorState) -> ActorResult {
         state.tasks.shutdown().await;
         Ok(())
     }
