@@ -210,7 +210,7 @@ impl StoreShared {
     }
 
     /// Whether a reader at `since` may have missed something, or comes from a future that the store does not have.
-    fn needs_reset(&self, conn: &Connection, since: u64, totals: &Totals) -> Result<bool, rusqlite::Error> {
+    fn needs_reset(&self, conn: &Connection, since: u64, totals: &Totals) -> rusqlite::Result<bool> {
         if since == 0 || self.is_walk(since) {
             return Ok(false);
         }

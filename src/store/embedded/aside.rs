@@ -176,11 +176,7 @@ impl EmbeddedStore {
 }
 
 /// Some of the contents that are wanted, in the order of their hashes.
-fn absent_after(
-    conn: &Connection,
-    after: [u8; 32],
-    min: u64,
-) -> Result<Vec<(ContentHash, u64)>, rusqlite::Error> {
+fn absent_after(conn: &Connection, after: [u8; 32], min: u64) -> rusqlite::Result<Vec<(ContentHash, u64)>> {
     conn.prepare_cached(
         "SELECT hash, size FROM records WHERE hash > ?1 AND content IS NULL AND deleted = 0 AND wanted = 1 AND size > ?2 \
          ORDER BY hash LIMIT ?3",
@@ -198,7 +194,7 @@ pub(super) struct HeldContent {
 }
 
 /// Some of the contents that are held, in the order of their hashes.
-pub(super) fn held_after(conn: &Connection, after: [u8; 32]) -> Result<Vec<HeldContent>, rusqlite::Error> {
+pub(super) fn held_after(conn: &Connection, after: [u8; 32]) -> rusqlite::Result<Vec<HeldContent>> {
     let sql = "SELECT hash, size, content FROM records WHERE hash > ?1 AND content IS NOT NULL ORDER BY hash LIMIT ?2";
     conn.prepare_cached(sql)?
         .query_map(params![after, PAGE], |row| {
@@ -215,7 +211,7 @@ pub(super) fn held_after(conn: &Connection, after: [u8; 32]) -> Result<Vec<HeldC
 pub(super) fn in_files_after(
     conn: &Connection,
     after: [u8; 32],
-) -> Result<Vec<(ContentHash, u64)>, rusqlite::Error> {
+) -> rusqlite::Result<Vec<(ContentHash, u64)>> {
     conn.prepare_cached(
         "SELECT hash, size FROM records WHERE hash > ?1 AND content = 0 ORDER BY hash LIMIT ?2",
     )?
@@ -230,7 +226,7 @@ fn settle(
     size: u64,
     aside: &Hashed,
     in_place: Option<&Hashed>,
-) -> Result<(), rusqlite::Error> {
+) -> rusqlite::Result<()> {
     let (aside_at, place) = (tx.layout.damaged(hash), tx.layout.content(hash));
     if FileIdentity::at(&aside_at) != Some(aside.identity) {
         return Ok(());
@@ -292,7 +288,7 @@ impl StoredHere {
 }
 
 /// Makes a content held whose file is in its place, if it is still that file.
-fn hold_again(tx: &mut Tx<'_>, hash: ContentHash, size: u64, found: &Hashed) -> Result<(), rusqlite::Error> {
+fn hold_again(tx: &mut Tx<'_>, hash: ContentHash, size: u64, found: &Hashed) -> rusqlite::Result<()> {
     let Some(known) = tx.find(hash)? else { return Ok(()) };
     let is_wanted = StoredHere::of(&known, tx.now_ms).is_wanted && known.asset.record.size == size;
     let is_same = FileIdentity::at(&tx.layout.content(hash)) == Some(found.identity);

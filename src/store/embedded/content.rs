@@ -400,7 +400,7 @@ impl WholeReading {
 fn source(
     conn: &rusqlite::Connection,
     hash: ContentHash,
-) -> Result<Option<Result<ContentSource, StoreError>>, rusqlite::Error> {
+) -> rusqlite::Result<Option<Result<ContentSource, StoreError>>> {
     let Some(stored) = rows::find(conn, hash)? else { return Ok(None) };
     let size = stored.asset.record.size;
     Ok(match stored.place {

@@ -44,7 +44,7 @@ impl CopiedDatabase {
         open_at_rest(path).map(Self).map_err(|error| error.to_string())
     }
 
-    pub fn figures(&self) -> Result<CopiedFigures, rusqlite::Error> {
+    pub fn figures(&self) -> rusqlite::Result<CopiedFigures> {
         let id = self.0.query_row("SELECT store_id FROM state", [], |row| row.get(0)).map(StoreId).ok();
         self.0.query_row("SELECT last_seq, assets FROM state", [], |row| {
             Ok(CopiedFigures { id, seq: rows::unsigned(row, 0)?, assets: rows::unsigned(row, 1)? })
@@ -67,12 +67,12 @@ impl CopiedDatabase {
         seq < totals.purge_floor || runs::knows(&self.0, seq, &totals).unwrap_or(true)
     }
 
-    fn contents(&self, sql: &str) -> Result<Vec<CopiedContent>, rusqlite::Error> {
+    fn contents(&self, sql: &str) -> rusqlite::Result<Vec<CopiedContent>> {
         self.0.prepare(sql)?.query_map([], read_content)?.collect()
     }
 
     /// Contents that lie in files, deleted ones in the trash among them, by hash.
-    pub fn contents_in_files(&self) -> Result<Vec<CopiedContent>, rusqlite::Error> {
+    pub fn contents_in_files(&self) -> rusqlite::Result<Vec<CopiedContent>> {
         self.contents(
             "SELECT hash, size, filename FROM records WHERE content = 0 \
              UNION ALL SELECT hash, size, NULL FROM trash WHERE content = 0 \
@@ -81,7 +81,7 @@ impl CopiedDatabase {
     }
 
     /// Contents that are not there, and wanted.
-    pub fn wanted_contents(&self) -> Result<Vec<CopiedContent>, rusqlite::Error> {
+    pub fn wanted_contents(&self) -> rusqlite::Result<Vec<CopiedContent>> {
         self.contents(
             "SELECT hash, size, filename FROM records WHERE deleted = 0 AND content IS NULL AND wanted = 1",
         )
@@ -99,7 +99,7 @@ impl CopiedDatabase {
     }
 
     /// Contents that were found damaged, and are not here.
-    pub fn contents_aside(&self) -> Result<Vec<CopiedContent>, rusqlite::Error> {
+    pub fn contents_aside(&self) -> rusqlite::Result<Vec<CopiedContent>> {
         self.contents(
             "SELECT records.hash, records.size, filename FROM damaged JOIN records USING (hash) \
              WHERE deleted = 0 AND records.content IS NULL",
@@ -113,7 +113,7 @@ impl CopiedDatabase {
     }
 
     /// Contents in the database itself whose bytes are not those that they are named by. Reads all of them.
-    pub fn damaged_inside(&self) -> Result<Vec<CopiedContent>, rusqlite::Error> {
+    pub fn damaged_inside(&self) -> rusqlite::Result<Vec<CopiedContent>> {
         let mut statement =
             self.0.prepare("SELECT hash, size, filename, content FROM records WHERE content > 0")?;
         let mut found = statement.query([])?;
@@ -128,7 +128,7 @@ impl CopiedDatabase {
     }
 }
 
-fn read_content(row: &Row<'_>) -> Result<CopiedContent, rusqlite::Error> {
+fn read_content(row: &Row<'_>) -> rusqlite::Result<CopiedContent> {
     Ok(CopiedContent { hash: ContentHash(row.get(0)?), size: rows::unsigned(row, 1)?, name: row.get(2)? })
 }
 

@@ -125,11 +125,7 @@ impl EmbeddedStore {
 }
 
 /// All sums that are kept of a content, as far as they are there.
-pub(super) fn kept_sums(
-    conn: &Connection,
-    hash: ContentHash,
-    size: u64,
-) -> Result<Vec<GroupSum>, rusqlite::Error> {
+pub(super) fn kept_sums(conn: &Connection, hash: ContentHash, size: u64) -> rusqlite::Result<Vec<GroupSum>> {
     let mut kept = Vec::new();
     for row in 0..group_count(size).div_ceil(SUMS_PER_ROW as u64) {
         match sums::read(conn, hash, row, sums::sums_in(row, size))? {
@@ -147,7 +143,7 @@ pub(super) fn set_aside(
     size: u64,
     seen: &Seen,
     reason: &str,
-) -> Result<bool, rusqlite::Error> {
+) -> rusqlite::Result<bool> {
     let Some(stored) = tx.find(hash)? else { return Ok(false) };
     let left = match (stored.place, seen) {
         (Some(ContentPlace::File), Seen::File(identity))
@@ -212,7 +208,7 @@ impl AfterCommit {
 }
 
 /// Forgets what was set aside of a content that is here again, or not wanted any more; whether there was something.
-pub(super) fn forget(tx: &mut Tx<'_>, hash: ContentHash) -> Result<bool, rusqlite::Error> {
+pub(super) fn forget(tx: &mut Tx<'_>, hash: ContentHash) -> rusqlite::Result<bool> {
     let left: Option<Option<i64>> = tx
         .conn
         .prepare_cached("SELECT content FROM damaged WHERE hash = ?1")?
@@ -232,6 +228,6 @@ pub(super) fn forget(tx: &mut Tx<'_>, hash: ContentHash) -> Result<bool, rusqlit
 }
 
 /// How many contents are set aside.
-pub(super) fn count(conn: &Connection) -> Result<u64, rusqlite::Error> {
+pub(super) fn count(conn: &Connection) -> rusqlite::Result<u64> {
     conn.prepare_cached("SELECT count(*) FROM damaged")?.query_row([], |row| rows::unsigned(row, 0))
 }

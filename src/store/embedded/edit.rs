@@ -17,7 +17,7 @@ use crate::store::{Redating, StoreError};
 pub(super) const UNKNOWN_MIME_TYPE: &str = "application/octet-stream";
 
 /// An answer that leaves the group's transaction as it is, within one that may end it.
-type EditResult<T> = Result<Result<T, StoreError>, rusqlite::Error>;
+type EditResult<T> = rusqlite::Result<Result<T, StoreError>>;
 
 /// Takes an upload. `guessed` is the media type if the user gave none.
 pub(super) fn ingest(
@@ -123,7 +123,7 @@ impl PutAgain {
 }
 
 /// The live asset whose content was not here, with its content.
-fn filled(tx: &mut Tx<'_>, stored: &StoredRow, content: &Verified) -> Result<StoredRow, rusqlite::Error> {
+fn filled(tx: &mut Tx<'_>, stored: &StoredRow, content: &Verified) -> rusqlite::Result<StoredRow> {
     let old = &stored.asset.record;
     // Peers that have the version with the wrong size have to hear of the right one.
     let record = if old.size == content.size { old.clone() } else { next_version(tx, stored) };
@@ -241,7 +241,7 @@ pub(super) fn restore(tx: &mut Tx<'_>, hash: ContentHash, whole: &WholeInTrash) 
 }
 
 /// Gives a version another date; the version as it was before, unless it stays as it is.
-pub(super) fn redate(tx: &mut Tx<'_>, redating: &Redating) -> Result<Option<AssetRecord>, rusqlite::Error> {
+pub(super) fn redate(tx: &mut Tx<'_>, redating: &Redating) -> rusqlite::Result<Option<AssetRecord>> {
     let Some(stored) = tx.find(redating.hash())? else { return Ok(None) };
     let old = &stored.asset.record;
     match redating {

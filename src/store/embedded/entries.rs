@@ -62,7 +62,7 @@ impl EmbeddedStore {
         &self,
         bytes: u64,
         items: Vec<T>,
-        mut merge: impl FnMut(&mut Tx<'_>, T) -> Result<EntryOutcome, rusqlite::Error> + Send + 'static,
+        mut merge: impl FnMut(&mut Tx<'_>, T) -> rusqlite::Result<EntryOutcome> + Send + 'static,
     ) -> Result<Vec<EntryOutcome>, StoreError> {
         let merged = self.submit_growing(bytes, move |tx| {
             let outcomes = items.into_iter().map(|item| merge(tx, item)).collect::<Result<Vec<_>, _>>()?;
@@ -77,7 +77,7 @@ impl EmbeddedStore {
 }
 
 /// Takes a version that is written here, if what is there is what it names.
-fn put_entry(tx: &mut Tx<'_>, put: EntryPut) -> Result<EntryOutcome, rusqlite::Error> {
+fn put_entry(tx: &mut Tx<'_>, put: EntryPut) -> rusqlite::Result<EntryOutcome> {
     let EntryPut { record, expects } = put;
     if let Err(broken) = record.validate() {
         return Ok(EntryOutcome::Rejected(broken.to_string()));
@@ -100,7 +100,7 @@ fn take(
     current: Option<FoundEntry>,
     record: FolderRecord,
     through: Option<LibraryId>,
-) -> Result<EntryOutcome, rusqlite::Error> {
+) -> rusqlite::Result<EntryOutcome> {
     if foreign::library_of(tx.conn, record.folder())? != through {
         return Ok(EntryOutcome::Rejected(OTHER_SOURCE.into()));
     }
@@ -123,7 +123,7 @@ pub(super) fn take_back(
     tx: &mut Tx<'_>,
     record: Option<FolderRecord>,
     history: Vec<FolderRecord>,
-) -> Result<bool, rusqlite::Error> {
+) -> rusqlite::Result<bool> {
     for lost in history {
         if fullness(tx, lost.folder(), false)?.is_none() {
             let is_news = keep_history(tx, lost.hash(), &lost)?;
@@ -142,7 +142,7 @@ fn is_known(current: Option<&FoundEntry>, record: &FolderRecord) -> bool {
 }
 
 /// Merges one version: whether it is what the folder has now, and the copy that is to be merged in turn.
-fn merge_one(tx: &mut Tx<'_>, record: FolderRecord) -> Result<(bool, Option<FolderRecord>), rusqlite::Error> {
+fn merge_one(tx: &mut Tx<'_>, record: FolderRecord) -> rusqlite::Result<(bool, Option<FolderRecord>)> {
     let current = find(tx.conn, record.hash())?;
     if is_known(current.as_ref(), &record) { Ok((false, None)) } else { merge_into(tx, current, record) }
 }
@@ -152,7 +152,7 @@ fn merge_into(
     tx: &mut Tx<'_>,
     current: Option<FoundEntry>,
     record: FolderRecord,
-) -> Result<(bool, Option<FolderRecord>), rusqlite::Error> {
+) -> rusqlite::Result<(bool, Option<FolderRecord>)> {
     let (hash, digest, folder) = (record.hash(), record.digest(), record.folder());
     let (seq, current) = current.map_or((None, None), |current| (Some(current.seq), current.record));
     let FolderMerge { winner, history, copy } = entry::merge(current.as_ref(), record);
@@ -174,7 +174,7 @@ fn merge_into(
     Ok((is_stored, copy.map(FolderRecord::Entry)))
 }
 
-fn keep_history(tx: &Tx<'_>, hash: EntryHash, lost: &FolderRecord) -> Result<bool, rusqlite::Error> {
+fn keep_history(tx: &Tx<'_>, hash: EntryHash, lost: &FolderRecord) -> rusqlite::Result<bool> {
     let EntryDigest(digest) = lost.digest();
     let added = tx
         .conn
@@ -190,7 +190,7 @@ fn keep_history(tx: &Tx<'_>, hash: EntryHash, lost: &FolderRecord) -> Result<boo
     Ok(added > 0)
 }
 
-fn count(tx: &Tx<'_>, FolderId(folder): FolderId, entries: u32, history: u32) -> Result<(), rusqlite::Error> {
+fn count(tx: &Tx<'_>, FolderId(folder): FolderId, entries: u32, history: u32) -> rusqlite::Result<()> {
     if entries + history > 0 {
         tx.conn
             .prepare_cached(
@@ -204,11 +204,7 @@ fn count(tx: &Tx<'_>, FolderId(folder): FolderId, entries: u32, history: u32) ->
 
 /// Why a folder takes no version more, of a path that `is_new` or not, if it is full. A copy goes over the bound: what makes it is in the
 /// history by then.
-fn fullness(
-    tx: &Tx<'_>,
-    FolderId(folder): FolderId,
-    is_new: bool,
-) -> Result<Option<String>, rusqlite::Error> {
+fn fullness(tx: &Tx<'_>, FolderId(folder): FolderId, is_new: bool) -> rusqlite::Result<Option<String>> {
     let counts = tx
         .conn
         .prepare_cached("SELECT entries, history FROM entry_counts WHERE folder = ?1")?
@@ -234,7 +230,7 @@ fn write(
     earlier: Option<u64>,
     hash: EntryHash,
     record: &FolderRecord,
-) -> Result<(), rusqlite::Error> {
+) -> rusqlite::Result<()> {
     if let Some(seq) = earlier {
         tx.conn.prepare_cached("DELETE FROM entries WHERE seq = ?1")?.execute([seq.cast_signed()])?;
     }

@@ -243,7 +243,7 @@ pub(super) fn inline_fault(
     conn: &Connection,
     id: i64,
     hash: ContentHash,
-) -> Result<Option<&'static str>, rusqlite::Error> {
+) -> rusqlite::Result<Option<&'static str>> {
     Ok(match rows::inline_content(conn, id)? {
         None => Some("its bytes cannot be read in the database"),
         Some(data) if hash.is_of(&data) => None,

@@ -58,7 +58,7 @@ impl EmbeddedStore {
     async fn ingest_checked<T: From<ItemOutcome> + Send + 'static>(
         &self,
         batch: Vec<IncomingAsset>,
-        mut take: impl FnMut(&mut Tx<'_>, AssetRecord, &Verified) -> Result<T, rusqlite::Error> + Send + 'static,
+        mut take: impl FnMut(&mut Tx<'_>, AssetRecord, &Verified) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<Vec<T>, StoreError> {
         self.0.shared.check_writable()?;
         let texts = batch.iter().map(|asset| asset.record.meta.text_bytes());

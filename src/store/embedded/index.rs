@@ -32,7 +32,7 @@ pub(super) enum IndexStage {
 }
 
 impl IndexStage {
-    pub(super) fn read(conn: &Connection) -> Result<Self, rusqlite::Error> {
+    pub(super) fn read(conn: &Connection) -> rusqlite::Result<Self> {
         let stage: i64 =
             conn.prepare_cached("SELECT index_stage FROM state")?.query_row([], |row| row.get(0))?;
         Ok(match stage {
@@ -42,7 +42,7 @@ impl IndexStage {
         })
     }
 
-    pub(super) fn write(self, conn: &Connection) -> Result<(), rusqlite::Error> {
+    pub(super) fn write(self, conn: &Connection) -> rusqlite::Result<()> {
         conn.prepare_cached("UPDATE state SET index_stage = ?1")?.execute([self as i64]).map(drop)
     }
 }
@@ -65,7 +65,7 @@ pub(super) fn update(
     changes: &mut IndexChanges,
     old: Option<&StoredRow>,
     new: &StoredAsset,
-) -> Result<Option<i64>, rusqlite::Error> {
+) -> rusqlite::Result<Option<i64>> {
     let before = old.and_then(|old| Some((old.list_key?, &old.asset)));
     if new.record.deleted {
         if let Some((key, old)) = before {
@@ -102,7 +102,7 @@ pub(super) fn mend(
     conn: &Connection,
     changes: &mut IndexChanges,
     stored: &StoredRow,
-) -> Result<(), rusqlite::Error> {
+) -> rusqlite::Result<()> {
     let (wanted, created_at_ms) = (facets::of(&stored.asset), stored.asset.record.meta.created_at_ms);
     let key = match stored.list_key {
         Some(key) => key,
@@ -124,7 +124,7 @@ pub(super) fn mend(
     changes.facets.add(conn, key, &missing.collect::<Result<_, _>>()?)
 }
 
-pub(super) fn hash_of(conn: &Connection, key: i64) -> Result<Option<ContentHash>, rusqlite::Error> {
+pub(super) fn hash_of(conn: &Connection, key: i64) -> rusqlite::Result<Option<ContentHash>> {
     use rusqlite::OptionalExtension as _;
     conn.prepare_cached("SELECT hash FROM records WHERE list_key = ?1")?
         .query_row([key], |row| row.get(0).map(ContentHash))

@@ -42,7 +42,7 @@ pub(super) struct PromiseTimes {
 
 impl PromiseTimes {
     /// For a store that is being opened: whoever marked copies is no more.
-    pub(super) fn open(conn: &Connection, now: Duration) -> Result<Self, rusqlite::Error> {
+    pub(super) fn open(conn: &Connection, now: Duration) -> rusqlite::Result<Self> {
         let cleared = conn.execute("DELETE FROM dropping", [])?;
         if cleared > 0 {
             tracing::info!(cleared, "copies that were about to be let go of when the process ended stay");
@@ -68,7 +68,7 @@ fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }
 
-pub(super) fn forget_old(conn: &mut Connection, shared: &StoreShared) -> Result<(), rusqlite::Error> {
+pub(super) fn forget_old(conn: &mut Connection, shared: &StoreShared) -> rusqlite::Result<()> {
     let has_more = forget_some(conn, &shared.promises, shared.clock.uptime())?;
     shared.promises.has_old.store(has_more, Ordering::Relaxed);
     Ok(())
@@ -79,7 +79,7 @@ pub(super) fn has_old(shared: &StoreShared) -> bool {
     shared.promises.has_old.load(Ordering::Relaxed)
 }
 
-fn forget_some(conn: &mut Connection, times: &PromiseTimes, now: Duration) -> Result<bool, rusqlite::Error> {
+fn forget_some(conn: &mut Connection, times: &PromiseTimes, now: Duration) -> rusqlite::Result<bool> {
     let limit = i64::try_from(FORGOTTEN_AT_ONCE).unwrap_or(i64::MAX);
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let delete = |which: &str, bound: i64| {
@@ -104,7 +104,7 @@ fn promised(
     conn: &Connection,
     times: &PromiseTimes,
     hash: ContentHash,
-) -> Result<Vec<LastingPromise>, rusqlite::Error> {
+) -> rusqlite::Result<Vec<LastingPromise>> {
     conn.prepare_cached("SELECT promised_to, run, until_ms FROM promises WHERE hash = ?1")?
         .query_map([hash.0], |row| {
             let until = times.until(row.get(1)?, rows::unsigned(row, 2)?);
@@ -113,7 +113,7 @@ fn promised(
         .collect()
 }
 
-fn is_dropping(conn: &Connection, hash: ContentHash) -> Result<bool, rusqlite::Error> {
+fn is_dropping(conn: &Connection, hash: ContentHash) -> rusqlite::Result<bool> {
     let found = conn
         .prepare_cached("SELECT 1 FROM dropping WHERE hash = ?1")?
         .query_row([hash.0], |_| Ok(()))
@@ -125,7 +125,7 @@ fn own_copy(
     tx: &Tx<'_>,
     shared: &StoreShared,
     hash: ContentHash,
-) -> Result<(OwnCopy, Option<StoredRow>), rusqlite::Error> {
+) -> rusqlite::Result<(OwnCopy, Option<StoredRow>)> {
     let stored = tx.find(hash)?;
     let held = stored.as_ref().is_some_and(|stored| shared.damage.holding(&stored.asset).is_held());
     let promised = promised(tx.conn, &shared.promises, hash)?.into_iter();
@@ -134,21 +134,17 @@ fn own_copy(
 }
 
 /// Whether another machine counts on this copy.
-pub(super) fn is_promised(
-    tx: &Tx<'_>,
-    shared: &StoreShared,
-    hash: ContentHash,
-) -> Result<bool, rusqlite::Error> {
+pub(super) fn is_promised(tx: &Tx<'_>, shared: &StoreShared, hash: ContentHash) -> rusqlite::Result<bool> {
     let (copy, _) = own_copy(tx, shared, hash)?;
     Ok(copy.is_promised(shared.clock.uptime()))
 }
 
 /// Whether it is to go to the bucket, and is in no other place than this disk until then.
-fn waits_for_upload(tx: &Tx<'_>, hash: ContentHash) -> Result<bool, rusqlite::Error> {
+fn waits_for_upload(tx: &Tx<'_>, hash: ContentHash) -> rusqlite::Result<bool> {
     Ok(waiting::since_ms(tx.conn, hash)?.is_some())
 }
 
-fn mark(tx: &Tx<'_>, shared: &StoreShared, hash: ContentHash) -> Result<MarkAnswer, rusqlite::Error> {
+fn mark(tx: &Tx<'_>, shared: &StoreShared, hash: ContentHash) -> rusqlite::Result<MarkAnswer> {
     let (copy, _) = own_copy(tx, shared, hash)?;
     let answer = copy.mark(shared.clock.uptime());
     if answer == MarkAnswer::Marked {
@@ -162,7 +158,7 @@ fn promise(
     shared: &StoreShared,
     hash: ContentHash,
     to: [u8; 32],
-) -> Result<PromiseAnswer, rusqlite::Error> {
+) -> rusqlite::Result<PromiseAnswer> {
     let (copy, _) = own_copy(tx, shared, hash)?;
     let answer = copy.promise();
     if answer != PromiseAnswer::Promised {
@@ -189,7 +185,7 @@ fn drop_marked(
     shared: &StoreShared,
     hash: ContentHash,
     terms: &DropTerms,
-) -> Result<DropAnswer, rusqlite::Error> {
+) -> rusqlite::Result<DropAnswer> {
     let (copy, stored) = own_copy(tx, shared, hash)?;
     let mut answer = copy.drop(terms.by, shared.clock.uptime());
     if answer == DropAnswer::Dropped && !(terms.holds)() {
@@ -217,7 +213,7 @@ fn drop_marked(
     Ok(answer)
 }
 
-fn unmark(tx: &Tx<'_>, hash: ContentHash) -> Result<(), rusqlite::Error> {
+fn unmark(tx: &Tx<'_>, hash: ContentHash) -> rusqlite::Result<()> {
     tx.conn.prepare_cached("DELETE FROM dropping WHERE hash = ?1")?.execute([hash.0]).map(drop)
 }
 

@@ -159,7 +159,7 @@ pub(super) fn keep_without_record(
     conn: &Connection,
     files: impl IntoIterator<Item = (ContentHash, u64)>,
     now_ms: u64,
-) -> Result<u64, rusqlite::Error> {
+) -> rusqlite::Result<u64> {
     let mut kept = 0;
     for (hash, size) in files {
         if !tx::refers_to_file(conn, hash)? {
@@ -181,17 +181,14 @@ pub(super) fn keep_unnamed(conn: &mut Connection, layout: &Layout, now_ms: u64) 
 }
 
 /// How many contents are in the trash without a record.
-pub(super) fn unnamed(conn: &Connection) -> Result<u64, rusqlite::Error> {
+pub(super) fn unnamed(conn: &Connection) -> rusqlite::Result<u64> {
     let counted = "SELECT count(*) FROM trash WHERE content = 0 \
          AND NOT EXISTS (SELECT 1 FROM records WHERE records.hash = trash.hash)";
     conn.prepare_cached(counted)?.query_row([], |row| rows::unsigned(row, 0))
 }
 
 /// That there are contents of which nothing else is known.
-pub(super) fn unnamed_sentence(
-    conn: &Connection,
-    layout: &Layout,
-) -> Result<Option<String>, rusqlite::Error> {
+pub(super) fn unnamed_sentence(conn: &Connection, layout: &Layout) -> rusqlite::Result<Option<String>> {
     let unnamed = unnamed(conn)?;
     Ok((unnamed > 0).then(|| {
         format!(
@@ -203,7 +200,7 @@ pub(super) fn unnamed_sentence(
 }
 
 /// That changes are gone, for a while.
-pub(super) fn sentence(conn: &Connection, now_ms: u64) -> Result<Option<String>, rusqlite::Error> {
+pub(super) fn sentence(conn: &Connection, now_ms: u64) -> rusqlite::Result<Option<String>> {
     let (lost, at_ms): (u64, Option<i64>) = conn
         .prepare_cached("SELECT lost_changes, lost_at_ms FROM state")?
         .query_row([], |row| Ok((rows::unsigned(row, 0)?, row.get(1)?)))?;

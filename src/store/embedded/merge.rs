@@ -16,7 +16,7 @@ pub(super) fn ingest(
     tx: &mut Tx<'_>,
     record: AssetRecord,
     content: &Verified,
-) -> Result<ItemOutcome, rusqlite::Error> {
+) -> rusqlite::Result<ItemOutcome> {
     // What we computed ourselves beats the sender's hint.
     let record = AssetRecord { blake3: Some(content.blake3), ..record };
     let Some(mut stored) = tx.find(record.hash)? else {
@@ -62,7 +62,7 @@ pub(super) fn apply_valid(
     record: AssetRecord,
     whole: &WholeInTrash,
     absence: Absence,
-) -> Result<ItemOutcome, rusqlite::Error> {
+) -> rusqlite::Result<ItemOutcome> {
     match record.meta.validate() {
         Ok(()) => apply(tx, record, whole, absence),
         Err(broken) => Ok(ItemOutcome::Rejected(broken.to_string())),
@@ -75,7 +75,7 @@ pub(super) fn apply(
     record: AssetRecord,
     whole: &WholeInTrash,
     absence: Absence,
-) -> Result<ItemOutcome, rusqlite::Error> {
+) -> rusqlite::Result<ItemOutcome> {
     let Some(stored) = tx.find(record.hash)? else {
         if record.deleted {
             put_winner(tx, None, record, None)?;
@@ -113,7 +113,7 @@ fn take_absent(
     old: Option<&StoredRow>,
     record: AssetRecord,
     absence: Absence,
-) -> Result<ItemOutcome, rusqlite::Error> {
+) -> rusqlite::Result<ItemOutcome> {
     if absence == Absence::Refused {
         return Ok(ItemOutcome::NeedsContent);
     }
@@ -123,7 +123,7 @@ fn take_absent(
 }
 
 /// A version of a live asset. Its content stays as it is, or goes to the trash.
-fn update(tx: &mut Tx<'_>, stored: &StoredRow, record: AssetRecord) -> Result<ItemOutcome, rusqlite::Error> {
+fn update(tx: &mut Tx<'_>, stored: &StoredRow, record: AssetRecord) -> rusqlite::Result<ItemOutcome> {
     let mine = &stored.asset.record;
     // Content that was never here may have any size; only what we hashed ourselves has a BLAKE3 in our record.
     let is_size_known = mine.blake3.is_some() || stored.place.is_some();
@@ -155,7 +155,7 @@ fn update(tx: &mut Tx<'_>, stored: &StoredRow, record: AssetRecord) -> Result<It
 }
 
 /// A live asset becomes a deleted one.
-fn delete(tx: &mut Tx<'_>, stored: &StoredRow, record: AssetRecord) -> Result<ItemOutcome, rusqlite::Error> {
+fn delete(tx: &mut Tx<'_>, stored: &StoredRow, record: AssetRecord) -> rusqlite::Result<ItemOutcome> {
     let mine = &stored.asset.record;
     let record = AssetRecord { blake3: mine.blake3, ..record.keeping_own(mine) };
     tx.bury(stored)?;
@@ -164,10 +164,7 @@ fn delete(tx: &mut Tx<'_>, stored: &StoredRow, record: AssetRecord) -> Result<It
 }
 
 /// Takes a deletion of which was decided already that no folder keeps the content.
-pub(super) fn take_decided_deletion(
-    tx: &mut Tx<'_>,
-    record: AssetRecord,
-) -> Result<ItemOutcome, rusqlite::Error> {
+pub(super) fn take_decided_deletion(tx: &mut Tx<'_>, record: AssetRecord) -> rusqlite::Result<ItemOutcome> {
     match tx.find(record.hash)? {
         Some(stored) if !stored.asset.record.deleted && record.supersedes(&stored.asset.record) => {
             match record.meta.validate() {
@@ -185,7 +182,7 @@ pub(super) fn fill(
     old: &StoredRow,
     record: AssetRecord,
     content: &Verified,
-) -> Result<StoredRow, rusqlite::Error> {
+) -> rusqlite::Result<StoredRow> {
     let (record, place) = filled(tx, record, content)?;
     let asset = tx.put(Some(old), record, place)?;
     Ok(StoredRow { list_key: rows::list_key(tx.conn, asset.seq)?, asset, place })
@@ -196,7 +193,7 @@ fn filled(
     tx: &mut Tx<'_>,
     record: AssetRecord,
     content: &Verified,
-) -> Result<(AssetRecord, Option<ContentPlace>), rusqlite::Error> {
+) -> rusqlite::Result<(AssetRecord, Option<ContentPlace>)> {
     tx.discard_trashed(content.hash)?;
     let place = tx.store_content(content)?;
     tx.after_commit.push(AfterCommit::Trust(content.hash));
@@ -204,7 +201,7 @@ fn filled(
 }
 
 /// Lets go of the content of a live asset.
-pub(super) fn let_go(tx: &mut Tx<'_>, hash: ContentHash) -> Result<ItemOutcome, rusqlite::Error> {
+pub(super) fn let_go(tx: &mut Tx<'_>, hash: ContentHash) -> rusqlite::Result<ItemOutcome> {
     match tx.find(hash)? {
         Some(stored) if stored.asset.holding != Holding::Unwanted => {
             tx.bury(&stored)?;
@@ -220,7 +217,7 @@ pub(super) fn want(
     tx: &mut Tx<'_>,
     hash: ContentHash,
     whole: &WholeInTrash,
-) -> Result<ItemOutcome, rusqlite::Error> {
+) -> rusqlite::Result<ItemOutcome> {
     let Some(stored) = tx.find(hash)?.filter(|stored| !stored.asset.record.deleted) else {
         return Ok(ItemOutcome::Unchanged);
     };
@@ -243,7 +240,7 @@ fn restore(
     stored: Option<&StoredRow>,
     record: AssetRecord,
     whole: &WholeInTrash,
-) -> Result<ItemOutcome, rusqlite::Error> {
+) -> rusqlite::Result<ItemOutcome> {
     let Some(trashed) = tx.trashed(record.hash)? else { return Ok(ItemOutcome::NeedsContent) };
     if record.size != trashed.size {
         // Of what lies there without a record, nobody has read whether it is whole.
@@ -263,11 +260,7 @@ fn restore(
 }
 
 /// Replaces what we hold of a live asset where it is damaged. A file was replaced before the transaction.
-pub(super) fn heal(
-    tx: &mut Tx<'_>,
-    stored: &mut StoredRow,
-    content: &Verified,
-) -> Result<(), rusqlite::Error> {
+pub(super) fn heal(tx: &mut Tx<'_>, stored: &mut StoredRow, content: &Verified) -> rusqlite::Result<()> {
     if let (Some(ContentPlace::Inline(id)), VerifiedBytes::Inline(_)) = (stored.place, &content.bytes) {
         let is_whole = matches!(tx.find_inline(id)?, InlineContent::Bytes(data) if content.hash.is_of(&data));
         if !is_whole {
@@ -293,7 +286,7 @@ pub(super) fn move_to_object(
     tx: &mut Tx<'_>,
     stored: &mut StoredRow,
     before: ContentPlace,
-) -> Result<(), rusqlite::Error> {
+) -> rusqlite::Result<()> {
     let hash = stored.asset.record.hash;
     set_place(tx, stored, ContentPlace::Object)?;
     match before {
@@ -308,14 +301,14 @@ pub(super) fn move_to_object(
 
 /// The file that came just now takes the place of the object, of which nobody knows whether it is still right. Where contents go up,
 /// this one does again.
-fn move_to_file(tx: &mut Tx<'_>, stored: &mut StoredRow) -> Result<(), rusqlite::Error> {
+fn move_to_file(tx: &mut Tx<'_>, stored: &mut StoredRow) -> rusqlite::Result<()> {
     let hash = stored.asset.record.hash;
     set_place(tx, stored, ContentPlace::File)?;
     objects::leave(tx.conn, hash)?;
     waiting::list(tx, hash)
 }
 
-fn set_place(tx: &Tx<'_>, stored: &mut StoredRow, place: ContentPlace) -> Result<(), rusqlite::Error> {
+fn set_place(tx: &Tx<'_>, stored: &mut StoredRow, place: ContentPlace) -> rusqlite::Result<()> {
     tx.conn
         .prepare_cached("UPDATE records SET content = ?2 WHERE hash = ?1")?
         .execute((stored.asset.record.hash.0, place.to_column()))?;

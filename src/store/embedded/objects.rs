@@ -128,7 +128,7 @@ pub(super) fn cache_of(objects: Option<&Objects>) -> Option<Arc<ContentCache>> {
 }
 
 /// Whether a record or the trash refers to an object of this hash.
-pub(super) fn is_referred_to(conn: &Connection, hash: ContentHash) -> Result<bool, rusqlite::Error> {
+pub(super) fn is_referred_to(conn: &Connection, hash: ContentHash) -> rusqlite::Result<bool> {
     conn.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM records WHERE hash = ?1 AND content = -1) \
          OR EXISTS (SELECT 1 FROM trash WHERE hash = ?1 AND content = -1)",
@@ -137,13 +137,13 @@ pub(super) fn is_referred_to(conn: &Connection, hash: ContentHash) -> Result<boo
 }
 
 /// Names an object to which nothing may refer.
-pub(super) fn leave(conn: &Connection, hash: ContentHash) -> Result<(), rusqlite::Error> {
+pub(super) fn leave(conn: &Connection, hash: ContentHash) -> rusqlite::Result<()> {
     conn.prepare_cached("INSERT OR IGNORE INTO pending_objects (hash) VALUES (?1)")?.execute([hash.0])?;
     Ok(())
 }
 
 /// Takes an object's name away from those that are to be cleaned up.
-pub(super) fn settle(conn: &Connection, hash: ContentHash) -> Result<(), rusqlite::Error> {
+pub(super) fn settle(conn: &Connection, hash: ContentHash) -> rusqlite::Result<()> {
     conn.prepare_cached("DELETE FROM pending_objects WHERE hash = ?1")?.execute([hash.0])?;
     Ok(())
 }
@@ -154,19 +154,19 @@ struct PendingObject {
     upload: Option<String>,
 }
 
-fn pending(conn: &Connection, hash: ContentHash) -> Result<Option<PendingObject>, rusqlite::Error> {
+fn pending(conn: &Connection, hash: ContentHash) -> rusqlite::Result<Option<PendingObject>> {
     conn.prepare_cached("SELECT upload FROM pending_objects WHERE hash = ?1")?
         .query_row([hash.0], |row| Ok(PendingObject { upload: row.get(0)? }))
         .optional()
 }
 
 /// Whether the store has contents in a bucket.
-pub(super) fn has_place(conn: &Connection) -> Result<bool, rusqlite::Error> {
+pub(super) fn has_place(conn: &Connection) -> rusqlite::Result<bool> {
     Ok(claiming::known_place(conn)?.is_some())
 }
 
 /// What people should know where contents are in a bucket, and none is configured. A store that never had one is not looked through.
-pub(super) fn unconfigured(conn: &Connection) -> Result<Option<String>, rusqlite::Error> {
+pub(super) fn unconfigured(conn: &Connection) -> rusqlite::Result<Option<String>> {
     let shown: Option<Option<String>> =
         conn.query_row("SELECT shown FROM bucket", [], |row| row.get(0)).optional()?;
     let Some(shown) = shown else { return Ok(None) };
@@ -340,7 +340,7 @@ pub(super) fn take_uploaded(
     tx: &mut Tx<'_>,
     hash: ContentHash,
     groups: &[GroupSum],
-) -> Result<bool, rusqlite::Error> {
+) -> rusqlite::Result<bool> {
     if !is_referred_to(tx.conn, hash)? {
         return Ok(false);
     }

@@ -13,7 +13,7 @@ use crate::record::{AssetMeta, AssetRecord, ContentHash, NAME_BYTES_MAX, keep_na
 const KEPT_MAX: i64 = 34;
 
 /// Names that users here gave this content.
-pub(super) fn of(conn: &Connection, hash: ContentHash) -> Result<Vec<String>, rusqlite::Error> {
+pub(super) fn of(conn: &Connection, hash: ContentHash) -> rusqlite::Result<Vec<String>> {
     conn.prepare_cached("SELECT name FROM own_names WHERE hash = ?1 ORDER BY name")?
         .query_map([hash.0], |row| row.get(0))?
         .collect()
@@ -24,7 +24,7 @@ pub(super) fn note<'a>(
     conn: &Connection,
     hash: ContentHash,
     names: impl IntoIterator<Item = &'a str>,
-) -> Result<(), rusqlite::Error> {
+) -> rusqlite::Result<()> {
     for name in names.into_iter().filter(|name| name.len() <= NAME_BYTES_MAX) {
         conn.prepare_cached(
             "INSERT OR IGNORE INTO own_names (hash, name) \
@@ -35,7 +35,7 @@ pub(super) fn note<'a>(
     Ok(())
 }
 
-fn forget(conn: &Connection, hash: ContentHash, name: &str) -> Result<(), rusqlite::Error> {
+fn forget(conn: &Connection, hash: ContentHash, name: &str) -> rusqlite::Result<()> {
     conn.prepare_cached("DELETE FROM own_names WHERE hash = ?1 AND name = ?2")?
         .execute((hash.0, name))
         .map(drop)
@@ -47,16 +47,16 @@ pub(super) fn forget_dropped(
     hash: ContentHash,
     own: &[String],
     is_dropped: impl Fn(&str) -> bool,
-) -> Result<(), rusqlite::Error> {
+) -> rusqlite::Result<()> {
     own.iter().filter(|name| is_dropped(name)).try_for_each(|name| forget(conn, hash, name))
 }
 
-pub(super) fn forget_all(conn: &Connection, hash: ContentHash) -> Result<(), rusqlite::Error> {
+pub(super) fn forget_all(conn: &Connection, hash: ContentHash) -> rusqlite::Result<()> {
     conn.prepare_cached("DELETE FROM own_names WHERE hash = ?1")?.execute([hash.0]).map(drop)
 }
 
 /// What is said in a version that a user here writes, with the names that users here gave the content and nobody took away.
-pub(super) fn restored(conn: &Connection, record: &AssetRecord) -> Result<AssetMeta, rusqlite::Error> {
+pub(super) fn restored(conn: &Connection, record: &AssetRecord) -> rusqlite::Result<AssetMeta> {
     let own = of(conn, record.hash)?;
     Ok(with_names(record, &own).unwrap_or_else(|| record.meta.clone()))
 }
@@ -68,7 +68,7 @@ pub(super) fn put_winner(
     old: Option<&StoredRow>,
     record: AssetRecord,
     place: Option<ContentPlace>,
-) -> Result<StoredAsset, rusqlite::Error> {
+) -> rusqlite::Result<StoredAsset> {
     let kept = keep_names(&record, &of(tx.conn, record.hash)?, tx.writer);
     for name in &kept.gone {
         forget(tx.conn, record.hash, name)?;

@@ -52,7 +52,7 @@ struct PurgeLook {
 
 impl Purging {
     /// For a store that is being opened.
-    pub(super) fn new(conn: &Connection, clock: Clock) -> Result<Self, rusqlite::Error> {
+    pub(super) fn new(conn: &Connection, clock: Clock) -> rusqlite::Result<Self> {
         let earlier_ms = conn.query_row("SELECT uptime_ms FROM state", [], |row| rows::unsigned(row, 0))?;
         let opened_at = clock.uptime();
         Ok(Self { clock, earlier_ms, opened_at, looked_at: opened_at })
@@ -68,7 +68,7 @@ impl Purging {
     }
 
     /// Writes down how long the store has been open.
-    pub(super) fn keep_uptime(&self, conn: &Connection) -> Result<(), rusqlite::Error> {
+    pub(super) fn keep_uptime(&self, conn: &Connection) -> rusqlite::Result<()> {
         conn.prepare_cached("UPDATE state SET uptime_ms = ?1")?
             .execute([self.uptime_ms().cast_signed()])
             .map(drop)
@@ -108,7 +108,7 @@ impl Purging {
     }
 }
 
-fn last_look(conn: &Connection) -> Result<Option<PurgeLook>, rusqlite::Error> {
+fn last_look(conn: &Connection) -> rusqlite::Result<Option<PurgeLook>> {
     conn.prepare_cached("SELECT look_ms, look_uptime_ms FROM state")?.query_row([], |row| {
         let (now_ms, uptime_ms): (Option<i64>, Option<i64>) = (row.get(0)?, row.get(1)?);
         let look = |(now_ms, uptime_ms): (i64, i64)| PurgeLook {
@@ -119,7 +119,7 @@ fn last_look(conn: &Connection) -> Result<Option<PurgeLook>, rusqlite::Error> {
     })
 }
 
-fn keep_look(conn: &Connection, look: PurgeLook) -> Result<(), rusqlite::Error> {
+fn keep_look(conn: &Connection, look: PurgeLook) -> rusqlite::Result<()> {
     conn.prepare_cached("UPDATE state SET look_ms = ?1, look_uptime_ms = ?2")?
         .execute([look.now_ms.cast_signed(), look.uptime_ms.cast_signed()])
         .map(drop)

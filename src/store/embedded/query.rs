@@ -90,7 +90,7 @@ impl Prepared {
     }
 
     /// A page, and whether the index of words has to be made anew.
-    pub(super) fn run(self, conn: &Connection, others: &Others) -> Result<(ListPage, bool), rusqlite::Error> {
+    pub(super) fn run(self, conn: &Connection, others: &Others) -> rusqlite::Result<(ListPage, bool)> {
         match IndexStage::read(conn)? {
             IndexStage::Building => by_record::page(self, conn).map(|page| (page, false)),
             IndexStage::WithoutWords => by_index::page(self, conn, false, others).map(|page| (page, false)),
@@ -151,7 +151,7 @@ impl PagePosition {
     }
 
     /// Its key. A list that was begun by the records alone goes on where that asset is now, or at the end of its millisecond.
-    fn key(self, conn: &Connection, order: Order) -> Result<i64, rusqlite::Error> {
+    fn key(self, conn: &Connection, order: Order) -> rusqlite::Result<i64> {
         if self.list_key != 0 {
             return Ok(self.list_key);
         }

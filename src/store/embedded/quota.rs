@@ -68,7 +68,7 @@ pub(super) struct QuotaClaim {
 
 impl Quota {
     /// What is here as the store opens, without a limit.
-    pub(super) fn open(conn: &Connection, totals: &Totals) -> Result<Self, rusqlite::Error> {
+    pub(super) fn open(conn: &Connection, totals: &Totals) -> rusqlite::Result<Self> {
         let quota = Self::default();
         quota.set_used(totals.bytes_held, trashed_bytes(conn)?);
         Ok(quota)
@@ -136,7 +136,7 @@ impl Drop for QuotaClaim {
     }
 }
 
-pub(super) fn trashed_bytes(conn: &Connection) -> Result<u64, rusqlite::Error> {
+pub(super) fn trashed_bytes(conn: &Connection) -> rusqlite::Result<u64> {
     conn.prepare_cached("SELECT coalesce(sum(size), 0) FROM trash")?
         .query_row([], |row| rows::unsigned(row, 0))
 }

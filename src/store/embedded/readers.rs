@@ -111,7 +111,7 @@ impl Readers {
     pub(super) async fn run<T: Send + 'static>(
         &self,
         action: &'static str,
-        read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let failed = |reason: &str| StoreError::io(action, reason);
         let turn = tokio::time::timeout(TURN_TIMEOUT, Arc::clone(&self.reads.turns).acquire_owned())
@@ -128,7 +128,7 @@ impl Readers {
     pub(super) async fn search<T: Send + 'static>(
         &self,
         action: &'static str,
-        read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let busy = || StoreError::Busy("too many searches are under way".into());
         let turn = {
@@ -154,7 +154,7 @@ impl Readers {
         turn: OwnedSemaphorePermit,
         action: &'static str,
         interrupt: &Interrupt,
-        read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (database, idle) = (self.database.clone(), Arc::clone(&connections.idle));
         let anchors = Arc::clone(&self.anchors);
@@ -276,7 +276,7 @@ impl Drop for PlaceInQueue<'_> {
 }
 
 /// Opens the database that the store has open, and no other one in its place.
-fn open_same(database: &Path, anchors: &Anchors) -> Result<Connection, rusqlite::Error> {
+fn open_same(database: &Path, anchors: &Anchors) -> rusqlite::Result<Connection> {
     let conn = open_patiently(database);
     match anchors.database_problem() {
         None => conn,
@@ -288,7 +288,7 @@ fn open_same(database: &Path, anchors: &Anchors) -> Result<Connection, rusqlite:
 }
 
 /// What cannot be opened for want of a file descriptor can be in a moment.
-pub(super) fn open_patiently(database: &Path) -> Result<Connection, rusqlite::Error> {
+pub(super) fn open_patiently(database: &Path) -> rusqlite::Result<Connection> {
     for pause in SHORT_PATIENCE {
         match schema::open_for_reading(database) {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
@@ -302,8 +302,8 @@ pub(super) fn open_patiently(database: &Path) -> Result<Connection, rusqlite::Er
 
 fn in_transaction<T>(
     conn: &Connection,
-    read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
-) -> Result<T, rusqlite::Error> {
+    read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
     let tx = conn.unchecked_transaction()?;
     let answer = read(&tx)?;
     tx.finish()?;

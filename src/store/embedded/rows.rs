@@ -59,14 +59,14 @@ pub(super) struct StoredRow {
 }
 
 /// The record of an asset, tombstones included.
-pub(super) fn find(conn: &Connection, hash: ContentHash) -> Result<Option<StoredRow>, rusqlite::Error> {
+pub(super) fn find(conn: &Connection, hash: ContentHash) -> rusqlite::Result<Option<StoredRow>> {
     conn.prepare_cached(&format!("SELECT {COLUMNS} FROM records WHERE hash = ?1"))?
         .query_row([hash.0], read_stored)
         .optional()
 }
 
 /// The list key of the record under this number.
-pub(super) fn list_key(conn: &Connection, seq: u64) -> Result<Option<i64>, rusqlite::Error> {
+pub(super) fn list_key(conn: &Connection, seq: u64) -> rusqlite::Result<Option<i64>> {
     conn.prepare_cached("SELECT list_key FROM records WHERE seq = ?1")?
         .query_row([seq.cast_signed()], |row| row.get(0))
 }
@@ -75,7 +75,7 @@ pub(super) fn list_key(conn: &Connection, seq: u64) -> Result<Option<i64>, rusql
 pub(super) const FORMERS: &str = "former, former_own";
 
 /// The versions that users changed into the one under this number, if they did.
-pub(super) fn formers(conn: &Connection, seq: u64) -> Result<Vec<AssetRecord>, rusqlite::Error> {
+pub(super) fn formers(conn: &Connection, seq: u64) -> rusqlite::Result<Vec<AssetRecord>> {
     conn.prepare_cached(&format!("SELECT {FORMERS} FROM records WHERE seq = ?1"))?
         .query_row([seq.cast_signed()], |row| read_formers(row, 0))
         .optional()
@@ -83,11 +83,7 @@ pub(super) fn formers(conn: &Connection, seq: u64) -> Result<Vec<AssetRecord>, r
 }
 
 /// Keeps them: one that came through a library, and one that did not.
-pub(super) fn set_formers(
-    conn: &Connection,
-    seq: u64,
-    formers: &[AssetRecord],
-) -> Result<(), rusqlite::Error> {
+pub(super) fn set_formers(conn: &Connection, seq: u64, formers: &[AssetRecord]) -> rusqlite::Result<()> {
     let encoded = |through: bool| {
         let former = formers.iter().find(|former| former.via.is_some() == through);
         former.map(|former| WireRecord::from(former).encode_to_vec())
@@ -98,7 +94,7 @@ pub(super) fn set_formers(
 }
 
 /// Reads the columns [`FORMERS`], the first of which is `column`. What cannot be read is not there.
-pub(super) fn read_formers(row: &Row<'_>, column: usize) -> Result<Vec<AssetRecord>, rusqlite::Error> {
+pub(super) fn read_formers(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<AssetRecord>> {
     let encoded: [Option<Vec<u8>>; 2] = [row.get(column)?, row.get(column + 1)?];
     let read = |encoded: Vec<u8>| decode::<WireRecord>(encoded.into()).ok()?.try_into().ok();
     Ok(encoded.into_iter().flatten().filter_map(read).collect())
@@ -113,7 +109,7 @@ pub(super) enum InlineContent {
 }
 
 /// What there is of a small content. Not for the transaction of a writer: damaged pages that it meets end it.
-pub(super) fn find_inline(conn: &Connection, id: i64) -> Result<InlineContent, rusqlite::Error> {
+pub(super) fn find_inline(conn: &Connection, id: i64) -> rusqlite::Result<InlineContent> {
     let mut select = conn.prepare_cached("SELECT data FROM contents WHERE id = ?1")?;
     match select.query_row([id], |row| row.get(0)).optional() {
         Ok(Some(data)) => Ok(InlineContent::Bytes(data)),
@@ -127,7 +123,7 @@ pub(super) fn find_inline(conn: &Connection, id: i64) -> Result<InlineContent, r
 }
 
 /// A small content; `None` if it is not there, or cannot be read.
-pub(super) fn inline_content(conn: &Connection, id: i64) -> Result<Option<Vec<u8>>, rusqlite::Error> {
+pub(super) fn inline_content(conn: &Connection, id: i64) -> rusqlite::Result<Option<Vec<u8>>> {
     Ok(match find_inline(conn, id)? {
         InlineContent::Bytes(data) => Some(data),
         InlineContent::Missing | InlineContent::Unreadable => None,
@@ -139,12 +135,12 @@ pub(super) fn whole_inline_content(
     conn: &Connection,
     id: i64,
     hash: ContentHash,
-) -> Result<Option<Vec<u8>>, rusqlite::Error> {
+) -> rusqlite::Result<Option<Vec<u8>>> {
     Ok(inline_content(conn, id)?.filter(|data| hash.is_of(data)))
 }
 
 /// Removes a small content that nothing refers to any more. One that `probe` cannot read stays where it is, for good.
-pub(super) fn remove_inline(conn: &Connection, probe: &Connection, id: i64) -> Result<(), rusqlite::Error> {
+pub(super) fn remove_inline(conn: &Connection, probe: &Connection, id: i64) -> rusqlite::Result<()> {
     if !matches!(find_inline(probe, id)?, InlineContent::Unreadable) {
         conn.prepare_cached("DELETE FROM contents WHERE id = ?1")?.execute([id])?;
     }
@@ -152,14 +148,14 @@ pub(super) fn remove_inline(conn: &Connection, probe: &Connection, id: i64) -> R
 }
 
 /// Reads a row of [`COLUMNS`].
-pub(super) fn read_stored(row: &Row<'_>) -> Result<StoredRow, rusqlite::Error> {
+pub(super) fn read_stored(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
     let place: Option<i64> = row.get(7)?;
     let place = place.map(ContentPlace::from_column);
     Ok(StoredRow { asset: read_asset(row)?, place, list_key: row.get(22)? })
 }
 
 /// Reads a row of [`COLUMNS`], less where the content lies.
-pub(super) fn read_asset(row: &Row<'_>) -> Result<StoredAsset, rusqlite::Error> {
+pub(super) fn read_asset(row: &Row<'_>) -> rusqlite::Result<StoredAsset> {
     let record = AssetRecord {
         hash: ContentHash(row.get(1)?),
         size: unsigned(row, 2)?,
@@ -192,7 +188,7 @@ pub(super) fn read_asset(row: &Row<'_>) -> Result<StoredAsset, rusqlite::Error> 
 }
 
 /// A list of texts, as JSON so that a record is one row.
-fn texts(row: &Row<'_>, column: usize) -> Result<Vec<String>, rusqlite::Error> {
+fn texts(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<String>> {
     let json: Option<String> = row.get(column)?;
     let read = |json: String| {
         serde_json::from_str(&json)
@@ -222,7 +218,7 @@ pub(super) fn write(
     asset: &StoredAsset,
     place: Option<ContentPlace>,
     list_key: Option<i64>,
-) -> Result<(), rusqlite::Error> {
+) -> rusqlite::Result<()> {
     let record = &asset.record;
     let meta = &record.meta;
     let [search, application, user] = derived(meta);
@@ -283,6 +279,6 @@ pub(super) fn searched_text(meta: &AssetMeta) -> Option<String> {
 }
 
 /// An unsigned column: SQLite knows only signed integers, so the bits are kept.
-pub(super) fn unsigned(row: &Row<'_>, column: usize) -> Result<u64, rusqlite::Error> {
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     Ok(row.get::<_, i64>(column)?.cast_unsigned())
 }

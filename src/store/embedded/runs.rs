@@ -41,7 +41,7 @@ pub(super) fn begin(
     totals: &mut Totals,
     acknowledged: u64,
     now_ms: u64,
-) -> Result<(), rusqlite::Error> {
+) -> rusqlite::Result<()> {
     let is_new = totals.last_seq == 0 && acknowledged == 0 && no_runs(conn)?;
     let first = if is_new { 0 } else { first_number(totals.last_seq.max(acknowledged), now_ms) };
     conn.prepare_cached("UPDATE runs SET last = ?1 WHERE last IS NULL")?
@@ -53,7 +53,7 @@ pub(super) fn begin(
     totals.write(conn)
 }
 
-fn no_runs(conn: &Connection) -> Result<bool, rusqlite::Error> {
+fn no_runs(conn: &Connection) -> rusqlite::Result<bool> {
     conn.prepare_cached("SELECT NOT EXISTS (SELECT 1 FROM runs)")?.query_row([], |row| row.get(0))
 }
 
@@ -67,7 +67,7 @@ fn first_number(last: u64, now_ms: u64) -> u64 {
 }
 
 /// Drops runs that say nothing any more, and the oldest beyond the bound.
-fn forget_old(conn: &Connection, totals: &mut Totals) -> Result<(), rusqlite::Error> {
+fn forget_old(conn: &Connection, totals: &mut Totals) -> rusqlite::Result<()> {
     let oldest_kept = conn
         .prepare_cached("SELECT first FROM runs ORDER BY first DESC LIMIT 1 OFFSET ?1")?
         .query_row([(RUNS_MAX - 1).cast_signed()], |row| rows::unsigned(row, 0))
@@ -86,7 +86,7 @@ fn forget_old(conn: &Connection, totals: &mut Totals) -> Result<(), rusqlite::Er
 }
 
 /// Whether this store may have given out the number, as far as it knows its own past.
-pub(super) fn knows(conn: &Connection, number: u64, totals: &Totals) -> Result<bool, rusqlite::Error> {
+pub(super) fn knows(conn: &Connection, number: u64, totals: &Totals) -> rusqlite::Result<bool> {
     let Ok(number) = i64::try_from(number) else { return Ok(false) };
     let last = conn
         .prepare_cached("SELECT last FROM runs WHERE first <= ?1 ORDER BY first DESC LIMIT 1")?

@@ -44,7 +44,7 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, Abort> {
 }
 
 /// What migrations fold text with.
-fn add_folding(conn: &Connection) -> Result<(), rusqlite::Error> {
+fn add_folding(conn: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     conn.create_scalar_function("folded", 1, flags, |context| {
         let text: Option<String> = context.get(0)?;
@@ -52,7 +52,7 @@ fn add_folding(conn: &Connection) -> Result<(), rusqlite::Error> {
     })
 }
 
-pub(super) fn open_for_reading(path: &Path) -> Result<Connection, rusqlite::Error> {
+pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
@@ -84,7 +84,7 @@ fn migrate(conn: &mut Connection, path: &Path, migrations: &[M<'_>]) -> Result<(
     })
 }
 
-fn user_version(conn: &Connection) -> Result<u64, rusqlite::Error> {
+fn user_version(conn: &Connection) -> rusqlite::Result<u64> {
     conn.pragma_query_value(None, "user_version", |row| super::rows::unsigned(row, 0))
 }
 

@@ -23,7 +23,7 @@ impl EmbeddedStore {
         &self,
         files: Vec<ReceivedFile>,
         bytes: usize,
-        run: impl FnOnce(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send + 'static,
+        run: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.submit_with(files, None, bytes, run).await
     }
@@ -33,7 +33,7 @@ impl EmbeddedStore {
         &self,
         mut files: Vec<ReceivedFile>,
         bytes: usize,
-        run: impl FnOnce(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send + 'static,
+        run: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
         match self.upload_all(&mut files).await? {
             None => self.submit(files, bytes, run).await,
@@ -50,7 +50,7 @@ impl EmbeddedStore {
         files: Vec<ReceivedFile>,
         uploaded: Option<objects::UploadedContents>,
         bytes: usize,
-        run: impl FnOnce(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send + 'static,
+        run: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.0.shared.check_writable()?;
         let turn = self.turn().await?;
@@ -64,7 +64,7 @@ impl EmbeddedStore {
     pub(super) async fn submit_growing<T: Send + 'static>(
         &self,
         bytes: u64,
-        run: impl FnOnce(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send + 'static,
+        run: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.0.shared.check_writable()?;
         self.0.shared.space.claim(bytes)?;
@@ -75,7 +75,7 @@ impl EmbeddedStore {
     /// As [`Self::submit`], for what is done even where there is no room any more. It may be run twice.
     pub(super) async fn submit_deletion<T: Send + 'static>(
         &self,
-        run: impl FnMut(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send + 'static,
+        run: impl FnMut(&mut Tx<'_>) -> rusqlite::Result<Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.0.shared.check_writable()?;
         let turn = self.turn().await?;

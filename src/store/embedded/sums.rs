@@ -19,7 +19,7 @@ pub(super) const SUMS_PER_ROW: usize = 1024;
 const MAKERS: usize = 2;
 
 /// Keeps the sums of a content.
-pub(super) fn write(conn: &Connection, hash: ContentHash, sums: &[GroupSum]) -> Result<(), rusqlite::Error> {
+pub(super) fn write(conn: &Connection, hash: ContentHash, sums: &[GroupSum]) -> rusqlite::Result<()> {
     for (part, sums) in sums.chunks(SUMS_PER_ROW).enumerate() {
         conn.prepare_cached("INSERT OR REPLACE INTO content_sums (hash, part, sums) VALUES (?1, ?2, ?3)")?
             .execute((hash.0, i64::try_from(part).unwrap_or(i64::MAX), sums.as_flattened()))?;
@@ -33,7 +33,7 @@ pub(super) fn read(
     hash: ContentHash,
     part: u64,
     count: usize,
-) -> Result<Option<Vec<GroupSum>>, rusqlite::Error> {
+) -> rusqlite::Result<Option<Vec<GroupSum>>> {
     let row: Option<Vec<u8>> = conn
         .prepare_cached("SELECT sums FROM content_sums WHERE hash = ?1 AND part = ?2")?
         .query_row((hash.0, part.cast_signed()), |row| row.get(0))
@@ -45,7 +45,7 @@ pub(super) fn read(
 }
 
 /// Whether all rows of sums are there that content of this size has.
-pub(super) fn are_known(conn: &Connection, hash: ContentHash, size: u64) -> Result<bool, rusqlite::Error> {
+pub(super) fn are_known(conn: &Connection, hash: ContentHash, size: u64) -> rusqlite::Result<bool> {
     let rows = rows_of(size);
     let found: i64 = conn
         .prepare_cached("SELECT count(*) FROM content_sums WHERE hash = ?1 AND part < ?2")?
@@ -54,7 +54,7 @@ pub(super) fn are_known(conn: &Connection, hash: ContentHash, size: u64) -> Resu
 }
 
 /// Forgets the sums of a content whose file is gone.
-pub(super) fn forget(conn: &Connection, hash: ContentHash) -> Result<(), rusqlite::Error> {
+pub(super) fn forget(conn: &Connection, hash: ContentHash) -> rusqlite::Result<()> {
     conn.prepare_cached("DELETE FROM content_sums WHERE hash = ?1")?.execute([hash.0]).map(drop)
 }
 

@@ -69,7 +69,7 @@ fn page(
     prefix: Option<HashPrefix>,
     after: Option<(u64, ContentHash)>,
     limit: usize,
-) -> Result<TrashPage, rusqlite::Error> {
+) -> rusqlite::Result<TrashPage> {
     let total =
         conn.prepare_cached("SELECT count(*) FROM trash")?.query_row([], |row| rows::unsigned(row, 0))?;
     let (first, last) = prefix.map_or(([0; 32], [0xff; 32]), |prefix| prefix.range());

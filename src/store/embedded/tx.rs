@@ -33,7 +33,7 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    pub(super) fn read(conn: &Connection) -> Result<Self, rusqlite::Error> {
+    pub(super) fn read(conn: &Connection) -> rusqlite::Result<Self> {
         let read = "SELECT last_seq, purge_floor, assets, bytes, assets_held, bytes_held, changes, words_seq FROM state";
         conn.prepare_cached(read)?.query_row([], |row| {
             Ok(Self {
@@ -49,7 +49,7 @@ impl Totals {
         })
     }
 
-    pub(super) fn write(&self, conn: &Connection) -> Result<(), rusqlite::Error> {
+    pub(super) fn write(&self, conn: &Connection) -> rusqlite::Result<()> {
         let Self { last_seq, purge_floor, assets, bytes, assets_held, bytes_held, changes, words_seq } =
             *self;
         conn.prepare_cached(
@@ -139,7 +139,7 @@ pub(super) struct Tx<'a> {
 }
 
 impl Tx<'_> {
-    pub(super) fn find(&self, hash: ContentHash) -> Result<Option<StoredRow>, rusqlite::Error> {
+    pub(super) fn find(&self, hash: ContentHash) -> rusqlite::Result<Option<StoredRow>> {
         rows::find(self.conn, hash)
     }
 
@@ -150,7 +150,7 @@ impl Tx<'_> {
         old: Option<&StoredRow>,
         record: AssetRecord,
         place: Option<ContentPlace>,
-    ) -> Result<StoredAsset, rusqlite::Error> {
+    ) -> rusqlite::Result<StoredAsset> {
         let before = match old {
             None => Hlc::default(),
             Some(StoredRow { asset, .. }) if asset.record.hlc.ms() <= self.confirmed_ms => asset.record.hlc,
@@ -166,13 +166,13 @@ impl Tx<'_> {
         old: Option<&StoredRow>,
         record: AssetRecord,
         place: Option<ContentPlace>,
-    ) -> Result<StoredAsset, rusqlite::Error> {
+    ) -> rusqlite::Result<StoredAsset> {
         let asset = self.put(old, record, place)?;
         self.set_before(asset.seq, before)?;
         Ok(asset)
     }
 
-    fn set_before(&self, seq: u64, before: Hlc) -> Result<(), rusqlite::Error> {
+    fn set_before(&self, seq: u64, before: Hlc) -> rusqlite::Result<()> {
         self.conn
             .prepare_cached("UPDATE records SET before_hlc = ?2 WHERE seq = ?1")?
             .execute([seq.cast_signed(), before.0.cast_signed()])
@@ -180,7 +180,7 @@ impl Tx<'_> {
     }
 
     /// The date of the version before the one under this number; `None` if that was not written here.
-    pub(super) fn before(&self, seq: u64) -> Result<Option<Hlc>, rusqlite::Error> {
+    pub(super) fn before(&self, seq: u64) -> rusqlite::Result<Option<Hlc>> {
         self.conn
             .prepare_cached("SELECT before_hlc FROM records WHERE seq = ?1")?
             .query_row([seq.cast_signed()], |row| row.get::<_, Option<i64>>(0))
@@ -194,7 +194,7 @@ impl Tx<'_> {
         old: Option<&StoredRow>,
         record: AssetRecord,
         place: Option<ContentPlace>,
-    ) -> Result<StoredAsset, rusqlite::Error> {
+    ) -> rusqlite::Result<StoredAsset> {
         let absent = old.filter(|old| !old.asset.record.deleted && old.place.is_none());
         let holding = match place {
             Some(_) => Holding::Held,
@@ -205,7 +205,7 @@ impl Tx<'_> {
     }
 
     /// Writes a live record again, whose content is not here, or not any more.
-    pub(super) fn put_absent(&mut self, old: &StoredRow, wanted: bool) -> Result<(), rusqlite::Error> {
+    pub(super) fn put_absent(&mut self, old: &StoredRow, wanted: bool) -> rusqlite::Result<()> {
         let holding = if wanted { Holding::Wanted } else { Holding::Unwanted };
         self.write(Some(old), old.asset.record.clone(), None, holding).map(drop)
     }
@@ -216,7 +216,7 @@ impl Tx<'_> {
         record: AssetRecord,
         place: Option<ContentPlace>,
         holding: Holding,
-    ) -> Result<StoredAsset, rusqlite::Error> {
+    ) -> rusqlite::Result<StoredAsset> {
         debug_assert!(!record.deleted || place.is_none(), "a tombstone has no content");
         if let Some(StoredRow { asset: old, .. }) = old {
             self.totals.subtract(old);
@@ -257,7 +257,7 @@ impl Tx<'_> {
         before: Option<ContentPlace>,
         now: Option<ContentPlace>,
         hash: ContentHash,
-    ) -> Result<(), rusqlite::Error> {
+    ) -> rusqlite::Result<()> {
         let is_file = |place| place == Some(ContentPlace::File);
         match (is_file(before), is_file(now)) {
             (false, true) => waiting::list(self, hash),
@@ -269,7 +269,7 @@ impl Tx<'_> {
     /// What is kept of versions before `record`, which takes the place of `old`: what users changed or deleted, until
     /// something comes through a library. The last of their own, and what came before that through a library: one library
     /// may have had the one, and another one the other.
-    fn formers_of(&self, old: &StoredRow, record: &AssetRecord) -> Result<Vec<AssetRecord>, rusqlite::Error> {
+    fn formers_of(&self, old: &StoredRow, record: &AssetRecord) -> rusqlite::Result<Vec<AssetRecord>> {
         let StoredAsset { seq, record: old, .. } = &old.asset;
         if record.via.is_some() || (old.deleted && !record.deleted) {
             return Ok(Vec::new());
@@ -282,16 +282,16 @@ impl Tx<'_> {
         Ok(kept)
     }
 
-    fn add_tags(&self, record: &AssetRecord) -> Result<(), rusqlite::Error> {
+    fn add_tags(&self, record: &AssetRecord) -> rusqlite::Result<()> {
         self.change_tags(record, "INSERT OR IGNORE INTO record_tags (tag, hash) VALUES (?1, ?2)")
     }
 
-    fn remove_tags(&self, record: &AssetRecord) -> Result<(), rusqlite::Error> {
+    fn remove_tags(&self, record: &AssetRecord) -> rusqlite::Result<()> {
         self.change_tags(record, "DELETE FROM record_tags WHERE tag = ?1 AND hash = ?2")
     }
 
     /// The tags of a live record, where lists do not go by the index yet.
-    fn change_tags(&self, record: &AssetRecord, sql: &str) -> Result<(), rusqlite::Error> {
+    fn change_tags(&self, record: &AssetRecord, sql: &str) -> rusqlite::Result<()> {
         if record.deleted || self.stage > IndexStage::Building {
             return Ok(());
         }
@@ -302,7 +302,7 @@ impl Tx<'_> {
     }
 
     /// Stores content; the answer is where.
-    pub(super) fn store_content(&self, content: &Verified) -> Result<ContentPlace, rusqlite::Error> {
+    pub(super) fn store_content(&self, content: &Verified) -> rusqlite::Result<ContentPlace> {
         match &content.bytes {
             VerifiedBytes::File => Ok(ContentPlace::File),
             VerifiedBytes::Object => Ok(ContentPlace::Object),
@@ -316,7 +316,7 @@ impl Tx<'_> {
     }
 
     /// What there is of a small content.
-    pub(super) fn find_inline(&self, id: i64) -> Result<InlineContent, rusqlite::Error> {
+    pub(super) fn find_inline(&self, id: i64) -> rusqlite::Result<InlineContent> {
         match rows::find_inline(self.probe, id)? {
             // It may have come with this transaction.
             InlineContent::Missing => rows::find_inline(self.conn, id),
@@ -325,7 +325,7 @@ impl Tx<'_> {
     }
 
     /// Puts the content of an asset that is being deleted or let go into the trash, if it is here.
-    pub(super) fn bury(&self, stored: &StoredRow) -> Result<(), rusqlite::Error> {
+    pub(super) fn bury(&self, stored: &StoredRow) -> rusqlite::Result<()> {
         let Some(place) = stored.place else { return Ok(()) };
         self.trash_changed.set(true);
         let record = &stored.asset.record;
@@ -337,19 +337,19 @@ impl Tx<'_> {
             .map(drop)
     }
 
-    pub(super) fn trashed(&self, hash: ContentHash) -> Result<Option<TrashRow>, rusqlite::Error> {
+    pub(super) fn trashed(&self, hash: ContentHash) -> rusqlite::Result<Option<TrashRow>> {
         trashed(self.conn, hash)
     }
 
     /// Takes an entry out of the trash; the content stays where it is.
-    pub(super) fn unbury(&self, hash: ContentHash) -> Result<(), rusqlite::Error> {
+    pub(super) fn unbury(&self, hash: ContentHash) -> rusqlite::Result<()> {
         self.trash_changed.set(true);
         self.conn.prepare_cached("DELETE FROM trash WHERE hash = ?1")?.execute([hash.0]).map(drop)
     }
 
     /// Forgets what the trash has of this hash, now that its content has arrived anew. A file in the trash has the place of the new one,
     /// and was replaced by it, unless the new one is elsewhere; so was an object. Which it is turns out once there is a record.
-    pub(super) fn discard_trashed(&mut self, hash: ContentHash) -> Result<(), rusqlite::Error> {
+    pub(super) fn discard_trashed(&mut self, hash: ContentHash) -> rusqlite::Result<()> {
         let Some(trashed) = self.trashed(hash)? else { return Ok(()) };
         match trashed.place {
             ContentPlace::Inline(id) => rows::remove_inline(self.conn, self.probe, id)?,
@@ -362,7 +362,7 @@ impl Tx<'_> {
     }
 
     /// Names a file to which nothing refers any more. It is removed after the commit, and when the store opens.
-    pub(super) fn leave_file(&mut self, hash: ContentHash) -> Result<(), rusqlite::Error> {
+    pub(super) fn leave_file(&mut self, hash: ContentHash) -> rusqlite::Result<()> {
         self.files_left = true;
         self.conn
             .prepare_cached("INSERT OR IGNORE INTO pending_files (hash) VALUES (?1)")?
@@ -370,12 +370,12 @@ impl Tx<'_> {
             .map(drop)
     }
 
-    pub(super) fn refers_to_file(&self, hash: ContentHash) -> Result<bool, rusqlite::Error> {
+    pub(super) fn refers_to_file(&self, hash: ContentHash) -> rusqlite::Result<bool> {
         refers_to_file(self.conn, hash)
     }
 }
 
-pub(super) fn trashed(conn: &Connection, hash: ContentHash) -> Result<Option<TrashRow>, rusqlite::Error> {
+pub(super) fn trashed(conn: &Connection, hash: ContentHash) -> rusqlite::Result<Option<TrashRow>> {
     conn.prepare_cached("SELECT content, size FROM trash WHERE hash = ?1")?
         .query_row([hash.0], |row| {
             Ok(TrashRow { place: ContentPlace::from_column(row.get(0)?), size: rows::unsigned(row, 1)? })
@@ -389,14 +389,14 @@ pub(super) fn trash_file(
     hash: ContentHash,
     size: u64,
     now_ms: u64,
-) -> Result<usize, rusqlite::Error> {
+) -> rusqlite::Result<usize> {
     conn.prepare_cached(
         "INSERT OR IGNORE INTO trash (hash, content, size, trashed_at_ms) VALUES (?1, 0, ?2, ?3)",
     )?
     .execute((hash.0, size.cast_signed(), now_ms.cast_signed()))
 }
 
-pub(super) fn refers_to_file(conn: &Connection, hash: ContentHash) -> Result<bool, rusqlite::Error> {
+pub(super) fn refers_to_file(conn: &Connection, hash: ContentHash) -> rusqlite::Result<bool> {
     conn.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM records WHERE hash = ?1 AND content = 0) \
          OR EXISTS (SELECT 1 FROM trash WHERE hash = ?1 AND content = 0)",

@@ -30,7 +30,7 @@ macro_rules! some_of {
 pub(in super::super) fn library_of(
     conn: &Connection,
     FolderId(folder): FolderId,
-) -> Result<Option<LibraryId>, rusqlite::Error> {
+) -> rusqlite::Result<Option<LibraryId>> {
     conn.prepare_cached("SELECT library FROM foreign_folders WHERE folder = ?1")?
         .query_row([folder], |row| row.get(0).map(LibraryId))
         .optional()

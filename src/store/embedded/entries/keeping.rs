@@ -46,7 +46,7 @@ pub(in super::super) const TRASH_IN_FOLDER: &str =
 pub(in super::super) fn is_in_folder(
     conn: &Connection,
     ContentHash(hash): ContentHash,
-) -> Result<bool, rusqlite::Error> {
+) -> rusqlite::Result<bool> {
     conn.prepare_cached(IS_IN_FOLDER)?.query_row([hash], |row| row.get(0))
 }
 
@@ -54,7 +54,7 @@ pub(in super::super) fn is_in_folder(
 pub(in super::super) fn places_of(
     conn: &Connection,
     hash: ContentHash,
-) -> Result<Option<FolderPlaces>, rusqlite::Error> {
+) -> rusqlite::Result<Option<FolderPlaces>> {
     let sql = concat!(
         "SELECT entries.folder, entries.path, folders.entry, count(*) FROM entries \
          JOIN entries AS folders ON folders.folder = entries.folder AND folders.path = x'' \
@@ -82,7 +82,7 @@ pub(in super::super) fn places_of(
 }
 
 /// Whether a folder has this content, and it was deleted.
-pub(super) fn is_to_come_back(tx: &Tx<'_>, target: ContentHash) -> Result<bool, rusqlite::Error> {
+pub(super) fn is_to_come_back(tx: &Tx<'_>, target: ContentHash) -> rusqlite::Result<bool> {
     let deleted = tx.find(target)?.is_some_and(|stored| stored.asset.record.deleted);
     Ok(deleted && tx.trashed(target)?.is_some() && is_in_folder(tx.conn, target)?)
 }
@@ -91,7 +91,7 @@ pub(super) fn is_to_come_back(tx: &Tx<'_>, target: ContentHash) -> Result<bool, 
 pub(in super::super) fn remove_everywhere(
     tx: &mut Tx<'_>,
     target: ContentHash,
-) -> Result<Result<(), StoreError>, rusqlite::Error> {
+) -> rusqlite::Result<Result<(), StoreError>> {
     let found: Vec<Vec<u8>> = tx
         .conn
         .prepare_cached(concat!("SELECT entry FROM entries WHERE target = ?1 AND ", is_own!(), " LIMIT ?2"))?
@@ -170,7 +170,7 @@ impl EmbeddedStore {
 
 /// Makes the content of an entry live again where it was deleted and the trash has it whole. Every machine makes the same version of
 /// that, to the bit. What a library had, and its members or a user deleted, stays deleted there: naming publishes nothing.
-fn revive(tx: &mut Tx<'_>, target: ContentHash, whole: &WholeInTrash) -> Result<(), rusqlite::Error> {
+fn revive(tx: &mut Tx<'_>, target: ContentHash, whole: &WholeInTrash) -> rusqlite::Result<()> {
     let (Some(stored), Some(blake3)) = (tx.find(target)?, whole.get(&target)) else { return Ok(()) };
     let Some(trashed) = tx.trashed(target)?.filter(|_| stored.asset.record.deleted) else { return Ok(()) };
     if !is_in_folder(tx.conn, target)? {

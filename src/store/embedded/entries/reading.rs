@@ -137,7 +137,7 @@ impl EmbeddedStore {
     }
 }
 
-pub(super) fn find(conn: &Connection, hash: EntryHash) -> Result<Option<FoundEntry>, rusqlite::Error> {
+pub(super) fn find(conn: &Connection, hash: EntryHash) -> rusqlite::Result<Option<FoundEntry>> {
     conn.prepare_cached("SELECT seq, entry FROM entries WHERE hash = ?1")?
         .query_row([hash.0], |row| {
             Ok(FoundEntry { seq: rows::unsigned(row, 0)?, record: record_of(row.get(1)?).ok() })
@@ -151,7 +151,7 @@ pub(in super::super) fn changes(
     unreadable: &UnreadableEntries,
     since: u64,
     limit: usize,
-) -> Result<Vec<StoredEntry>, rusqlite::Error> {
+) -> rusqlite::Result<Vec<StoredEntry>> {
     let since = i64::try_from(since).unwrap_or(i64::MAX);
     let found = readable(conn, unreadable, CHANGES, [since], limit, |row| rows::unsigned(row, 2))?;
     Ok(found.into_iter().map(|(seq, record)| StoredEntry { seq, record }).collect())
@@ -161,7 +161,7 @@ pub(in super::super) fn changes(
 pub(in super::super) fn all_history(
     conn: &Connection,
     EntryHash(hash): EntryHash,
-) -> Result<Vec<FolderRecord>, rusqlite::Error> {
+) -> rusqlite::Result<Vec<FolderRecord>> {
     let mut statement = conn
         .prepare_cached("SELECT entry FROM entry_history WHERE hash = ?1 ORDER BY hlc DESC, digest DESC")?;
     let mut rows = statement.query([hash])?;
@@ -179,8 +179,8 @@ fn readable<K>(
     sql: &str,
     range: impl Params,
     limit: usize,
-    key: impl Fn(&Row<'_>) -> Result<K, rusqlite::Error>,
-) -> Result<Vec<(K, FolderRecord)>, rusqlite::Error> {
+    key: impl Fn(&Row<'_>) -> rusqlite::Result<K>,
+) -> rusqlite::Result<Vec<(K, FolderRecord)>> {
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query(range)?;
     let mut found = Vec::new();
@@ -206,7 +206,7 @@ fn page_of_folder(
     FolderId(folder): FolderId,
     (prefix, after): (&[u8], Option<&[u8]>),
     limit: usize,
-) -> Result<EntryPage, rusqlite::Error> {
+) -> rusqlite::Result<EntryPage> {
     // One bound of which SQLite can begin: with two it reads all that the other one leaves out, page for page.
     let (sql, from) = match after.filter(|after| *after >= prefix) {
         Some(after) => (AFTER_PATH, after),
@@ -223,7 +223,7 @@ fn page_of_folders(
     unreadable: &UnreadableEntries,
     after: Option<&[u8]>,
     limit: usize,
-) -> Result<EntryPage, rusqlite::Error> {
+) -> rusqlite::Result<EntryPage> {
     let key = |row: &Row<'_>| row.get(2);
     let rows = match after {
         Some(after) => readable(conn, unreadable, AFTER_FOLDER, [after], limit + 1, key)?,

@@ -38,7 +38,7 @@ pub(in super::super) struct Building {
 
 impl Building {
     /// As the store opens. One without records has its index.
-    pub(in super::super) fn begin(conn: &Connection) -> Result<Self, rusqlite::Error> {
+    pub(in super::super) fn begin(conn: &Connection) -> rusqlite::Result<Self> {
         let has_records: bool =
             conn.query_row("SELECT EXISTS (SELECT 1 FROM records)", [], |row| row.get(0))?;
         if !has_records && IndexStage::read(conn)? == IndexStage::Building {
@@ -136,7 +136,7 @@ impl EmbeddedStore {
 }
 
 /// Adds the next records to the index.
-fn add_some(tx: &mut Tx<'_>, stage: IndexStage, after: i64) -> Result<Step, rusqlite::Error> {
+fn add_some(tx: &mut Tx<'_>, stage: IndexStage, after: i64) -> rusqlite::Result<Step> {
     let sql = format!("SELECT {COLUMNS} FROM records WHERE seq > ?1 ORDER BY seq LIMIT ?2");
     let rows = tx
         .conn

@@ -72,7 +72,7 @@ impl FacetChanges {
         conn: &Connection,
         key: i64,
         facets: &BTreeSet<Facet>,
-    ) -> Result<(), rusqlite::Error> {
+    ) -> rusqlite::Result<()> {
         for facet in facets {
             let change = match self.known(conn, facet)? {
                 Some(change) => change,
@@ -91,7 +91,7 @@ impl FacetChanges {
         conn: &Connection,
         key: i64,
         facets: &BTreeSet<Facet>,
-    ) -> Result<(), rusqlite::Error> {
+    ) -> rusqlite::Result<()> {
         for facet in facets {
             let Some(change) = self.known(conn, facet)? else { continue };
             let removed = conn
@@ -103,11 +103,7 @@ impl FacetChanges {
     }
 
     /// A facet that the database has.
-    fn known(
-        &mut self,
-        conn: &Connection,
-        facet: &Facet,
-    ) -> Result<Option<&mut FacetChange>, rusqlite::Error> {
+    fn known(&mut self, conn: &Connection, facet: &Facet) -> rusqlite::Result<Option<&mut FacetChange>> {
         if !self.0.contains_key(facet) {
             let Some(known) = find(conn, facet)? else { return Ok(None) };
             self.0.insert(facet.clone(), FacetChange { id: known.id, more: 0 });
@@ -116,14 +112,14 @@ impl FacetChanges {
     }
 
     /// One that it does not have.
-    fn begin(&mut self, conn: &Connection, facet: &Facet) -> Result<&mut FacetChange, rusqlite::Error> {
+    fn begin(&mut self, conn: &Connection, facet: &Facet) -> rusqlite::Result<&mut FacetChange> {
         conn.prepare_cached("INSERT INTO facets (kind, value, assets) VALUES (?1, ?2, 0)")?
             .execute((facet.kind as i64, &facet.value))?;
         Ok(self.0.entry(facet.clone()).or_insert(FacetChange { id: conn.last_insert_rowid(), more: 0 }))
     }
 
     /// Writes how many records have each. What nothing has any more is not listed.
-    pub(in super::super) fn write(&mut self, conn: &Connection) -> Result<(), rusqlite::Error> {
+    pub(in super::super) fn write(&mut self, conn: &Connection) -> rusqlite::Result<()> {
         for FacetChange { id, more } in std::mem::take(&mut self.0).into_values() {
             if more != 0 {
                 conn.prepare_cached("UPDATE facets SET assets = assets + ?2 WHERE id = ?1")?
@@ -137,17 +133,14 @@ impl FacetChanges {
     }
 }
 
-pub(in super::super) fn find(
-    conn: &Connection,
-    facet: &Facet,
-) -> Result<Option<KnownFacet>, rusqlite::Error> {
+pub(in super::super) fn find(conn: &Connection, facet: &Facet) -> rusqlite::Result<Option<KnownFacet>> {
     conn.prepare_cached("SELECT id, assets FROM facets WHERE kind = ?1 AND value = ?2")?
         .query_row((facet.kind as i64, &facet.value), known)
         .optional()
 }
 
 /// Whether the record with this key is found by a facet.
-pub(in super::super) fn has(conn: &Connection, key: i64, facet: &Facet) -> Result<bool, rusqlite::Error> {
+pub(in super::super) fn has(conn: &Connection, key: i64, facet: &Facet) -> rusqlite::Result<bool> {
     conn.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM faceted JOIN facets ON facets.id = facet \
          WHERE kind = ?1 AND value = ?2 AND list_key = ?3)",
@@ -162,7 +155,7 @@ pub(in super::super) fn between(
     from: &str,
     end: &str,
     limit: usize,
-) -> Result<Vec<KnownFacet>, rusqlite::Error> {
+) -> rusqlite::Result<Vec<KnownFacet>> {
     conn.prepare_cached(
         "SELECT id, assets FROM facets WHERE kind = ?1 AND value >= ?2 AND value < ?3 ORDER BY value LIMIT ?4",
     )?
@@ -171,7 +164,7 @@ pub(in super::super) fn between(
 }
 
 /// Facets whose number of records is not what is kept, or of which there are records and nothing else.
-pub(in super::super) fn wrong_counts(conn: &Connection) -> Result<Vec<i64>, rusqlite::Error> {
+pub(in super::super) fn wrong_counts(conn: &Connection) -> rusqlite::Result<Vec<i64>> {
     conn.prepare(
         "WITH counted AS (SELECT facet, count(*) AS assets FROM faceted GROUP BY facet) \
          SELECT id FROM facets LEFT JOIN counted ON facet = id WHERE facets.assets IS NOT counted.assets",
@@ -181,7 +174,7 @@ pub(in super::super) fn wrong_counts(conn: &Connection) -> Result<Vec<i64>, rusq
 }
 
 /// Counts the records of facets; how many had other numbers.
-pub(in super::super) fn count_anew(conn: &Connection, facets: &[i64]) -> Result<u64, rusqlite::Error> {
+pub(in super::super) fn count_anew(conn: &Connection, facets: &[i64]) -> rusqlite::Result<u64> {
     let mut changed = 0;
     for id in facets {
         changed += conn
@@ -195,6 +188,6 @@ pub(in super::super) fn count_anew(conn: &Connection, facets: &[i64]) -> Result<
     Ok(changed as u64)
 }
 
-fn known(row: &rusqlite::Row<'_>) -> Result<KnownFacet, rusqlite::Error> {
+fn known(row: &rusqlite::Row<'_>) -> rusqlite::Result<KnownFacet> {
     Ok(KnownFacet { id: row.get(0)?, assets: super::super::rows::unsigned(row, 1)? })
 }

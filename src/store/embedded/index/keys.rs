@@ -15,7 +15,7 @@ pub(in super::super) fn first_of(ms: u64) -> i64 {
 }
 
 /// A free key for what was created then.
-pub(super) fn assign(conn: &Connection, created_at_ms: u64) -> Result<i64, rusqlite::Error> {
+pub(super) fn assign(conn: &Connection, created_at_ms: u64) -> rusqlite::Result<i64> {
     let mut ms = created_at_ms;
     let key = loop {
         let (first, end) = (first_of(ms), first_of(ms + 1));
@@ -36,7 +36,7 @@ pub(super) fn assign(conn: &Connection, created_at_ms: u64) -> Result<i64, rusql
 }
 
 /// By how many milliseconds a key may be later than the creation.
-pub(in super::super) fn spill(conn: &Connection) -> Result<u64, rusqlite::Error> {
+pub(in super::super) fn spill(conn: &Connection) -> rusqlite::Result<u64> {
     conn.prepare_cached("SELECT key_spill FROM state")?
         .query_row([], |row| row.get::<_, i64>(0))
         .map(i64::cast_unsigned)

@@ -27,7 +27,7 @@ pub(in super::super) struct WordsBehind {
 }
 
 impl WordsBehind {
-    pub(in super::super) fn count(conn: &Connection, totals: &Totals) -> Result<Self, rusqlite::Error> {
+    pub(in super::super) fn count(conn: &Connection, totals: &Totals) -> rusqlite::Result<Self> {
         let sql =
             "SELECT count(*), coalesce(sum(length(CAST(search AS BLOB))), 0) FROM records WHERE seq > ?1";
         conn.query_row(sql, [totals.words_seq.cast_signed()], |row| {
@@ -45,10 +45,7 @@ impl WordsBehind {
 }
 
 /// Live records behind the index: their keys, and what searches look into.
-pub(in super::super) fn behind(
-    conn: &Connection,
-    totals: &Totals,
-) -> Result<Vec<(i64, String)>, rusqlite::Error> {
+pub(in super::super) fn behind(conn: &Connection, totals: &Totals) -> rusqlite::Result<Vec<(i64, String)>> {
     conn.prepare_cached("SELECT list_key, search FROM records WHERE seq > ?1 AND list_key IS NOT NULL")?
         .query_map([totals.words_seq.cast_signed()], |row| {
             Ok((row.get(0)?, row.get::<_, Option<String>>(1)?.unwrap_or_default()))
@@ -93,7 +90,7 @@ impl WordChanges {
         mut self,
         conn: &Connection,
         totals: &mut Totals,
-    ) -> Result<WordsBehind, rusqlite::Error> {
+    ) -> rusqlite::Result<WordsBehind> {
         if self.behind.is_much() {
             self.catch_up(conn, totals)?;
         }
@@ -113,7 +110,7 @@ impl WordChanges {
         &mut self,
         conn: &Connection,
         totals: &mut Totals,
-    ) -> Result<(), rusqlite::Error> {
+    ) -> rusqlite::Result<()> {
         for (key, text) in behind(conn, totals)? {
             let is_there = !self.by_key.contains_key(&key) && is_indexed(conn, key)?;
             if !is_there {
@@ -125,7 +122,7 @@ impl WordChanges {
         Ok(())
     }
 
-    fn try_write(self, conn: &Connection) -> Result<(), rusqlite::Error> {
+    fn try_write(self, conn: &Connection) -> rusqlite::Result<()> {
         for (key, text) in self.by_key {
             match text {
                 None => conn.prepare_cached("DELETE FROM words WHERE rowid = ?1")?.execute([key])?,
@@ -139,7 +136,7 @@ impl WordChanges {
 }
 
 /// Whether FTS5 has anything under a key.
-fn is_indexed(conn: &Connection, key: i64) -> Result<bool, rusqlite::Error> {
+fn is_indexed(conn: &Connection, key: i64) -> rusqlite::Result<bool> {
     let found = conn
         .prepare_cached("SELECT 1 FROM words_docsize WHERE id = ?1")?
         .query_row([key], |_| Ok(()))
@@ -148,7 +145,7 @@ fn is_indexed(conn: &Connection, key: i64) -> Result<bool, rusqlite::Error> {
 }
 
 /// Empties the index of words; until it is made anew, searches compare records.
-pub(in super::super) fn empty_words(conn: &Connection) -> Result<(), rusqlite::Error> {
+pub(in super::super) fn empty_words(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch("INSERT INTO words (words) VALUES ('delete-all')")?;
     IndexStage::WithoutWords.write(conn)
 }

@@ -88,12 +88,12 @@ impl EmbeddedStore {
 }
 
 /// Where contents are already.
-pub(super) fn known_place(conn: &Connection) -> Result<Option<PlaceId>, rusqlite::Error> {
+pub(super) fn known_place(conn: &Connection) -> rusqlite::Result<Option<PlaceId>> {
     Ok(conn.query_row("SELECT place FROM bucket", [], |row| row.get(0)).optional()?.map(PlaceId))
 }
 
 /// Openings of which one may be the latest; the database is this file now.
-fn openings(conn: &Connection, file: Option<DatabaseFile>) -> Result<Vec<KnownOpening>, rusqlite::Error> {
+fn openings(conn: &Connection, file: Option<DatabaseFile>) -> rusqlite::Result<Vec<KnownOpening>> {
     conn.prepare("SELECT id, inode, born_ms FROM bucket_openings")?
         .query_map([], |row| {
             let then = DatabaseFile::from_columns(row.get(1)?, row.get(2)?);
@@ -103,6 +103,6 @@ fn openings(conn: &Connection, file: Option<DatabaseFile>) -> Result<Vec<KnownOp
         .collect()
 }
 
-fn halts(conn: &Connection) -> Result<Vec<String>, rusqlite::Error> {
+fn halts(conn: &Connection) -> rusqlite::Result<Vec<String>> {
     conn.prepare("SELECT code FROM bucket_halts")?.query_map([], |row| row.get(0))?.collect()
 }

@@ -98,14 +98,14 @@ impl EmbeddedStore {
 }
 
 /// Whether a content is wanted, and not here.
-fn is_missed(conn: &Connection, hash: ContentHash) -> Result<bool, rusqlite::Error> {
+fn is_missed(conn: &Connection, hash: ContentHash) -> rusqlite::Result<bool> {
     conn.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM records WHERE hash = ?1 AND content IS NULL AND deleted = 0 AND wanted = 1)",
     )?
     .query_row([hash.0], |row| row.get(0))
 }
 
-fn forget_upload(conn: &Connection, hash: ContentHash) -> Result<(), rusqlite::Error> {
+fn forget_upload(conn: &Connection, hash: ContentHash) -> rusqlite::Result<()> {
     conn.prepare_cached("UPDATE pending_objects SET upload = NULL WHERE hash = ?1")?.execute([hash.0])?;
     Ok(())
 }

@@ -296,7 +296,7 @@ impl EmbeddedStore {
 }
 
 /// Moves a content from its file to the bucket; whether it is still in its file.
-fn go_up(tx: &mut Tx<'_>, hash: ContentHash) -> Result<bool, rusqlite::Error> {
+fn go_up(tx: &mut Tx<'_>, hash: ContentHash) -> rusqlite::Result<bool> {
     let Some(mut stored) = tx.find(hash)?.filter(|stored| stored.place == Some(ContentPlace::File)) else {
         return Ok(false);
     };

@@ -162,7 +162,7 @@ impl EmbeddedStore {
 }
 
 /// Larger contents that were here and are wanted, by hash: only of those there is a BLAKE3 that was made here.
-fn lost(conn: &Connection, after: [u8; 32], min: i64) -> Result<Vec<ContentHash>, rusqlite::Error> {
+fn lost(conn: &Connection, after: [u8; 32], min: i64) -> rusqlite::Result<Vec<ContentHash>> {
     let totals = Totals::read(conn)?;
     if totals.assets == totals.assets_held {
         return Ok(Vec::new());

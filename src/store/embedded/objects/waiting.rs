@@ -40,7 +40,7 @@ pub(super) struct WaitingFigures {
 }
 
 /// Lists a live content that is in its file, where such contents are to go up.
-pub(in crate::store::embedded) fn list(tx: &mut Tx<'_>, hash: ContentHash) -> Result<(), rusqlite::Error> {
+pub(in crate::store::embedded) fn list(tx: &mut Tx<'_>, hash: ContentHash) -> rusqlite::Result<()> {
     if !tx.going_up.is_wanted {
         return Ok(());
     }
@@ -55,10 +55,7 @@ pub(in crate::store::embedded) fn list(tx: &mut Tx<'_>, hash: ContentHash) -> Re
     Ok(())
 }
 
-pub(in crate::store::embedded) fn unlist(
-    conn: &Connection,
-    hash: ContentHash,
-) -> Result<(), rusqlite::Error> {
+pub(in crate::store::embedded) fn unlist(conn: &Connection, hash: ContentHash) -> rusqlite::Result<()> {
     conn.prepare_cached("DELETE FROM waiting_objects WHERE hash = ?1")?.execute([hash.0]).map(drop)
 }
 
@@ -66,18 +63,14 @@ pub(in crate::store::embedded) fn unlist(
 pub(in crate::store::embedded) fn since_ms(
     conn: &Connection,
     hash: ContentHash,
-) -> Result<Option<u64>, rusqlite::Error> {
+) -> rusqlite::Result<Option<u64>> {
     conn.prepare_cached("SELECT since_ms FROM waiting_objects WHERE hash = ?1")?
         .query_row([hash.0], |row| rows::unsigned(row, 0))
         .optional()
 }
 
 /// Some of those that wait, the oldest first.
-pub(super) fn after(
-    conn: &Connection,
-    after: i64,
-    limit: i64,
-) -> Result<Vec<WaitingContent>, rusqlite::Error> {
+pub(super) fn after(conn: &Connection, after: i64, limit: i64) -> rusqlite::Result<Vec<WaitingContent>> {
     conn.prepare_cached("SELECT id, hash, size FROM waiting_objects WHERE id > ?1 ORDER BY id LIMIT ?2")?
         .query_map((after, limit), |row| {
             Ok(WaitingContent {
@@ -89,7 +82,7 @@ pub(super) fn after(
         .collect()
 }
 
-pub(super) fn figures(conn: &Connection) -> Result<WaitingFigures, rusqlite::Error> {
+pub(super) fn figures(conn: &Connection) -> rusqlite::Result<WaitingFigures> {
     // The oldest is the first one, whatever the clock showed.
     let read = "SELECT contents, bytes, (SELECT since_ms FROM waiting_objects ORDER BY id LIMIT 1) FROM waiting_totals";
     conn.prepare_cached(read)?.query_row([], |row| {

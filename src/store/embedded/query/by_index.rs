@@ -60,7 +60,7 @@ impl Plan {
         words: Vec<String>,
         conn: &Connection,
         has_words: bool,
-    ) -> Result<Option<Self>, rusqlite::Error> {
+    ) -> rusqlite::Result<Option<Self>> {
         let mut plan = Self {
             facets: Vec::new(),
             keys: None,
@@ -126,7 +126,7 @@ impl Plan {
         Ok(Some(plan))
     }
 
-    fn limit_times(&mut self, from: u64, to: u64, conn: &Connection) -> Result<(), rusqlite::Error> {
+    fn limit_times(&mut self, from: u64, to: u64, conn: &Connection) -> rusqlite::Result<()> {
         let spill = keys::spill(conn)?;
         let beyond = to.saturating_add(1).saturating_add(spill);
         self.bounds = (keys::first_of(from), keys::first_of(beyond).saturating_sub(1));
@@ -148,12 +148,7 @@ impl Plan {
     }
 
     /// Decides how words are looked for.
-    fn ask_for(
-        &mut self,
-        words: Vec<String>,
-        has_words: bool,
-        conn: &Connection,
-    ) -> Result<(), rusqlite::Error> {
+    fn ask_for(&mut self, words: Vec<String>, has_words: bool, conn: &Connection) -> rusqlite::Result<()> {
         let compares = !has_words || self.fewest() <= COMPARED_MAX;
         for word in words {
             let query = if compares { None } else { grams::query(&word) };
@@ -207,7 +202,7 @@ impl Plan {
 
     /// Keys of the records that may have the short words: those with the longest, which are in the fewest, and those that FTS5 does
     /// not know yet.
-    fn short(&self, conn: &Connection) -> Result<Vec<i64>, rusqlite::Error> {
+    fn short(&self, conn: &Connection) -> rusqlite::Result<Vec<i64>> {
         let mut asked: Vec<&str> = self.beginnings.iter().map(String::as_str).collect();
         asked.sort_by_key(|expression| std::cmp::Reverse(expression.len()));
         asked.truncate(SHORT_WORDS_MAX);
@@ -235,7 +230,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// The next key, unless more was spent than this.
-    fn next(&mut self, cost_max: u64) -> Result<Option<i64>, rusqlite::Error> {
+    fn next(&mut self, cost_max: u64) -> rusqlite::Result<Option<i64>> {
         let compares = self.comparison.is_needed();
         'look: while self.spent <= cost_max && !self.is_over() {
             for source in &mut self.sources {
@@ -269,7 +264,7 @@ impl Walk<'_> {
     }
 
     /// Goes on until so many are found, or more was spent than this.
-    fn take(&mut self, count: usize, cost_max: u64) -> Result<Vec<i64>, rusqlite::Error> {
+    fn take(&mut self, count: usize, cost_max: u64) -> rusqlite::Result<Vec<i64>> {
         let mut found = Vec::new();
         while found.len() < count
             && let Some(key) = self.next(cost_max)?
@@ -280,7 +275,7 @@ impl Walk<'_> {
     }
 
     /// Counts on from there; and whether there may be more.
-    fn count(&mut self, from: u64, others: &Others) -> Result<(u64, bool), rusqlite::Error> {
+    fn count(&mut self, from: u64, others: &Others) -> rusqlite::Result<(u64, bool)> {
         let mut total = from;
         while total < COUNTED_MAX {
             let cost_max = if others.wait() { COUNTING_COST_BESIDE } else { COUNTING_COST_MAX };
@@ -318,7 +313,7 @@ impl<'a> IndexListing<'a> {
     }
 
     /// The first so many from there on, and where to go on counting.
-    fn first(&mut self, from: i64, count: usize) -> Result<(Vec<i64>, Walk<'a>), rusqlite::Error> {
+    fn first(&mut self, from: i64, count: usize) -> rusqlite::Result<(Vec<i64>, Walk<'a>)> {
         let mut walk = self.walk(from);
         if !self.plan.beginnings.is_empty() {
             // Most short words are so common that a page is full soon.
@@ -338,7 +333,7 @@ pub(super) fn page(
     conn: &Connection,
     has_words: bool,
     others: &Others,
-) -> Result<ListPage, rusqlite::Error> {
+) -> rusqlite::Result<ListPage> {
     let Prepared { order, limit, after, filter, words } = query;
     let direction = ListDirection(order);
     let Some(plan) = Plan::of(filter, words, conn, has_words)? else { return Ok(ListPage::default()) };
@@ -361,7 +356,7 @@ pub(super) fn page(
     Ok(ListPage { assets, next_cursor, total, total_is_bound })
 }
 
-fn asset(conn: &Connection, key: i64) -> Result<Option<(StoredAsset, i64)>, rusqlite::Error> {
+fn asset(conn: &Connection, key: i64) -> rusqlite::Result<Option<(StoredAsset, i64)>> {
     conn.prepare_cached(&format!("SELECT {COLUMNS} FROM records WHERE list_key = ?1"))?
         .query_row([key], |row| Ok((rows::read_asset(row)?, key)))
         .optional()
@@ -371,7 +366,7 @@ fn asset(conn: &Connection, key: i64) -> Result<Option<(StoredAsset, i64)>, rusq
 fn keys_of(
     conn: &Connection,
     ranges: impl Iterator<Item = ([u8; 32], [u8; 32])>,
-) -> Result<Vec<i64>, rusqlite::Error> {
+) -> rusqlite::Result<Vec<i64>> {
     let mut keys = Vec::new();
     for range in ranges {
         let mut select = conn.prepare_cached(

@@ -19,7 +19,7 @@ struct Conditions {
     values: Vec<Value>,
 }
 
-pub(super) fn page(query: Prepared, conn: &Connection) -> Result<ListPage, rusqlite::Error> {
+pub(super) fn page(query: Prepared, conn: &Connection) -> rusqlite::Result<ListPage> {
     let Prepared { order, limit, after, filter, words } = query;
     let mut conditions = Conditions::of(filter, words);
     let all = Totals::read(conn)?.assets;
@@ -114,7 +114,7 @@ impl Conditions {
         self.values.extend(values);
     }
 
-    fn count(&self, conn: &Connection) -> Result<u64, rusqlite::Error> {
+    fn count(&self, conn: &Connection) -> rusqlite::Result<u64> {
         conn.prepare_cached(&format!("SELECT count(*) FROM records WHERE {}", self.sql))?
             .query_row(params_from_iter(&self.values), |row| rows::unsigned(row, 0))
     }

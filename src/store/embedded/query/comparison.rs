@@ -17,7 +17,7 @@ impl Comparison {
         !self.words.is_empty() || self.mime_prefix.is_some() || self.created_ms.is_some()
     }
 
-    pub(super) fn accepts(&self, conn: &Connection, key: i64) -> Result<bool, rusqlite::Error> {
+    pub(super) fn accepts(&self, conn: &Connection, key: i64) -> rusqlite::Result<bool> {
         let sql = "SELECT search, mime_type, created_at_ms FROM records WHERE list_key = ?1";
         let row = conn.prepare_cached(sql)?.query_row([key], |row| {
             Ok((row.get::<_, Option<String>>(0)?, row.get::<_, String>(1)?, rows::unsigned(row, 2)?))
@@ -32,7 +32,7 @@ impl Comparison {
 }
 
 /// The text in which words of a live record are looked for, folded; `None` where there is no such record, or no text.
-pub(super) fn search_text(conn: &Connection, key: i64) -> Result<Option<String>, rusqlite::Error> {
+pub(super) fn search_text(conn: &Connection, key: i64) -> rusqlite::Result<Option<String>> {
     let sql = "SELECT search FROM records WHERE list_key = ?1";
     Ok(conn.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()?.flatten())
 }

@@ -111,7 +111,7 @@ impl KeySource {
         direction: ListDirection,
         target: i64,
         spent: &mut u64,
-    ) -> Result<Option<i64>, rusqlite::Error> {
+    ) -> rusqlite::Result<Option<i64>> {
         match self {
             Self::All(chunk) => {
                 let sql = direction.sql("list_key");
@@ -181,7 +181,7 @@ impl Words {
         direction: ListDirection,
         target: i64,
         spent: &mut u64,
-    ) -> Result<Option<i64>, rusqlite::Error> {
+    ) -> rusqlite::Result<Option<i64>> {
         // Where another condition leads past most of what FTS5 finds, looking at its records is cheaper.
         if self.compares == 0 && self.known.is_in_vain(direction, target) {
             self.compares = self.stretch;
@@ -252,8 +252,8 @@ impl KeyChunk {
         direction: ListDirection,
         target: i64,
         (seek_cost, key_cost, spent): (u64, u64, &mut u64),
-        read: impl FnOnce(i64, i64) -> Result<Vec<i64>, rusqlite::Error>,
-    ) -> Result<Option<i64>, rusqlite::Error> {
+        read: impl FnOnce(i64, i64) -> rusqlite::Result<Vec<i64>>,
+    ) -> rusqlite::Result<Option<i64>> {
         self.asked += 1;
         let ahead = &self.keys[self.at..];
         self.at += match ahead.first() {

@@ -233,7 +233,7 @@ impl Drop for Interrupter {
 }
 
 /// What SQLite finds wrong with a table and its indices.
-fn problems(conn: &Connection, table: &str) -> Result<Vec<String>, rusqlite::Error> {
+fn problems(conn: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
     let mut check = conn.prepare(&format!("PRAGMA integrity_check(\"{table}\")"))?;
     let rows = check.query_map([], |row| row.get::<_, String>(0))?;
     let mut found = Vec::new();
@@ -262,7 +262,7 @@ fn verdict(problems: &[String], explain: impl Fn(String) -> String) -> TableVerd
 
 /// Whether an index that is not right can be made from the rows: each unique index either has nothing of a row, or says the same of it,
 /// and no two rows are alike in it. Where they differ, nobody knows which is right.
-fn rows_are_right(conn: &Connection, table: &str) -> Result<bool, rusqlite::Error> {
+fn rows_are_right(conn: &Connection, table: &str) -> rusqlite::Result<bool> {
     let mut list = conn.prepare(
         "SELECT name FROM pragma_index_list(?1) WHERE \"unique\" AND origin = 'c' AND NOT partial",
     )?;
@@ -294,7 +294,7 @@ fn rows_are_right(conn: &Connection, table: &str) -> Result<bool, rusqlite::Erro
 type WrongRows = (Option<i64>, Vec<ContentHash>);
 
 /// Of the records after this number: the last one that was looked at, and those whose derived columns or facets are wrong.
-fn wrong_rows(conn: &Connection, after: i64) -> Result<WrongRows, rusqlite::Error> {
+fn wrong_rows(conn: &Connection, after: i64) -> rusqlite::Result<WrongRows> {
     let checks_index = IndexStage::read(conn)? > IndexStage::Building;
     let sql = format!(
         "SELECT {COLUMNS}, search, application_folded, user_folded FROM records WHERE seq > ?1 ORDER BY seq LIMIT ?2"
@@ -315,7 +315,7 @@ fn wrong_rows(conn: &Connection, after: i64) -> Result<WrongRows, rusqlite::Erro
 }
 
 /// Whether the index has a record, but for its words.
-fn is_indexed(conn: &Connection, stored: &StoredRow) -> Result<bool, rusqlite::Error> {
+fn is_indexed(conn: &Connection, stored: &StoredRow) -> rusqlite::Result<bool> {
     let Some(key) = stored.list_key else { return Ok(stored.asset.record.deleted) };
     for facet in facets::of(&stored.asset) {
         if !facets::has(conn, key, &facet)? {
@@ -326,7 +326,7 @@ fn is_indexed(conn: &Connection, stored: &StoredRow) -> Result<bool, rusqlite::E
 }
 
 /// Writes derived columns and the index of records anew. Nothing that is replicated changes.
-fn mend_rows(tx: &mut Tx<'_>, wrong: &[ContentHash]) -> Result<u64, rusqlite::Error> {
+fn mend_rows(tx: &mut Tx<'_>, wrong: &[ContentHash]) -> rusqlite::Result<u64> {
     let mut mended = 0;
     for hash in wrong {
         let Some(stored) = tx.find(*hash)? else { continue };
@@ -347,10 +347,7 @@ fn mend_rows(tx: &mut Tx<'_>, wrong: &[ContentHash]) -> Result<u64, rusqlite::Er
 type FacetRow = (i64, i64);
 
 /// Of what the index has under facets after this: the last row that was looked at, and those that no live record has.
-fn stray_facets(
-    conn: &Connection,
-    after: FacetRow,
-) -> Result<(Option<FacetRow>, Vec<FacetRow>), rusqlite::Error> {
+fn stray_facets(conn: &Connection, after: FacetRow) -> rusqlite::Result<(Option<FacetRow>, Vec<FacetRow>)> {
     let rows: Vec<FacetRow> = conn
         .prepare_cached(
             "SELECT facet, list_key FROM faceted WHERE (facet, list_key) > (?1, ?2) ORDER BY facet, list_key LIMIT ?3",
@@ -366,7 +363,7 @@ fn stray_facets(
     Ok((rows.into_iter().next_back(), stray))
 }
 
-fn is_facet_of(conn: &Connection, (facet, key): FacetRow) -> Result<bool, rusqlite::Error> {
+fn is_facet_of(conn: &Connection, (facet, key): FacetRow) -> rusqlite::Result<bool> {
     let known: Option<(i64, String)> = conn
         .prepare_cached("SELECT kind, value FROM facets WHERE id = ?1")?
         .query_row([facet], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -376,7 +373,7 @@ fn is_facet_of(conn: &Connection, (facet, key): FacetRow) -> Result<bool, rusqli
     Ok(facets::of(&stored.asset).iter().any(|facet| facet.kind as i64 == kind && facet.value == value))
 }
 
-fn remove_stray(conn: &Connection, stray: &[FacetRow]) -> Result<u64, rusqlite::Error> {
+fn remove_stray(conn: &Connection, stray: &[FacetRow]) -> rusqlite::Result<u64> {
     let mut removed = 0;
     for row in stray {
         if !is_facet_of(conn, *row)? {
@@ -389,7 +386,7 @@ fn remove_stray(conn: &Connection, stray: &[FacetRow]) -> Result<u64, rusqlite::
 }
 
 /// The totals as the records have them; what else they say stays.
-fn counted(conn: &Connection, kept: Totals) -> Result<Totals, rusqlite::Error> {
+fn counted(conn: &Connection, kept: Totals) -> rusqlite::Result<Totals> {
     let mut totals = Totals { assets: 0, bytes: 0, assets_held: 0, bytes_held: 0, ..kept };
     let mut select =
         conn.prepare_cached("SELECT size, content IS NOT NULL FROM records WHERE deleted = 0")?;

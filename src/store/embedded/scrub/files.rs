@@ -87,7 +87,7 @@ impl Pass {
 fn without_record(
     conn: &Connection,
     files: Vec<(ContentHash, u64)>,
-) -> Result<Vec<(ContentHash, u64)>, rusqlite::Error> {
+) -> rusqlite::Result<Vec<(ContentHash, u64)>> {
     let mut found = Vec::new();
     for (hash, size) in files {
         let is_pending: bool = conn

@@ -39,23 +39,18 @@ pub(in super::super) struct ScrubState {
 
 impl ScrubState {
     /// What cannot be read is begun afresh.
-    pub(super) fn load(conn: &Connection) -> Result<Self, rusqlite::Error> {
+    pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
         let text: String = conn.prepare_cached("SELECT state FROM scrub")?.query_row([], |row| row.get(0))?;
         Ok(serde_json::from_str(&text).unwrap_or_default())
     }
 
-    pub(super) fn save(&self, conn: &Connection) -> Result<(), rusqlite::Error> {
+    pub(super) fn save(&self, conn: &Connection) -> rusqlite::Result<()> {
         let text = serde_json::to_string(self).unwrap_or_default();
         conn.prepare_cached("UPDATE scrub SET state = ?1")?.execute([text]).map(drop)
     }
 
     /// A new pass, which has found nothing yet.
-    pub(super) fn begin(
-        &mut self,
-        conn: &Connection,
-        now_ms: u64,
-        asked: bool,
-    ) -> Result<(), rusqlite::Error> {
+    pub(super) fn begin(&mut self, conn: &Connection, now_ms: u64, asked: bool) -> rusqlite::Result<()> {
         conn.prepare_cached("DELETE FROM scrub_findings")?.execute([])?;
         let (pass, last) = (self.pass + 1, self.last.take());
         *self = Self { pass, begun_ms: Some(now_ms), asked, last, ..Self::default() };
@@ -159,7 +154,7 @@ pub(in super::super) fn note_finding(
     size: u64,
     reason: &str,
     now_ms: u64,
-) -> Result<(), rusqlite::Error> {
+) -> rusqlite::Result<()> {
     conn.prepare_cached(
         "INSERT OR REPLACE INTO scrub_findings (hash, size, found_at_ms, reason) VALUES (?1, ?2, ?3, ?4)",
     )?
@@ -169,7 +164,7 @@ pub(in super::super) fn note_finding(
 
 /// How many contents were found damaged since the pass began, and how many of them are whole again. What was deleted since is
 /// neither.
-pub(super) fn count_findings(conn: &Connection) -> Result<(u64, u64), rusqlite::Error> {
+pub(super) fn count_findings(conn: &Connection) -> rusqlite::Result<(u64, u64)> {
     conn.prepare_cached(
         "SELECT count(*), count(records.content) FROM scrub_findings JOIN records USING (hash) WHERE records.deleted = 0",
     )?
@@ -180,7 +175,7 @@ pub(super) fn findings(
     conn: &Connection,
     after: Option<ContentHash>,
     limit: usize,
-) -> Result<Vec<ScrubFinding>, rusqlite::Error> {
+) -> rusqlite::Result<Vec<ScrubFinding>> {
     conn.prepare_cached(
         "SELECT hash, scrub_findings.size, reason, found_at_ms, filename, records.content IS NOT NULL \
          FROM scrub_findings JOIN records USING (hash) WHERE records.deleted = 0 AND hash > ?1 ORDER BY hash LIMIT ?2",
@@ -189,7 +184,7 @@ pub(super) fn findings(
     .collect()
 }
 
-pub(super) fn damaged(conn: &Connection, limit: usize) -> Result<Vec<ScrubFinding>, rusqlite::Error> {
+pub(super) fn damaged(conn: &Connection, limit: usize) -> rusqlite::Result<Vec<ScrubFinding>> {
     conn.prepare_cached(
         "SELECT damaged.hash, damaged.size, reason, found_at_ms, filename, 0 FROM damaged LEFT JOIN records USING (hash) \
          ORDER BY found_at_ms DESC, damaged.hash LIMIT ?1",
@@ -202,7 +197,7 @@ fn shown(limit: usize) -> i64 {
     i64::try_from(limit.min(FINDINGS_MAX)).unwrap_or(i64::MAX)
 }
 
-fn finding(row: &Row<'_>) -> Result<ScrubFinding, rusqlite::Error> {
+fn finding(row: &Row<'_>) -> rusqlite::Result<ScrubFinding> {
     Ok(ScrubFinding {
         hash: ContentHash(row.get(0)?).to_string(),
         size: rows::unsigned(row, 1)?,

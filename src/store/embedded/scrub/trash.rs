@@ -78,7 +78,7 @@ impl Pass {
     }
 }
 
-fn entries_after(conn: &Connection, after: [u8; 32]) -> Result<Vec<TrashEntry>, rusqlite::Error> {
+fn entries_after(conn: &Connection, after: [u8; 32]) -> rusqlite::Result<Vec<TrashEntry>> {
     let entries: Vec<(ContentHash, u64, ContentPlace)> = conn
         .prepare_cached("SELECT hash, size, content FROM trash WHERE hash > ?1 ORDER BY hash LIMIT ?2")?
         .query_map(params![after, PAGE], |row| {

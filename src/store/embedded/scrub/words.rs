@@ -63,7 +63,7 @@ impl Pass {
 }
 
 /// In a transaction of its own, so that both sides are of the same moment.
-fn compare(conn: &Connection, is_stopped: impl Fn() -> bool) -> Result<WordsComparison, rusqlite::Error> {
+fn compare(conn: &Connection, is_stopped: impl Fn() -> bool) -> rusqlite::Result<WordsComparison> {
     conn.execute_batch("CREATE VIRTUAL TABLE temp.instances USING fts5vocab ('main', 'words', 'instance')")?;
     let transaction = conn.unchecked_transaction()?;
     if IndexStage::read(&transaction)? < IndexStage::Built {
@@ -143,7 +143,7 @@ fn digest(gram: &str, place: i64) -> u64 {
 }
 
 /// Writes the words under these keys anew, as the records have them now.
-fn mend(tx: &mut Tx<'_>, keys: &[i64]) -> Result<u64, rusqlite::Error> {
+fn mend(tx: &mut Tx<'_>, keys: &[i64]) -> rusqlite::Result<u64> {
     for key in keys {
         let hash = index::hash_of(tx.conn, *key)?;
         let stored = hash.map(|hash| rows::find(tx.conn, hash)).transpose()?.flatten();

@@ -34,7 +34,7 @@ pub(super) fn page(
     shared: &StoreShared,
     since: u64,
     checked: bool,
-) -> Result<Option<ItemPage>, rusqlite::Error> {
+) -> rusqlite::Result<Option<ItemPage>> {
     let totals = Totals::read(conn)?;
     if checked && shared.needs_reset(conn, since, &totals)? {
         return Ok(None);
@@ -82,7 +82,7 @@ fn encoded(item: &SnapshotItem) -> Vec<u8> {
     bytes
 }
 
-fn of_asset(conn: &Connection, row: &StoredRow) -> Result<SnapshotItem, rusqlite::Error> {
+fn of_asset(conn: &Connection, row: &StoredRow) -> rusqlite::Result<SnapshotItem> {
     let StoredRow { asset, place, .. } = row;
     let hash = asset.record.hash;
     let content = match place {
@@ -105,16 +105,12 @@ fn of_asset(conn: &Connection, row: &StoredRow) -> Result<SnapshotItem, rusqlite
     })
 }
 
-fn is_foreign(conn: &Connection, folder: FolderId) -> Result<bool, rusqlite::Error> {
+fn is_foreign(conn: &Connection, folder: FolderId) -> rusqlite::Result<bool> {
     entries::library_of(conn, folder).map(|library| library.is_some())
 }
 
 /// What is at a path, and what was there before.
-fn add_entry(
-    conn: &Connection,
-    entry: &StoredEntry,
-    items: &mut Vec<Vec<u8>>,
-) -> Result<(), rusqlite::Error> {
+fn add_entry(conn: &Connection, entry: &StoredEntry, items: &mut Vec<Vec<u8>>) -> rusqlite::Result<()> {
     let lost: Vec<FolderRecord> = entries::all_history(conn, entry.record.hash())?;
     for lost in lost.chunks(HISTORY_PER_ITEM_MAX) {
         let history = lost.iter().map(WireEntry::from).collect();

@@ -130,14 +130,14 @@ fn content_of(record: &AssetRecord, bytes: Bytes) -> Result<Verified, String> {
 }
 
 /// Takes an item; whether it was one to take.
-fn take(tx: &mut Tx<'_>, item: Item) -> Result<bool, rusqlite::Error> {
+fn take(tx: &mut Tx<'_>, item: Item) -> rusqlite::Result<bool> {
     match item {
         Item::Entry { record, history } => entries::take_back(tx, record.map(|record| *record), history),
         Item::Asset(asset) => take_asset(tx, *asset),
     }
 }
 
-fn take_asset(tx: &mut Tx<'_>, item: AssetItem) -> Result<bool, rusqlite::Error> {
+fn take_asset(tx: &mut Tx<'_>, item: AssetItem) -> rusqlite::Result<bool> {
     let AssetItem { record, holding, content, own_names } = item;
     let (hash, blake3, size) = (record.hash, record.blake3, record.size);
     let outcome = match content {

@@ -20,7 +20,7 @@ pub(in crate::store::embedded) trait WriteJob: Send {
     /// Whether it is never refused for want of room. It can be run again if it was not committed.
     fn is_deletion(&self) -> bool;
     /// Makes the change in the group's transaction; the answer is kept.
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error>;
+    fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()>;
     /// Gives the answer, after the group was committed or failed.
     fn finish(self: Box<Self>, group: Result<(), StoreError>);
 }
@@ -39,7 +39,7 @@ pub(in crate::store::embedded) struct Task<F, T> {
 
 impl<F, T> WriteJob for Task<F, T>
 where
-    F: FnOnce(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send,
+    F: FnOnce(&mut Tx<'_>) -> rusqlite::Result<Result<T, StoreError>> + Send,
     T: Send,
 {
     fn files(&mut self) -> Vec<ReceivedFile> {
@@ -58,7 +58,7 @@ where
         false
     }
 
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error> {
+    fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
         if let Some(run) = self.run.take() {
             self.answer = Some(run(tx)?);
         }
@@ -83,7 +83,7 @@ pub(in crate::store::embedded) struct RoomMaking<F, T> {
 
 impl<F, T> WriteJob for RoomMaking<F, T>
 where
-    F: FnMut(&mut Tx<'_>) -> Result<Result<T, StoreError>, rusqlite::Error> + Send,
+    F: FnMut(&mut Tx<'_>) -> rusqlite::Result<Result<T, StoreError>> + Send,
     T: Send,
 {
     fn files(&mut self) -> Vec<ReceivedFile> {
@@ -98,7 +98,7 @@ where
         true
     }
 
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error> {
+    fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
         self.answer = Some((self.run)(tx)?);
         Ok(())
     }

@@ -114,7 +114,7 @@ pub(in crate::store::embedded) fn clean_pending(
     Ok(removed)
 }
 
-fn size_in_bucket(conn: &Connection, hash: ContentHash) -> Result<Option<u64>, rusqlite::Error> {
+fn size_in_bucket(conn: &Connection, hash: ContentHash) -> rusqlite::Result<Option<u64>> {
     conn.prepare_cached("SELECT size FROM records WHERE hash = ?1 AND content = -1")?
         .query_row([hash.0], |row| rows::unsigned(row, 0))
         .optional()
