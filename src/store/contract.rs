@@ -1,28 +1,27 @@
 //! What an agent asks of a store.
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use super::entries::{EntryOutcome, EntryPage, EntryPut, EntryQuery, FolderClaim, HistoryPlace};
 use super::promises::{self, CopyPlace, CopyStanding, DropAnswer, DropTerms, MarkAnswer, PromiseAnswer};
 use super::scrub::ScrubFinding;
 use super::{
-    ContentReader, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError, StoreEvent, StoreStatus,
-    StoredRecord, UploadWait, groups, through,
+    ContentReader, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError, StoreEvent, StoreFuture,
+    StoreStatus, StoredRecord, UploadWait, groups, through,
 };
 use crate::entry::{EntryHash, FolderId, FolderRecord};
 use crate::record::{AssetRecord, ContentHash, LibraryId};
 
 /// What an agent needs of a store. Every method may be called at any time from any task.
 pub trait ContentStore: Send + Sync + 'static {
-    fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>>;
+    fn status(&self) -> StoreFuture<'_, StoreStatus>;
 
     /// Changes after `since`, at most `limit` (capped at 1,000) of them, tombstones included.
-    fn feed(&self, since: u64, limit: usize) -> BoxFuture<'_, Result<FeedPage, StoreError>>;
+    fn feed(&self, since: u64, limit: usize) -> StoreFuture<'_, FeedPage>;
 
     /// As [`feed`](Self::feed), with the records of folders: at most `limit` changes of both together, in one sequence.
-    fn feed_with_entries(&self, since: u64, limit: usize) -> BoxFuture<'_, Result<FeedPage, StoreError>> {
+    fn feed_with_entries(&self, since: u64, limit: usize) -> StoreFuture<'_, FeedPage> {
         self.feed(since, limit)
     }
 
@@ -30,23 +29,20 @@ pub trait ContentStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Invalid`] for a cursor that is none; [`StoreError::NoFolders`], or [`StoreError::Unsupported`].
-    fn entries(&self, query: EntryQuery) -> BoxFuture<'_, Result<EntryPage, StoreError>> {
+    fn entries(&self, query: EntryQuery) -> StoreFuture<'_, EntryPage> {
         drop(query);
         Box::pin(async { Err(StoreError::NoFolders) })
     }
 
     /// The records of folders of these names, in any order; unknown ones are left out. At most 1,000.
-    fn entries_named(&self, hashes: Vec<EntryHash>) -> BoxFuture<'_, Result<Vec<FolderRecord>, StoreError>> {
+    fn entries_named(&self, hashes: Vec<EntryHash>) -> StoreFuture<'_, Vec<FolderRecord>> {
         drop(hashes);
         Box::pin(async { Err(StoreError::NoFolders) })
     }
 
     /// What folders have now with one of these contents, in any order: at most [`PLACES_MAX`](super::entries::PLACES_MAX) entries for up to 1,000
     /// contents. A store that cannot look by content knows none.
-    fn entries_with(
-        &self,
-        contents: Vec<ContentHash>,
-    ) -> BoxFuture<'_, Result<Vec<FolderRecord>, StoreError>> {
+    fn entries_with(&self, contents: Vec<ContentHash>) -> StoreFuture<'_, Vec<FolderRecord>> {
         drop(contents);
         Box::pin(async { Ok(Vec::new()) })
     }
@@ -57,14 +53,14 @@ pub trait ContentStore: Send + Sync + 'static {
         folder: FolderId,
         path: String,
         before: Option<HistoryPlace>,
-    ) -> BoxFuture<'_, Result<Vec<FolderRecord>, StoreError>> {
+    ) -> StoreFuture<'_, Vec<FolderRecord>> {
         let _ = (folder, path, before);
         Box::pin(async { Err(StoreError::NoFolders) })
     }
 
     /// Takes versions that are written here, each if what is there is what it names. Answers in the same order once all that is
     /// [`EntryOutcome::Stored`] is durable. At most 1,000.
-    fn put_entries(&self, puts: Vec<EntryPut>) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
+    fn put_entries(&self, puts: Vec<EntryPut>) -> StoreFuture<'_, Vec<EntryOutcome>> {
         drop(puts);
         Box::pin(async { Err(StoreError::NoFolders) })
     }
@@ -76,28 +72,24 @@ pub trait ContentStore: Send + Sync + 'static {
         &self,
         records: Vec<FolderRecord>,
         library: Option<LibraryId>,
-    ) -> BoxFuture<'_, Result<Vec<EntryOutcome>, StoreError>> {
+    ) -> StoreFuture<'_, Vec<EntryOutcome>> {
         let _ = (records, library);
         Box::pin(async { Err(StoreError::NoFolders) })
     }
 
     /// Folders that came by a ticket, each with its library.
-    fn foreign_folders(&self) -> BoxFuture<'_, Result<Vec<(FolderId, LibraryId)>, StoreError>> {
+    fn foreign_folders(&self) -> StoreFuture<'_, Vec<(FolderId, LibraryId)>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 
     /// Says that a folder comes by a ticket of this library from now on; only of one that the store has nothing of.
-    fn claim_folder(
-        &self,
-        folder: FolderId,
-        library: LibraryId,
-    ) -> BoxFuture<'_, Result<FolderClaim, StoreError>> {
+    fn claim_folder(&self, folder: FolderId, library: LibraryId) -> StoreFuture<'_, FolderClaim> {
         let _ = (folder, library);
         Box::pin(async { Err(StoreError::NoFolders) })
     }
 
     /// Forgets all of a folder that came by a ticket of this library; contents stay. Of another one it does nothing.
-    fn drop_folder(&self, folder: FolderId, library: LibraryId) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn drop_folder(&self, folder: FolderId, library: LibraryId) -> StoreFuture<'_, ()> {
         let _ = (folder, library);
         Box::pin(async { Ok(()) })
     }
@@ -107,10 +99,10 @@ pub trait ContentStore: Send + Sync + 'static {
     fn watch(&self, since: u64) -> BoxStream<'static, Result<StoreEvent, StoreError>>;
 
     /// The records of these assets, tombstones included, in any order; unknown ones are left out. At most 1,000.
-    fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<StoredRecord>, StoreError>>;
+    fn records(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<StoredRecord>>;
 
     /// Those of these contents that are held, in any order. At most 1,000.
-    fn held(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ContentHash>, StoreError>> {
+    fn held(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<ContentHash>> {
         Box::pin(async move {
             let records = self.records(hashes).await?.into_iter();
             Ok(records.filter(|stored| stored.holding.is_held()).map(|stored| stored.record.hash).collect())
@@ -118,19 +110,19 @@ pub trait ContentStore: Send + Sync + 'static {
     }
 
     /// The record of an asset; that its content is here was seen on the disk just now, as far as that is quick.
-    fn look(&self, hash: ContentHash) -> BoxFuture<'_, Result<Option<StoredRecord>, StoreError>> {
+    fn look(&self, hash: ContentHash) -> StoreFuture<'_, Option<StoredRecord>> {
         Box::pin(async move { Ok(self.records(vec![hash]).await?.pop()) })
     }
 
     /// Whether a content that is held waits to be uploaded to object storage, where contents go there once they are acknowledged.
-    fn upload_wait(&self, hash: ContentHash) -> BoxFuture<'_, Result<Option<UploadWait>, StoreError>> {
+    fn upload_wait(&self, hash: ContentHash) -> StoreFuture<'_, Option<UploadWait>> {
         let _ = hash;
         Box::pin(async { Ok(None) })
     }
 
     /// Reads a content that is held and checks it. One that is damaged is set aside: it is not held any more, and
     /// [wanted](super::Holding::Wanted). Whether it is held, and right as far as the store can tell.
-    fn verify(&self, hash: ContentHash) -> BoxFuture<'_, Result<bool, StoreError>> {
+    fn verify(&self, hash: ContentHash) -> StoreFuture<'_, bool> {
         Box::pin(async move { Ok(self.look(hash).await?.is_some_and(|stored| stored.holding.is_held())) })
     }
 
@@ -140,12 +132,7 @@ pub trait ContentStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::NotFound`] for unknown and deleted assets, [`StoreError::NotHeld`] for those whose content is not
     /// here, [`StoreError::Invalid`] for an offset past the end.
-    fn content(
-        &self,
-        hash: ContentHash,
-        offset: u64,
-        length: Option<u64>,
-    ) -> BoxFuture<'_, Result<ContentReader, StoreError>>;
+    fn content(&self, hash: ContentHash, offset: u64, length: Option<u64>) -> StoreFuture<'_, ContentReader>;
 
     /// What proves that these groups of a content, at most [`groups::PROOF_GROUPS_MAX`], are part of it, as
     /// [`groups::proof_nodes`] says. Empty where the store has no such proof: the content is small, or the store does not keep any.
@@ -153,24 +140,21 @@ pub trait ContentStore: Send + Sync + 'static {
         &self,
         hash: ContentHash,
         groups: std::ops::Range<u64>,
-    ) -> BoxFuture<'_, Result<Vec<groups::GroupSum>, StoreError>> {
+    ) -> StoreFuture<'_, Vec<groups::GroupSum>> {
         let _ = (hash, groups);
         Box::pin(async { Ok(Vec::new()) })
     }
 
     /// Those of these contents that are small and at hand, checked against their hashes, in one read: for sending many
     /// at once. May leave out any. At most 1,000 hashes; the caller bounds what that may hold.
-    fn small_contents(
-        &self,
-        hashes: Vec<ContentHash>,
-    ) -> BoxFuture<'_, Result<Vec<(ContentHash, Bytes)>, StoreError>> {
+    fn small_contents(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<(ContentHash, Bytes)>> {
         drop(hashes);
         Box::pin(async { Ok(Vec::new()) })
     }
 
     /// The file that has a content, open for reading and unchecked, where there is one on this machine: whoever reads it hashes all of it,
     /// and asks for [`content`](Self::content) where that is wrong. Nothing is ever written to it.
-    fn content_file(&self, hash: ContentHash) -> BoxFuture<'_, Result<Option<std::fs::File>, StoreError>> {
+    fn content_file(&self, hash: ContentHash) -> StoreFuture<'_, Option<std::fs::File>> {
         let _ = hash;
         Box::pin(async { Ok(None) })
     }
@@ -188,7 +172,7 @@ pub trait ContentStore: Send + Sync + 'static {
     }
 
     /// Contents that are damaged here, are set aside, and did not come again yet, the latest first. At most 1,000.
-    fn damaged(&self, limit: usize) -> BoxFuture<'_, Result<Vec<ScrubFinding>, StoreError>> {
+    fn damaged(&self, limit: usize) -> StoreFuture<'_, Vec<ScrubFinding>> {
         let _ = limit;
         Box::pin(async { Ok(Vec::new()) })
     }
@@ -196,7 +180,7 @@ pub trait ContentStore: Send + Sync + 'static {
     /// Takes assets from a peer, content included; answers in the same order once all that is `Stored` is durable.
     /// Each is checked against its hash. The record merges: the winning version stays. The content of a live asset that
     /// was not held is `Stored`, whichever version wins. An `Err` means that nothing of the batch may be counted on.
-    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>>;
+    fn ingest(&self, batch: Vec<IncomingAsset>) -> StoreFuture<'_, Vec<ItemOutcome>>;
 
     /// Whether a content of this size may be where this store keeps its own before it has it ([`take_over`](Self::take_over)).
     fn may_take_over(&self, size: u64) -> bool {
@@ -206,23 +190,23 @@ pub trait ContentStore: Send + Sync + 'static {
 
     /// Takes an asset whose content another store put where this one keeps its own, as in a bucket that both use: all of it is
     /// read and hashed first. Durable once it is answered; `None` where the content is not there, not right, or cannot be read now.
-    fn take_over(&self, record: AssetRecord) -> BoxFuture<'_, Result<Option<ItemOutcome>, StoreError>> {
+    fn take_over(&self, record: AssetRecord) -> StoreFuture<'_, Option<ItemOutcome>> {
         drop(record);
         Box::pin(async { Ok(None) })
     }
 
     /// Takes records without content: edits and tombstones. Same order, same durability. A version of an asset whose
     /// content is not held is [`ItemOutcome::Absent`].
-    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>>;
+    fn apply(&self, records: Vec<AssetRecord>) -> StoreFuture<'_, Vec<ItemOutcome>>;
 
     /// As [`apply`](Self::apply), but a live record whose content is not here is taken all the same: it is
     /// [`ItemOutcome::Absent`] then, and its content is [wanted](super::Holding::Wanted).
-    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>>;
+    fn take_absent(&self, records: Vec<AssetRecord>) -> StoreFuture<'_, Vec<ItemOutcome>>;
 
     /// Lets go of the contents of live assets: the records stay as they are, the contents go to the trash like those of
     /// deleted assets, and are [not wanted](super::Holding::Unwanted). [`ItemOutcome::Absent`] for each that was held or wanted,
     /// [`ItemOutcome::Unchanged`] for all others, and for what another machine was promised. Same order, same durability.
-    fn let_go(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>>;
+    fn let_go(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<ItemOutcome>>;
 
     /// Where its copies are, where it can promise to keep them and let go of them by promise; `None` where it cannot, or it does
     /// not know yet.
@@ -232,13 +216,13 @@ pub trait ContentStore: Send + Sync + 'static {
 
     /// Marks copies that are about to be let go of, durably: none of them is promised to anybody from then on. Same order.
     /// At most 1,000.
-    fn mark_dropping(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<MarkAnswer>, StoreError>> {
+    fn mark_dropping(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<MarkAnswer>> {
         drop(hashes);
         Box::pin(async { Err(promises::unsupported()) })
     }
 
     /// Takes marks away: those of these contents, at most 1,000, or all.
-    fn clear_dropping(&self, hashes: Option<Vec<ContentHash>>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn clear_dropping(&self, hashes: Option<Vec<ContentHash>>) -> StoreFuture<'_, ()> {
         drop(hashes);
         Box::pin(async { Ok(()) })
     }
@@ -247,24 +231,20 @@ pub trait ContentStore: Send + Sync + 'static {
     /// [not wanted](super::Holding::Unwanted). Not later than the terms say, by [`Clock::uptime`](crate::clock::Clock::uptime) of the clock that the
     /// store was opened with, and only while the terms hold, which are looked at in the same transaction. Same order, same durability. At
     /// most 1,000.
-    fn drop_marked(
-        &self,
-        hashes: Vec<ContentHash>,
-        terms: DropTerms,
-    ) -> BoxFuture<'_, Result<Vec<DropAnswer>, StoreError>> {
+    fn drop_marked(&self, hashes: Vec<ContentHash>, terms: DropTerms) -> StoreFuture<'_, Vec<DropAnswer>> {
         let _ = (hashes, terms);
         Box::pin(async { Err(promises::unsupported()) })
     }
 
     /// Promises another machine, by its endpoint id, to keep a copy for [`promises::KEPT_FOR`]: durable once it is answered.
     /// Nothing but a user's deletion removes it then.
-    fn promise(&self, hash: ContentHash, to: [u8; 32]) -> BoxFuture<'_, Result<PromiseAnswer, StoreError>> {
+    fn promise(&self, hash: ContentHash, to: [u8; 32]) -> StoreFuture<'_, PromiseAnswer> {
         let _ = (hash, to);
         Box::pin(async { Err(promises::unsupported()) })
     }
 
     /// Whether a copy is about to be let go of, and to whom it is promised.
-    fn standing(&self, hash: ContentHash) -> BoxFuture<'_, Result<CopyStanding, StoreError>> {
+    fn standing(&self, hash: ContentHash) -> StoreFuture<'_, CopyStanding> {
         let _ = hash;
         Box::pin(async { Ok(CopyStanding::default()) })
     }
@@ -272,31 +252,24 @@ pub trait ContentStore: Send + Sync + 'static {
     /// Wants contents that are not here. [`ItemOutcome::Stored`] for each that the trash still had, whole: it is held again.
     /// [`ItemOutcome::NeedsContent`] for those that are to be fetched, [`ItemOutcome::Unchanged`] for all that are no live
     /// assets, or are held. Same order, same durability.
-    fn want(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>>;
+    fn want(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<ItemOutcome>>;
 
     /// Gives versions other dates; for each, the version as it was before, where it has another date now. Same order,
     /// same durability. At most 1,000.
-    fn redate(&self, redatings: Vec<Redating>)
-    -> BoxFuture<'_, Result<Vec<Option<AssetRecord>>, StoreError>>;
+    fn redate(&self, redatings: Vec<Redating>) -> StoreFuture<'_, Vec<Option<AssetRecord>>>;
 
     /// As [`Self::ingest`], for assets that a library delivered, each of which its record names ([`AssetRecord::via`]).
     /// What is here outside of that library stays as it is, and so does a deletion that is newer: `None` for those.
     ///
     /// A store that cannot look and write at once looks before it writes. What does not hash to its record is
     /// [`ItemOutcome::Rejected`] in any case.
-    fn ingest_through(
-        &self,
-        batch: Vec<IncomingAsset>,
-    ) -> BoxFuture<'_, Result<Vec<Option<ItemOutcome>>, StoreError>> {
+    fn ingest_through(&self, batch: Vec<IncomingAsset>) -> StoreFuture<'_, Vec<Option<ItemOutcome>>> {
         Box::pin(through::ingest(self, batch))
     }
 
     /// As [`Self::apply`], for records that a library delivered, each with the version that it is to replace: where the
     /// store has another one by now, nothing is changed, and the answer is `None`.
-    fn replace(
-        &self,
-        records: Vec<(AssetRecord, AssetRecord)>,
-    ) -> BoxFuture<'_, Result<Vec<Option<ItemOutcome>>, StoreError>> {
+    fn replace(&self, records: Vec<(AssetRecord, AssetRecord)>) -> StoreFuture<'_, Vec<Option<ItemOutcome>>> {
         Box::pin(through::replace(self, records))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
 use parking_lot::{Mutex, MutexGuard};
@@ -10,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::record::{AssetRecord, ContentHash, Hlc};
 use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, Holding, IncomingAsset, ItemOutcome, Redating,
-    StoreError, StoreEvent, StoreStatus, StoredRecord, admits,
+    StoreError, StoreEvent, StoreFuture, StoreStatus, StoredRecord, admits,
 };
 
 /// A store in memory, which answers at once.
@@ -129,7 +128,7 @@ impl SimStore {
 }
 
 impl ContentStore for SimStore {
-    fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {
+    fn status(&self) -> StoreFuture<'_, StoreStatus> {
         let stored = self.stored();
         let live = || stored.records.values().filter(|(_, record)| !record.deleted);
         let status = StoreStatus {
@@ -141,7 +140,7 @@ impl ContentStore for SimStore {
         async { Ok(status) }.boxed()
     }
 
-    fn feed(&self, since: u64, limit: usize) -> BoxFuture<'_, Result<FeedPage, StoreError>> {
+    fn feed(&self, since: u64, limit: usize) -> StoreFuture<'_, FeedPage> {
         let stored = self.stored();
         let fresh = stored.records.values().filter(|(seq, _)| *seq > since);
         let mut entries: Vec<FeedEntry> = fresh
@@ -161,43 +160,35 @@ impl ContentStore for SimStore {
         futures::stream::pending().boxed()
     }
 
-    fn records(&self, hashes: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<StoredRecord>, StoreError>> {
+    fn records(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<StoredRecord>> {
         let stored = self.stored();
         let found = hashes.iter().filter_map(|hash| stored.get(hash)).collect();
         async { Ok(found) }.boxed()
     }
 
-    fn content(
-        &self,
-        hash: ContentHash,
-        _: u64,
-        _: Option<u64>,
-    ) -> BoxFuture<'_, Result<ContentReader, StoreError>> {
+    fn content(&self, hash: ContentHash, _: u64, _: Option<u64>) -> StoreFuture<'_, ContentReader> {
         async move { Err(StoreError::NotFound(hash)) }.boxed()
     }
 
-    fn ingest(&self, batch: Vec<IncomingAsset>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
+    fn ingest(&self, batch: Vec<IncomingAsset>) -> StoreFuture<'_, Vec<ItemOutcome>> {
         let mut stored = self.stored();
         let outcomes = batch.into_iter().map(|asset| stored.merge(asset.record, true)).collect();
         async { Ok(outcomes) }.boxed()
     }
 
-    fn apply(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
+    fn apply(&self, records: Vec<AssetRecord>) -> StoreFuture<'_, Vec<ItemOutcome>> {
         let mut stored = self.stored();
         let outcomes = records.into_iter().map(|record| stored.merge(record, false)).collect();
         async { Ok(outcomes) }.boxed()
     }
 
-    fn take_absent(&self, records: Vec<AssetRecord>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
+    fn take_absent(&self, records: Vec<AssetRecord>) -> StoreFuture<'_, Vec<ItemOutcome>> {
         let mut stored = self.stored();
         let outcomes = records.into_iter().map(|record| stored.take_absent(record)).collect();
         async { Ok(outcomes) }.boxed()
     }
 
-    fn ingest_through(
-        &self,
-        batch: Vec<IncomingAsset>,
-    ) -> BoxFuture<'_, Result<Vec<Option<ItemOutcome>>, StoreError>> {
+    fn ingest_through(&self, batch: Vec<IncomingAsset>) -> StoreFuture<'_, Vec<Option<ItemOutcome>>> {
         let mut stored = self.stored();
         let mut take = |record: AssetRecord| {
             let mine = stored.records.get(&record.hash).map(|(_, mine)| mine);
@@ -208,15 +199,15 @@ impl ContentStore for SimStore {
         async { Ok(outcomes) }.boxed()
     }
 
-    fn let_go(&self, _: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
+    fn let_go(&self, _: Vec<ContentHash>) -> StoreFuture<'_, Vec<ItemOutcome>> {
         unreachable!("users do that, one by one")
     }
 
-    fn want(&self, _: Vec<ContentHash>) -> BoxFuture<'_, Result<Vec<ItemOutcome>, StoreError>> {
+    fn want(&self, _: Vec<ContentHash>) -> StoreFuture<'_, Vec<ItemOutcome>> {
         unreachable!("users do that, one by one")
     }
 
-    fn redate(&self, _: Vec<Redating>) -> BoxFuture<'_, Result<Vec<Option<AssetRecord>>, StoreError>> {
+    fn redate(&self, _: Vec<Redating>) -> StoreFuture<'_, Vec<Option<AssetRecord>>> {
         unreachable!("agents do that, one by one")
     }
 }
