@@ -50,8 +50,10 @@ pub const TOMBSTONES_KEPT_MS: u64 = 180 * 24 * 3600 * 1000;
 /// A store, shared by all that need it. Outlives any actor.
 pub type StoreRef = Arc<dyn ContentStore>;
 
+pub type StoreResult<T = ()> = Result<T, StoreError>;
+
 /// What a store answers, in time.
-pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+pub type StoreFuture<'a, T> = BoxFuture<'a, StoreResult<T>>;
 
 /// Whether a store has the content of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -278,5 +280,5 @@ pub struct ContentReader {
     /// Size of the whole content in bytes.
     pub total: u64,
     /// The bytes asked for, in chunks of at most 256 KiB.
-    pub chunks: BoxStream<'static, Result<Bytes, StoreError>>,
+    pub chunks: BoxStream<'static, StoreResult<Bytes>>,
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{CanServiceArgs, CanServiceMsg};
 use crate::entry::{EntryHash, FolderRecord};
 use crate::record::ContentHash;
-use crate::store::{FeedPage, StoreError, StoreEvent};
+use crate::store::{FeedPage, StoreError, StoreEvent, StoreResult};
 
 /// Records per page of the feed.
 const PAGE: usize = 1000;
@@ -30,7 +30,7 @@ pub(super) async fn follow(actor: ActorRef<CanServiceMsg>, args: CanServiceArgs)
     let mut retry = RETRY_MIN;
     // What was read; the actor makes it known as the cursor once it has taken all of it.
     let mut read_to = 0;
-    let mut events: Option<BoxStream<'static, Result<StoreEvent, StoreError>>> = None;
+    let mut events: Option<BoxStream<'static, StoreResult<StoreEvent>>> = None;
     let mut events_wanted_at = Instant::now();
     loop {
         let cursor = args.libraries.cursor().borrow().unwrap_or(read_to);
@@ -70,11 +70,7 @@ pub(super) async fn follow(actor: ActorRef<CanServiceMsg>, args: CanServiceArgs)
 }
 
 /// Reads pages after `cursor` until there are no more, hands each to the actor, and moves the cursor behind it.
-async fn catch_up(
-    actor: &ActorRef<CanServiceMsg>,
-    args: &CanServiceArgs,
-    cursor: &mut u64,
-) -> Result<(), StoreError> {
+async fn catch_up(actor: &ActorRef<CanServiceMsg>, args: &CanServiceArgs, cursor: &mut u64) -> StoreResult {
     loop {
         let page = answered(args.store.feed_with_entries(*cursor, PAGE)).await?;
         if page.reset && *cursor == 0 {
@@ -125,7 +121,7 @@ async fn scan_store(
     actor: &ActorRef<CanServiceMsg>,
     args: &CanServiceArgs,
     (assets, entries): (Vec<ContentHash>, Vec<EntryHash>),
-) -> Result<(Vec<ContentHash>, Vec<EntryHash>), StoreError> {
+) -> StoreResult<(Vec<ContentHash>, Vec<EntryHash>)> {
     let mut unseen: HashSet<ContentHash> = assets.into_iter().collect();
     let mut unseen_entries: HashSet<EntryHash> = entries.into_iter().collect();
     let (mut cursor, mut source) = (0, None);
@@ -176,7 +172,7 @@ async fn scan_store(
 const SOURCES_TRIES: u32 = 10;
 
 /// Before records of folders are taken in: which folders came by tickets, maybe to another agent of the same store.
-async fn know_sources(args: &CanServiceArgs, page: &FeedPage) -> Result<(), StoreError> {
+async fn know_sources(args: &CanServiceArgs, page: &FeedPage) -> StoreResult {
     if page.folder_records.is_empty() {
         return Ok(());
     }
@@ -190,7 +186,7 @@ async fn know_sources(args: &CanServiceArgs, page: &FeedPage) -> Result<(), Stor
     Err(StoreError::io("cannot tell which folders came by tickets", "that changes all the time"))
 }
 
-async fn hand_over(actor: &ActorRef<CanServiceMsg>, page: FeedPage, follows: bool) -> Result<(), StoreError> {
+async fn hand_over(actor: &ActorRef<CanServiceMsg>, page: FeedPage, follows: bool) -> StoreResult {
     let FeedPage { entries, folder_records, .. } = page;
     let page = |reply| CanServiceMsg::Page { entries, folder_records, follows, reply };
     match actor.call(page, Some(TAKE_WITHIN)).await {
@@ -201,7 +197,7 @@ async fn hand_over(actor: &ActorRef<CanServiceMsg>, page: FeedPage, follows: boo
     }
 }
 
-async fn answered<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+async fn answered<T>(call: impl Future<Output = StoreResult<T>>) -> StoreResult<T> {
     timeout(ANSWER_WITHIN, call).await.unwrap_or_else(|_| {
         Err(StoreError::io("cannot read the store", format!("no answer for {} s", ANSWER_WITHIN.as_secs())))
     })

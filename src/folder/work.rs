@@ -17,7 +17,7 @@ use super::{AgreedRow, DiskSight, FileStat, FolderBrake, FolderMode, MountPoint,
 use crate::entry::{EntryAuthor, EntryHash, EntryPath, EntryRecord};
 use crate::events::NodeEvent;
 use crate::record::{ContentHash, WriterId};
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreResult};
 
 mod acting;
 mod aftermath;
@@ -284,7 +284,7 @@ impl FolderWork {
         self.dir.as_ref().ok_or(WorkError::Stopped)
     }
 
-    fn wait<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, WorkError> {
+    fn wait<T>(&self, answer: impl Future<Output = StoreResult<T>>) -> Result<T, WorkError> {
         wait(&self.runtime, answer)
     }
 
@@ -342,7 +342,7 @@ impl FolderWork {
     }
 }
 
-fn wait<T>(runtime: &Handle, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, WorkError> {
+fn wait<T>(runtime: &Handle, answer: impl Future<Output = StoreResult<T>>) -> Result<T, WorkError> {
     let answer = runtime.block_on(async { tokio::time::timeout(STORE_WITHIN, answer).await });
     let late = |_| {
         StoreError::io(

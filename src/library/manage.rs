@@ -39,7 +39,7 @@ use crate::clock::{Clock, now_ms};
 use crate::discovery::address_book::AddressBook;
 use crate::discovery::candidates::Candidates;
 use crate::net::gate::Gate;
-use crate::store::{FeedEntry, StoreError, StoreRef};
+use crate::store::{FeedEntry, StoreError, StoreRef, StoreResult};
 use crate::text::same_text;
 
 /// Records in one page of the store.
@@ -115,10 +115,7 @@ impl Manager {
     }
 
     /// Reads all that the store has, page by page: anew where it cannot go on from where it was read to, a few times.
-    async fn read_store<T: Default>(
-        &self,
-        mut take: impl FnMut(&mut T, Vec<FeedEntry>),
-    ) -> Result<T, StoreError> {
+    async fn read_store<T: Default>(&self, mut take: impl FnMut(&mut T, Vec<FeedEntry>)) -> StoreResult<T> {
         let (mut all, mut cursor, mut begun) = (T::default(), 0, 1);
         loop {
             let page = self.store.feed(cursor, PAGE).await?;
@@ -230,7 +227,7 @@ impl Manager {
         library.filled();
     }
 
-    async fn fill_once(&self, library: &Library) -> Result<(), StoreError> {
+    async fn fill_once(&self, library: &Library) -> StoreResult {
         self.fill_folder(library).await?;
         if library.share().is_some() {
             // Contents whose entries were read are looked at one by one.

@@ -23,7 +23,7 @@ use crate::library::registry::{
     Deleter, Deletion, DeletionChange, DeletionDecision, Registry, RegistryError,
 };
 use crate::record::{AssetRecord, ContentHash};
-use crate::store::{ItemOutcome, StoreError, StoreRef, StoredRecord};
+use crate::store::{ItemOutcome, StoreRef, StoreResult, StoredRecord};
 
 /// Records that the store is asked for, or given, at once.
 const BATCH: usize = 500;
@@ -277,7 +277,7 @@ impl DeleteGuard {
 
 /// Writes what is here once more, later than deletions of it that were rejected, so that it lives everywhere again. Says how
 /// much that was. `now_ms` is the time.
-pub async fn restore(store: &StoreRef, rejected: &[Deletion], now_ms: u64) -> Result<u64, StoreError> {
+pub async fn restore(store: &StoreRef, rejected: &[Deletion], now_ms: u64) -> StoreResult<u64> {
     let mut restored = 0;
     for some in rejected.chunks(BATCH) {
         let records = store.records(some.iter().map(|deletion| deletion.hash).collect()).await?;

@@ -18,7 +18,7 @@ use crate::events::{EventLog, NodeEvent};
 use crate::library::Library;
 use crate::reconcile::tree::Snapshot;
 use crate::record::{AssetRecord, ContentHash, RecordId};
-use crate::store::{StoreError, StoreRef};
+use crate::store::{StoreRef, StoreResult};
 use crate::transfer::receive::Results;
 use crate::transfer::schedule::FetchFailure;
 
@@ -57,9 +57,7 @@ impl Reporter {
 }
 
 /// Asks the store until it answers; a store that is down costs delay, nothing else. The task ends with its session.
-async fn until_the_store_answers<T, F: Future<Output = Result<T, StoreError>>>(
-    mut call: impl FnMut() -> F,
-) -> T {
+async fn until_the_store_answers<T, F: Future<Output = StoreResult<T>>>(mut call: impl FnMut() -> F) -> T {
     loop {
         match call().await {
             Ok(answer) => return answer,

@@ -39,8 +39,8 @@ pub(crate) use self::fault::BucketError;
 use self::health::{BucketTrouble, TroubleKind};
 use crate::config::ContentBucket;
 use crate::record::ContentHash;
-use crate::store::StoreError;
 use crate::store::groups::{GroupHasher, GroupSum};
+use crate::store::{StoreError, StoreResult};
 
 mod backend;
 pub(crate) mod cache;
@@ -442,4 +442,4 @@ impl Bucket {
 }
 
 /// Called with the id of an upload in parts, before the first of them.
-pub(crate) type NoteUpload = Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync>;
+pub(crate) type NoteUpload = Arc<dyn Fn(String) -> BoxFuture<'static, StoreResult> + Send + Sync>;

@@ -27,7 +27,7 @@ use crate::store::service::{BASE_PATH, StatusJson, key};
 use crate::store::sync_wire::{BATCH_MAX, BodyReader, PROTOBUF, QUERY_HASHES_MAX, holding_of, put};
 use crate::store::{
     ContentReader, ContentStore, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError, StoreEvent,
-    StoreFuture, StoreStatus, StoredRecord,
+    StoreFuture, StoreResult, StoreStatus, StoredRecord,
 };
 use crate::wire::decode::Inbound;
 use crate::wire::proto::{RecordError, WireRecord, WireStoredRecord};
@@ -108,22 +108,18 @@ impl CanHttpStore {
     }
 
     /// Sends a request whose answer begins within `limit`, whatever its status.
-    async fn answer(&self, request: RequestBuilder, limit: Duration) -> Result<Response, StoreError> {
+    async fn answer(&self, request: RequestBuilder, limit: Duration) -> StoreResult<Response> {
         let response = timed(self.url(), limit, request.send()).await?;
         response.map_err(|error| fail(self.url(), &error))
     }
 
     /// Sends a request that has no long body, and checks the status of the answer.
-    async fn send(
-        &self,
-        request: RequestBuilder,
-        about: Option<ContentHash>,
-    ) -> Result<Response, StoreError> {
+    async fn send(&self, request: RequestBuilder, about: Option<ContentHash>) -> StoreResult<Response> {
         check(self.url(), self.answer(request, READ_TIMEOUT).await?, about).await
     }
 
     /// Reads at most `max` messages.
-    async fn messages<M: Inbound>(&self, response: Response, max: usize) -> Result<Vec<M>, StoreError> {
+    async fn messages<M: Inbound>(&self, response: Response, max: usize) -> StoreResult<Vec<M>> {
         let mut reader = BodyReader::new(response.bytes_stream().boxed(), READ_TIMEOUT);
         let mut messages = Vec::new();
         while let Some(message) = reader.message().await.map_err(|error| self.garbled(&error))? {
@@ -141,7 +137,7 @@ impl CanHttpStore {
         response: Response,
         hashes: impl ExactSizeIterator<Item = [u8; 32]>,
         hash_of: impl Fn(&M) -> &Bytes,
-    ) -> Result<Vec<M>, StoreError> {
+    ) -> StoreResult<Vec<M>> {
         let results = self.messages::<M>(response, hashes.len()).await?;
         if results.len() != hashes.len()
             || hashes.zip(&results).any(|(hash, result)| hash_of(result)[..] != hash)
@@ -158,7 +154,7 @@ impl CanHttpStore {
         }
     }
 
-    async fn read_status(&self) -> Result<StoreStatus, StoreError> {
+    async fn read_status(&self) -> StoreResult<StoreStatus> {
         let response = self.send(self.request(Method::GET, "status"), None).await?;
         let Success { data, .. } = json::<Success<StatusJson>>(self.url(), response).await?;
         Ok(StoreStatus {
@@ -182,11 +178,11 @@ impl CanHttpStore {
         })
     }
 
-    fn record(&self, wire: WireRecord) -> Result<AssetRecord, StoreError> {
+    fn record(&self, wire: WireRecord) -> StoreResult<AssetRecord> {
         wire.try_into().map_err(|error: RecordError| self.garbled(&error))
     }
 
-    fn stored(&self, record: Option<WireRecord>, holding: i32) -> Result<StoredRecord, StoreError> {
+    fn stored(&self, record: Option<WireRecord>, holding: i32) -> StoreResult<StoredRecord> {
         let record = self.record(record.ok_or_else(|| self.garbled(&"a record is missing in it"))?)?;
         let holding = holding_of(holding).filter(|holding| !(record.deleted && holding.is_held()));
         let holding = holding
@@ -194,7 +190,7 @@ impl CanHttpStore {
         Ok(StoredRecord { record, holding })
     }
 
-    async fn read_records(&self, hashes: Vec<ContentHash>) -> Result<Vec<StoredRecord>, StoreError> {
+    async fn read_records(&self, hashes: Vec<ContentHash>) -> StoreResult<Vec<StoredRecord>> {
         if hashes.is_empty() {
             return Ok(Vec::new());
         }
@@ -321,7 +317,7 @@ impl ContentStore for CanHttpStore {
         self.forget_folder(folder, library).boxed()
     }
 
-    fn watch(&self, since: u64) -> BoxStream<'static, Result<StoreEvent, StoreError>> {
+    fn watch(&self, since: u64) -> BoxStream<'static, StoreResult<StoreEvent>> {
         watch::watch(self.clone(), since)
     }
 

@@ -8,7 +8,7 @@ use super::promises::{self, CopyPlace, CopyStanding, DropAnswer, DropTerms, Mark
 use super::scrub::ScrubFinding;
 use super::{
     ContentReader, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError, StoreEvent, StoreFuture,
-    StoreStatus, StoredRecord, UploadWait, groups, through,
+    StoreResult, StoreStatus, StoredRecord, UploadWait, groups, through,
 };
 use crate::entry::{EntryHash, FolderId, FolderRecord};
 use crate::record::{AssetRecord, ContentHash, LibraryId};
@@ -96,7 +96,7 @@ pub trait ContentStore: Send + Sync + 'static {
 
     /// Yields whenever the store has changes after the last number yielded (`since` at first). Coalesces; ends or
     /// yields an error when the stream is cut, after which the caller asks again.
-    fn watch(&self, since: u64) -> BoxStream<'static, Result<StoreEvent, StoreError>>;
+    fn watch(&self, since: u64) -> BoxStream<'static, StoreResult<StoreEvent>>;
 
     /// The records of these assets, tombstones included, in any order; unknown ones are left out. At most 1,000.
     fn records(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<StoredRecord>>;
@@ -161,7 +161,7 @@ pub trait ContentStore: Send + Sync + 'static {
 
     /// Whether content of so many bytes would be taken now, as far as the store can tell before it comes: what it
     /// cannot take need not be transferred.
-    fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
+    fn check_room(&self, bytes: u64) -> StoreResult {
         let _ = bytes;
         Ok(())
     }

@@ -55,7 +55,7 @@ use self::writer::Msg;
 use crate::clock::Clock;
 use crate::store::at_rest::{open_at_rest, problem_at_rest};
 use crate::store::bucket::BucketConfig;
-use crate::store::{StoreError, StoreId};
+use crate::store::{StoreError, StoreId, StoreResult};
 
 mod anchors;
 mod aside;
@@ -204,7 +204,7 @@ impl StoreShared {
     }
 
     /// Refuses early what the writer would refuse: it looks at the disk itself, each time.
-    fn check_writable(&self) -> Result<(), StoreError> {
+    fn check_writable(&self) -> StoreResult {
         let why = if self.anchors.were_right() { self.read_only_for_good() } else { self.read_only() };
         why.map_or(Ok(()), |why| Err(StoreError::ReadOnly(why)))
     }
@@ -239,7 +239,7 @@ impl EmbeddedStore {
     /// # Errors
     /// [`StoreError::Io`]: another process has the store open, the directory cannot be written, the database is damaged
     /// or newer than this program. [`StoreError::Full`].
-    pub async fn open(config: EmbeddedConfig) -> Result<Self, StoreError> {
+    pub async fn open(config: EmbeddedConfig) -> StoreResult<Self> {
         Self::open_on(config, None).await
     }
 
@@ -248,7 +248,7 @@ impl EmbeddedStore {
     ///
     /// # Errors
     /// Those of [`EmbeddedStore::open`]; [`StoreError::Io`] where the bucket may not be used as it is configured.
-    pub async fn open_on(config: EmbeddedConfig, bucket: Option<BucketConfig>) -> Result<Self, StoreError> {
+    pub async fn open_on(config: EmbeddedConfig, bucket: Option<BucketConfig>) -> StoreResult<Self> {
         let action = format!("open the store in {}", config.dir.display());
         let opened = tokio::task::spawn_blocking(move || open::open(config, bucket.as_ref())).await;
         let store = opened.map_err(|error| StoreError::io(&action, error))??;
@@ -274,7 +274,7 @@ impl EmbeddedStore {
 
     /// Has the store of a directory, where there is one, write by another id than before: it is a copy of another one, and of two
     /// writers with one id nobody could tell who wrote what. Blocks.
-    pub(crate) fn renew_writer(dir: &Path) -> Result<(), StoreError> {
+    pub(crate) fn renew_writer(dir: &Path) -> StoreResult {
         open::renew_writer(&Layout { dir: dir.to_owned() })
     }
 
@@ -298,7 +298,7 @@ impl EmbeddedStore {
     }
 
     /// Begins to take content from a peer that is too large to be held in memory.
-    pub async fn begin_receive(&self) -> Result<Receive, StoreError> {
+    pub async fn begin_receive(&self) -> StoreResult<Receive> {
         Receive::begin(self.clone()).await
     }
 

@@ -7,7 +7,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::entry::{EntryDigest, FolderDefinition, FolderId, FolderRecord};
 use crate::record::{ContentHash, Hlc, LibraryId};
-use crate::store::{StoreError, StoreRef};
+use crate::store::{StoreRef, StoreResult};
 use crate::text::escape;
 
 /// Most records on a page, in a batch, and of a history.
@@ -93,7 +93,7 @@ impl From<&FolderRecord> for HistoryPlace {
 pub(crate) fn entry_pages(
     store: &StoreRef,
     folder: Option<FolderId>,
-) -> BoxStream<'_, Result<Vec<FolderRecord>, StoreError>> {
+) -> BoxStream<'_, StoreResult<Vec<FolderRecord>>> {
     let pages = stream::try_unfold(Some(None), move |next| async move {
         let Some(cursor) = next else { return Ok(None) };
         let query = EntryQuery { folder, prefix: String::new(), cursor, limit: ENTRIES_MAX };
@@ -104,7 +104,7 @@ pub(crate) fn entry_pages(
 }
 
 /// What the store knows of all folders.
-pub(crate) async fn definitions(store: &StoreRef) -> Result<Vec<FolderDefinition>, StoreError> {
+pub(crate) async fn definitions(store: &StoreRef) -> StoreResult<Vec<FolderDefinition>> {
     let all: Vec<FolderRecord> = entry_pages(store, None).try_concat().await?;
     Ok(all.into_iter().filter_map(FolderRecord::into_definition).collect())
 }
@@ -114,7 +114,7 @@ pub(crate) async fn whole_history(
     store: &StoreRef,
     folder: FolderId,
     path: &str,
-) -> Result<Vec<FolderRecord>, StoreError> {
+) -> StoreResult<Vec<FolderRecord>> {
     let mut all = Vec::new();
     loop {
         let before = all.last().map(HistoryPlace::from);

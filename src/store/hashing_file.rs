@@ -21,7 +21,7 @@ use crate::disk::{DirectWriter, PageBuffer};
 use crate::record::ContentHash;
 use crate::store::embedded::failure;
 use crate::store::groups::{GroupHasher, GroupSum};
-use crate::store::{ReceivedFile, StoreError};
+use crate::store::{ReceivedFile, StoreError, StoreResult};
 
 /// Size of a block: large enough that handing it to a thread costs nothing beside hashing it (about 0.8 ms).
 const BLOCK_BYTES: usize = 1024 * 1024;
@@ -122,12 +122,12 @@ impl HashingFile {
     ///
     /// # Errors
     /// [`StoreError::Full`] and [`StoreError::Io`], also for bytes that were taken by an earlier call.
-    pub async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
+    pub async fn write(&mut self, chunk: Bytes) -> StoreResult {
         self.push(chunk).await.map_err(|error| self.explain(&error))
     }
 
     /// Writes what is left and makes the file durable; its name in the directory is not, as it will be moved.
-    pub async fn finish(mut self) -> Result<ReceivedFile, StoreError> {
+    pub async fn finish(mut self) -> StoreResult<ReceivedFile> {
         let hashes = self.complete().await.map_err(|error| self.explain(&error))?;
         Ok(self.into_received(hashes))
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{ContentStore, IncomingAsset, IncomingContent, ItemOutcome, StoreError};
+use super::{ContentStore, IncomingAsset, IncomingContent, ItemOutcome, StoreResult};
 use crate::record::{AssetRecord, ContentHash};
 
 /// Hashes in one question to a store.
@@ -19,7 +19,7 @@ pub(crate) fn admits(stored: Option<&AssetRecord>, record: &AssetRecord) -> bool
 pub(super) async fn ingest<S: ContentStore + ?Sized>(
     store: &S,
     batch: Vec<IncomingAsset>,
-) -> Result<Vec<Option<ItemOutcome>>, StoreError> {
+) -> StoreResult<Vec<Option<ItemOutcome>>> {
     let stored = look(store, batch.iter().map(|asset| asset.record.hash)).await?;
     let (mut admitted, mut outcomes) = (Vec::new(), Vec::with_capacity(batch.len()));
     for asset in batch {
@@ -44,7 +44,7 @@ pub(super) async fn ingest<S: ContentStore + ?Sized>(
 pub(super) async fn replace<S: ContentStore + ?Sized>(
     store: &S,
     records: Vec<(AssetRecord, AssetRecord)>,
-) -> Result<Vec<Option<ItemOutcome>>, StoreError> {
+) -> StoreResult<Vec<Option<ItemOutcome>>> {
     let stored = look(store, records.iter().map(|(record, _)| record.hash)).await?;
     let mut outcomes: Vec<Option<ItemOutcome>> = records.iter().map(|_| None).collect();
     let is_still =
@@ -63,7 +63,7 @@ pub(super) async fn replace<S: ContentStore + ?Sized>(
 async fn look<S: ContentStore + ?Sized>(
     store: &S,
     hashes: impl Iterator<Item = ContentHash>,
-) -> Result<HashMap<ContentHash, AssetRecord>, StoreError> {
+) -> StoreResult<HashMap<ContentHash, AssetRecord>> {
     let hashes: Vec<ContentHash> = hashes.collect();
     let mut found = HashMap::with_capacity(hashes.len());
     for some in hashes.chunks(RECORDS_MAX) {

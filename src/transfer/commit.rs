@@ -6,7 +6,7 @@ use super::partial::{Blame, Finished, Partials};
 use super::schedule::{FetchFailure, WantKey};
 use super::take::Taker;
 use crate::record::AssetRecord;
-use crate::store::{IncomingAsset, IncomingContent, ItemOutcome, StoreError};
+use crate::store::{IncomingAsset, IncomingContent, ItemOutcome, StoreError, StoreResult};
 
 /// What became of a content whose parts were all here.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ async fn try_commit(
     taker: &Taker,
     key: WantKey,
     record: AssetRecord,
-) -> Result<CommitOutcome, StoreError> {
+) -> StoreResult<CommitOutcome> {
     let partial = partials.take_up(key).await?;
     match partial.finish().await? {
         Finished::Whole { file, from, liars } => {

@@ -23,9 +23,9 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::record::ContentHash;
-use crate::store::StoreError;
 use crate::store::embedded::failure;
 use crate::store::groups::{GROUP_BYTES, GroupSum};
+use crate::store::{StoreError, StoreResult};
 use crate::transfer::ranges::Ranges;
 use crate::transfer::schedule::WantKey;
 
@@ -162,7 +162,7 @@ impl Partials {
     ///
     /// # Errors
     /// [`StoreError::Full`] and [`StoreError::Io`]; [`StoreError::Busy`] while somebody works on it for another root.
-    pub async fn begin(&self, key: WantKey, root: Option<GroupSum>) -> Result<Arc<Partial>, StoreError> {
+    pub async fn begin(&self, key: WantKey, root: Option<GroupSum>) -> StoreResult<Arc<Partial>> {
         if let Some(partial) = self.opened(&key, root) {
             return Ok(partial);
         }
@@ -177,7 +177,7 @@ impl Partials {
     }
 
     /// As [`Self::begin`], for the root that what is here was proved for.
-    pub async fn take_up(&self, key: WantKey) -> Result<Arc<Partial>, StoreError> {
+    pub async fn take_up(&self, key: WantKey) -> StoreResult<Arc<Partial>> {
         let root = self.entries().get(&key).and_then(PartialEntry::root);
         self.begin(key, root).await
     }
@@ -243,7 +243,7 @@ impl Partials {
         proved_for: Option<GroupSum>,
         at: u64,
         most: usize,
-    ) -> Result<Option<(GroupSum, Bytes)>, StoreError> {
+    ) -> StoreResult<Option<(GroupSum, Bytes)>> {
         loop {
             let mut opened = pin!(self.0.opened.notified());
             opened.as_mut().enable();

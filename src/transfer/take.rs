@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::library::{Libraries, Library, OfferMeaning, OtherwiseHeld};
 use crate::record::{AssetRecord, ContentHash, LibraryId};
-use crate::store::{Holding, IncomingAsset, ItemOutcome, StoreError, StoreRef, StoredRecord};
+use crate::store::{Holding, IncomingAsset, ItemOutcome, StoreRef, StoreResult, StoredRecord};
 
 /// How often a record is looked at anew when the store's version changes under it.
 const ATTEMPTS: usize = 4;
@@ -32,7 +32,7 @@ impl Taker {
         &self,
         library: Option<LibraryId>,
         batch: Vec<IncomingAsset>,
-    ) -> Result<Vec<ItemOutcome>, StoreError> {
+    ) -> StoreResult<Vec<ItemOutcome>> {
         let Some(id) = library else {
             self.keep_versions(batch.iter().map(|asset| &asset.record), |_| true).await?;
             return self.store.ingest(batch).await;
@@ -62,7 +62,7 @@ impl Taker {
         &self,
         id: LibraryId,
         mut batch: Vec<IncomingAsset>,
-    ) -> Result<(Vec<IncomingAsset>, Vec<bool>), StoreError> {
+    ) -> StoreResult<(Vec<IncomingAsset>, Vec<bool>)> {
         let library = self.libraries.get(id);
         let stored = self.stored(batch.iter().map(|asset| asset.record.hash)).await?;
         let mut filled = Vec::with_capacity(batch.len());
@@ -79,11 +79,7 @@ impl Taker {
     }
 
     /// Takes in what a library delivered and the store keeps its own of.
-    async fn put_beside(
-        &self,
-        id: LibraryId,
-        records: Vec<AssetRecord>,
-    ) -> Result<Vec<ItemOutcome>, StoreError> {
+    async fn put_beside(&self, id: LibraryId, records: Vec<AssetRecord>) -> StoreResult<Vec<ItemOutcome>> {
         // A library that was forgotten meanwhile takes nothing in.
         let Some(library) = self.libraries.get(id).filter(|_| !records.is_empty()) else {
             return Ok(records.iter().map(|_| ItemOutcome::Unchanged).collect());
@@ -106,13 +102,13 @@ impl Taker {
     }
 
     /// Takes an asset of the mirror whose content is where the store keeps its own already; `None` if it is not.
-    pub async fn take_over(&self, record: AssetRecord) -> Result<Option<ItemOutcome>, StoreError> {
+    pub async fn take_over(&self, record: AssetRecord) -> StoreResult<Option<ItemOutcome>> {
         self.keep_versions(std::iter::once(&record), |_| true).await?;
         self.store.take_over(record).await
     }
 
     /// Takes note of records whose contents the offering peer does not have, for the mirror.
-    pub async fn take_absent(&self, records: Vec<AssetRecord>) -> Result<Vec<ItemOutcome>, StoreError> {
+    pub async fn take_absent(&self, records: Vec<AssetRecord>) -> StoreResult<Vec<ItemOutcome>> {
         self.keep_versions(records.iter(), |_| true).await?;
         self.store.take_absent(records).await
     }
@@ -122,7 +118,7 @@ impl Taker {
         &self,
         library: Option<LibraryId>,
         records: Vec<AssetRecord>,
-    ) -> Result<Vec<ItemOutcome>, StoreError> {
+    ) -> StoreResult<Vec<ItemOutcome>> {
         if let Some(id) = library {
             return match self.libraries.get(id) {
                 Some(library) => self.replace(&library, records, false).await,
@@ -139,7 +135,7 @@ impl Taker {
         &self,
         records: impl Iterator<Item = &AssetRecord> + Clone,
         of: impl Fn(&AssetRecord) -> bool,
-    ) -> Result<(), StoreError> {
+    ) -> StoreResult {
         if self.libraries.shared().is_empty() {
             return Ok(());
         }
@@ -160,7 +156,7 @@ impl Taker {
         library: &Library,
         records: Vec<AssetRecord>,
         whole: bool,
-    ) -> Result<Vec<ItemOutcome>, StoreError> {
+    ) -> StoreResult<Vec<ItemOutcome>> {
         let mut outcomes: Vec<Option<ItemOutcome>> = records.iter().map(|_| None).collect();
         for _ in 0..ATTEMPTS {
             let open: Vec<usize> = (0..records.len()).filter(|n| outcomes[*n].is_none()).collect();
@@ -224,7 +220,7 @@ impl Taker {
     async fn stored(
         &self,
         hashes: impl Iterator<Item = ContentHash>,
-    ) -> Result<HashMap<ContentHash, StoredRecord>, StoreError> {
+    ) -> StoreResult<HashMap<ContentHash, StoredRecord>> {
         let hashes: Vec<ContentHash> = hashes.collect();
         let mut stored = HashMap::with_capacity(hashes.len());
         for some in hashes.chunks(ASKED_AT_ONCE) {

@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::api::view::AgentView;
 use crate::record::AssetRecord;
-use crate::store::StoreError;
 use crate::store::groups::GroupSum;
 use crate::store::service::on_demand::{ComingContent, ReadAs};
+use crate::store::{StoreError, StoreResult};
 use crate::transfer::schedule::WantKey;
 
 /// What is shorter is here as soon as it can be read.
@@ -55,11 +55,11 @@ struct Reading {
     /// Of what was given out.
     sha256: Sha256,
     /// What the store has of the rest.
-    rest: Option<BoxStream<'static, Result<Bytes, StoreError>>>,
+    rest: Option<BoxStream<'static, StoreResult<Bytes>>>,
 }
 
 impl Reading {
-    async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
+    async fn next(&mut self) -> StoreResult<Option<Bytes>> {
         if self.at == self.key.size {
             return Ok(None);
         }
@@ -75,7 +75,7 @@ impl Reading {
         Ok(Some(bytes))
     }
 
-    async fn more(&mut self) -> Result<Bytes, StoreError> {
+    async fn more(&mut self) -> StoreResult<Bytes> {
         let hash = self.key.hash;
         let deadline = Instant::now() + MORE_WITHIN;
         let mut changes = self.view.libraries.cursor();
@@ -109,7 +109,7 @@ impl Reading {
     }
 
     /// The rest, once the store has the content.
-    async fn stored(&mut self) -> Result<Option<BoxStream<'static, Result<Bytes, StoreError>>>, StoreError> {
+    async fn stored(&mut self) -> StoreResult<Option<BoxStream<'static, StoreResult<Bytes>>>> {
         let hash = self.key.hash;
         match self.view.store.look(hash).await? {
             None => Err(StoreError::NotFound(hash)),

@@ -20,8 +20,8 @@ use crate::folder::report::{
 use crate::folder::rows::{FolderBinding, FolderBindings, FolderRows, RowsError};
 use crate::folder::work::FolderContext;
 use crate::record::ContentHash;
-use crate::store::StoreError;
 use crate::store::entries::{definitions, entry_pages};
+use crate::store::{StoreError, StoreResult};
 
 /// Longest wait for a command that is carried out at once where nothing else is.
 pub(super) const OBEY_WITHIN: Duration = Duration::from_secs(20);
@@ -54,7 +54,7 @@ pub(super) async fn with_rows<T: Send + 'static>(
 }
 
 /// Waits for the store.
-pub(super) async fn within<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+pub(super) async fn within<T>(answer: impl Future<Output = StoreResult<T>>) -> StoreResult<T> {
     let late = |_| StoreError::io("ask the store about folders", "it did not answer in time");
     timeout(STORE_WITHIN, answer).await.map_err(late)?
 }

@@ -12,7 +12,7 @@ use super::{FolderWork, WorkError};
 use crate::entry::EntryFile;
 use crate::record::{AssetMeta, AssetRecord, ContentHash};
 use crate::store::groups::GroupHasher;
-use crate::store::{IncomingAsset, IncomingContent, ItemOutcome, ReceivedFile, StoreError};
+use crate::store::{IncomingAsset, IncomingContent, ItemOutcome, ReceivedFile, StoreResult};
 
 /// Contents up to this size are held in memory.
 pub(super) const SMALL_BYTES_MAX: u64 = 64 * 1024;
@@ -154,7 +154,7 @@ impl FolderWork {
 
     fn next_chunk(
         &self,
-        chunks: &mut futures::stream::BoxStream<'static, Result<Bytes, StoreError>>,
+        chunks: &mut futures::stream::BoxStream<'static, StoreResult<Bytes>>,
     ) -> Result<Option<Bytes>, WorkError> {
         self.wait(async { chunks.next().await.transpose() })
     }

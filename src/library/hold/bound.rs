@@ -6,7 +6,7 @@ use super::HoldRules;
 use crate::entry::{FolderId, FolderRecord};
 use crate::record::ContentHash;
 use crate::store::entries::PLACES_MAX;
-use crate::store::{StoreError, StoreRef};
+use crate::store::{StoreError, StoreRef, StoreResult};
 
 const LOOKED_FOR_AT_ONCE: usize = 100;
 
@@ -40,7 +40,7 @@ impl HoldRules {
         &self,
         store: &StoreRef,
         contents: &[ContentHash],
-    ) -> Result<HashSet<ContentHash>, StoreError> {
+    ) -> StoreResult<HashSet<ContentHash>> {
         let unknown = || StoreError::Busy("it is not known yet which folders are bound here".to_owned());
         let bound = self.bound_folders().ok_or_else(unknown)?;
         let mut found = HashSet::new();

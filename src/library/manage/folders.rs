@@ -16,7 +16,7 @@ use crate::library::report::{Released, UnreleasedReport};
 use crate::library::ticket::{Access, LibraryId, Ticket};
 use crate::record::ContentHash;
 use crate::store::entries::{FolderClaim, definitions, entry_pages};
-use crate::store::{FeedEntry, StoreError};
+use crate::store::{FeedEntry, StoreError, StoreResult};
 use crate::text::naming::meant;
 
 /// How long somebody who asks waits for a library to be read, and how often that is looked at.
@@ -88,7 +88,7 @@ impl Manager {
     }
 
     /// Reads what the store has of the folder that a library is, and what this machine's directories had.
-    pub(super) async fn fill_folder(&self, library: &Library) -> Result<(), StoreError> {
+    pub(super) async fn fill_folder(&self, library: &Library) -> StoreResult {
         let Some(folder) = library.folder() else { return Ok(()) };
         if let Some(share) = library.share() {
             let failed = |error: LibraryError| StoreError::io("read what a folder's directory had", error);
@@ -200,7 +200,7 @@ impl Manager {
     ///
     /// # Errors
     /// A store that does not work; what was not looked at comes again.
-    pub async fn keep_shares(&self) -> Result<(), StoreError> {
+    pub async fn keep_shares(&self) -> StoreResult {
         for library in self.libraries.shared() {
             self.keep_share(&library).await?;
         }
@@ -208,7 +208,7 @@ impl Manager {
     }
 
     /// The same of one of them.
-    pub(super) async fn keep_share(&self, library: &Library) -> Result<(), StoreError> {
+    pub(super) async fn keep_share(&self, library: &Library) -> StoreResult {
         let (Some(id), Some(share)) = (library.id(), library.share()) else { return Ok(()) };
         loop {
             let changed = share.changed(PAGE);

@@ -6,7 +6,7 @@ use crate::library::registry::LeftContent;
 use crate::library::report::LetGo;
 use crate::library::ticket::LibraryId;
 use crate::record::ContentHash;
-use crate::store::{FeedEntry, ItemOutcome, StoreError};
+use crate::store::{FeedEntry, ItemOutcome, StoreResult};
 
 impl Manager {
     /// Forgets a library; with `content`, lets go of what came through it and is in no other: the records stay, here and
@@ -50,7 +50,7 @@ impl Manager {
         Ok(self.read_store(add).await?)
     }
 
-    async fn not_pinned(&self, hashes: Vec<ContentHash>) -> Result<Vec<ContentHash>, StoreError> {
+    async fn not_pinned(&self, hashes: Vec<ContentHash>) -> StoreResult<Vec<ContentHash>> {
         let rules = self.libraries.hold_rules();
         let mut free = Vec::with_capacity(hashes.len());
         for some in hashes.chunks(PAGE) {
@@ -61,10 +61,7 @@ impl Manager {
     }
 
     /// Lets go of contents: those that went, and those that stay because they are promised to other machines.
-    async fn let_go(
-        &self,
-        hashes: &[ContentHash],
-    ) -> Result<(Vec<ContentHash>, Vec<ContentHash>), StoreError> {
+    async fn let_go(&self, hashes: &[ContentHash]) -> StoreResult<(Vec<ContentHash>, Vec<ContentHash>)> {
         let (mut gone, mut promised) = (Vec::new(), Vec::new());
         for some in hashes.chunks(PAGE) {
             let outcomes = self.store.let_go(some.to_vec()).await?;
@@ -110,7 +107,7 @@ impl Manager {
     }
 
     /// Those of these contents that nothing here asks for.
-    async fn unneeded(&self, left: &[LeftContent]) -> Result<Vec<ContentHash>, StoreError> {
+    async fn unneeded(&self, left: &[LeftContent]) -> StoreResult<Vec<ContentHash>> {
         let hashes: Vec<ContentHash> = left.iter().map(|left| left.hash).collect();
         let libraries = self.libraries.shared();
         let rules = self.libraries.hold_rules();

@@ -7,7 +7,7 @@ use crate::library::error::LibraryError;
 use crate::library::filter::{Filter, FilterSpec};
 use crate::library::hold::{HoldRule, Pins};
 use crate::record::{AssetRecord, ContentHash};
-use crate::store::{Holding, StoreError, StoredRecord};
+use crate::store::{Holding, StoreError, StoreResult, StoredRecord};
 
 /// Most assets that are named at once.
 pub const PINNED_AT_ONCE_MAX: usize = 10_000;
@@ -56,7 +56,7 @@ impl Manager {
 
     /// Lets be what was let go of once, came to be wanted by pins, and is not here. The store calls it wanted like what is lost, which
     /// no rule leaves out: so only what a pin itself made wanted is let be, and all of it stays wanted behind a restart.
-    async fn let_be(&self, pins: &Pins) -> Result<(), StoreError> {
+    async fn let_be(&self, pins: &Pins) -> StoreResult {
         let rules = self.libraries.hold_rules();
         if *rules.rule() == HoldRule::Everything {
             return Ok(());
@@ -101,7 +101,7 @@ impl Manager {
     }
 
     /// Wants what a user let go of and a filter matches.
-    async fn want_let_go(&self, filter: &Filter) -> Result<(), StoreError> {
+    async fn want_let_go(&self, filter: &Filter) -> StoreResult {
         for some in self.libraries.mirror().unwanted().chunks(PAGE) {
             let found = self.let_go_among(some).await?.filter(|record| filter.matches(record));
             let found: Vec<ContentHash> = found.map(|record| record.hash).collect();
@@ -114,7 +114,7 @@ impl Manager {
     }
 
     /// Wants contents, and takes note of those that a user had let go of.
-    async fn want_again(&self, hashes: &[ContentHash]) -> Result<(), StoreError> {
+    async fn want_again(&self, hashes: &[ContentHash]) -> StoreResult {
         for some in hashes.chunks(WANTED_AT_ONCE) {
             let let_go: Vec<ContentHash> = self.let_go_among(some).await?.map(|record| record.hash).collect();
             self.libraries.hold_rules().note_wanted_again(&let_go);
@@ -124,22 +124,19 @@ impl Manager {
     }
 
     /// Records of those of these contents that a user let go of.
-    async fn let_go_among(
-        &self,
-        hashes: &[ContentHash],
-    ) -> Result<impl Iterator<Item = AssetRecord>, StoreError> {
+    async fn let_go_among(&self, hashes: &[ContentHash]) -> StoreResult<impl Iterator<Item = AssetRecord>> {
         let stored = self.store.records(hashes.to_vec()).await?.into_iter();
         let let_go = stored.filter(|stored| stored.is_absent() && stored.holding == Holding::Unwanted);
         Ok(let_go.map(|stored| stored.record))
     }
 
     /// Brings what is wanted in line with rules that changed, and has peers asked for it.
-    pub async fn apply_hold_rules(&self) -> Result<(), StoreError> {
+    pub async fn apply_hold_rules(&self) -> StoreResult {
         self.look_whether_wanted(&self.libraries.mirror().all_absent()).await
     }
 
     /// The same where no more changed than these pins.
-    async fn follow_pins(&self, pins: &Pins) -> Result<(), StoreError> {
+    async fn follow_pins(&self, pins: &Pins) -> StoreResult {
         if pins.filters.is_empty() {
             self.look_whether_wanted(&pins.hashes).await
         } else {
@@ -147,7 +144,7 @@ impl Manager {
         }
     }
 
-    async fn look_whether_wanted(&self, hashes: &[ContentHash]) -> Result<(), StoreError> {
+    async fn look_whether_wanted(&self, hashes: &[ContentHash]) -> StoreResult {
         for some in hashes.chunks(PAGE) {
             let stored = self.store.records(some.to_vec()).await?;
             self.libraries.mirror().look_whether_wanted(&stored);
@@ -169,7 +166,7 @@ impl Manager {
     ///
     /// # Errors
     /// What the store says; then it is not asked for before the next start.
-    pub async fn look_for_room(&self) -> Result<(), StoreError> {
+    pub async fn look_for_room(&self) -> StoreResult {
         let fitting = self.libraries.hold_rules().take_fitting(self.store.quota_left());
         if fitting.is_empty() { Ok(()) } else { self.look_whether_wanted(&fitting).await }
     }

@@ -26,7 +26,7 @@ use crate::node::DataDir;
 use crate::record::ContentHash;
 use crate::store::at_rest::damage_at_rest;
 use crate::store::embedded::{CopiedDatabase, EmbeddedConfig, EmbeddedStore, INLINE_BYTES_MAX};
-use crate::store::{ContentStore as _, IncomingAsset, IncomingContent, StoreError};
+use crate::store::{ContentStore as _, IncomingAsset, IncomingContent, StoreResult};
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct RestoreReport {
@@ -270,7 +270,7 @@ async fn complete(
     dir: &Path,
     small: Vec<(ListedContent, PathBuf)>,
     missing: &mut Vec<BackupFinding>,
-) -> Result<(), StoreError> {
+) -> StoreResult {
     let config = EmbeddedConfig { dir: dir.to_owned(), disk_reserve_bytes: 0, clock: Clock::system() };
     let store = EmbeddedStore::open(config).await?;
     for (ListedContent { hash, size, .. }, path) in small {

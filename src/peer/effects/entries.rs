@@ -11,7 +11,7 @@ use crate::library::Library;
 use crate::peer::session::{EntryNews, SessionInput};
 use crate::record::{HLC_AHEAD_BY_TICKET_MAX_MS, HLC_AHEAD_MAX_MS};
 use crate::store::entries::EntryOutcome;
-use crate::store::{StoreError, StoreRef};
+use crate::store::{StoreError, StoreRef, StoreResult};
 
 /// Why an entry is not taken that the library does not have.
 const OTHER_FOLDER: &str = "it is of a folder that is not shared here";
@@ -68,10 +68,10 @@ pub(in crate::peer) async fn take_entries(
 }
 
 /// Has the store take these. What it refuses to look at together it is given one by one.
-async fn take<F: Future<Output = Result<Vec<EntryOutcome>, StoreError>>>(
+async fn take<F: Future<Output = StoreResult<Vec<EntryOutcome>>>>(
     due: Vec<FolderRecord>,
     mut take: impl FnMut(Vec<FolderRecord>) -> F,
-) -> Result<Vec<EntryOutcome>, StoreError> {
+) -> StoreResult<Vec<EntryOutcome>> {
     let invalid = match until_it_is_said(|| take(due.clone())).await {
         Err(StoreError::Invalid(why)) => why,
         answer => return answer,
@@ -111,9 +111,9 @@ pub(in crate::peer) async fn load_entries(
 }
 
 /// Asks the store until it answers, or says what it will say for ever.
-async fn until_it_is_said<T, F: Future<Output = Result<T, StoreError>>>(
+async fn until_it_is_said<T, F: Future<Output = StoreResult<T>>>(
     mut call: impl FnMut() -> F,
-) -> Result<T, StoreError> {
+) -> StoreResult<T> {
     loop {
         match call().await {
             Ok(answer) => return Ok(answer),

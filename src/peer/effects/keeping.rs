@@ -13,7 +13,7 @@ use crate::library::{Libraries, Library};
 use crate::peer::letting_go::{HolderId, KeepAnswer, Nonce, PlaceTag, PreparedCopy, SAMPLE_BYTES, proof_of};
 use crate::record::ContentHash;
 use crate::store::promises::{CopyPlace, DROP_WITHIN, DropAnswer, DropTerms, MarkAnswer, PromiseAnswer};
-use crate::store::{StoreError, StoreRef};
+use crate::store::{StoreError, StoreRef, StoreResult};
 
 /// How long a copy is read before it is promised. Whoever asked waits no longer.
 const READ_WITHIN: Duration = Duration::from_mins(45);
@@ -59,7 +59,7 @@ async fn try_promise(
     asker: [u8; 32],
     place_of_asker: &PlaceTag,
     question: &KeepQuestion,
-) -> Result<KeepAnswer, StoreError> {
+) -> StoreResult<KeepAnswer> {
     let KeepQuestion { hash, nonce, offset } = *question;
     let Some(place) = store.copy_place().map(|place| place_tag(mirror, place)) else {
         return Ok(KeepAnswer::Unable);
@@ -146,7 +146,7 @@ pub(in crate::peer) async fn drop_copy(
 }
 
 /// A pin or a folder that came at the same moment counts: it is fetched again.
-async fn want_if_needed(store: &StoreRef, mirror: &Library, hash: ContentHash) -> Result<(), StoreError> {
+async fn want_if_needed(store: &StoreRef, mirror: &Library, hash: ContentHash) -> StoreResult {
     if is_needed(store, mirror, hash).await? {
         store.want(vec![hash]).await?;
     }
@@ -154,19 +154,14 @@ async fn want_if_needed(store: &StoreRef, mirror: &Library, hash: ContentHash) -
 }
 
 /// Whether it is pinned, a library of this node has it, or a folder that is bound here.
-async fn is_needed(store: &StoreRef, mirror: &Library, hash: ContentHash) -> Result<bool, StoreError> {
+async fn is_needed(store: &StoreRef, mirror: &Library, hash: ContentHash) -> StoreResult<bool> {
     let (known, rules) = (store.records(vec![hash]).await?.pop(), mirror.hold_rules());
     let is_held = known.is_some_and(|known| rules.is_pinned(&known.record) || rules.is_shared(&known.record));
     Ok(is_held || !rules.in_bound_folders(store, &[hash]).await?.is_empty())
 }
 
 /// A piece of a content, which is checked while it is read.
-async fn read_piece(
-    store: &StoreRef,
-    hash: ContentHash,
-    offset: u64,
-    length: u64,
-) -> Result<Bytes, StoreError> {
+async fn read_piece(store: &StoreRef, hash: ContentHash, offset: u64, length: u64) -> StoreResult<Bytes> {
     if length == 0 {
         return Ok(Bytes::new());
     }

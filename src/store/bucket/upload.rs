@@ -15,7 +15,7 @@ use super::fault;
 use super::health::TroubleKind;
 use super::{Bucket, BucketError, NoteUpload, PART_BYTES, TRIES};
 use crate::record::ContentHash;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreResult};
 
 /// Parts of an upload that are under way at once.
 const PARTS_AHEAD: usize = 2;
@@ -264,7 +264,7 @@ async fn send_parts(
         .await
 }
 
-async fn read(file: Arc<File>, at: u64, length: u64) -> Result<Bytes, StoreError> {
+async fn read(file: Arc<File>, at: u64, length: u64) -> StoreResult<Bytes> {
     let failed = |reason: String| StoreError::io("read content to upload it", reason);
     let read = tokio::task::spawn_blocking(move || {
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];

@@ -14,9 +14,9 @@ use serde::de::DeserializeOwned;
 use super::{CHUNK_BYTES_MAX, READ_TIMEOUT};
 use crate::http::envelope::ErrorBody;
 use crate::record::ContentHash;
-use crate::store::StoreError;
 use crate::store::service::codes;
 use crate::store::sync_wire::BodyReader;
+use crate::store::{StoreError, StoreResult};
 
 const JSON_BYTES_MAX: usize = 64 << 10;
 
@@ -25,11 +25,7 @@ pub(super) fn unavailable(url: &str, reason: impl Into<String>) -> StoreError {
 }
 
 /// Waits for something that the service does, at most `limit`.
-pub(super) async fn timed<T>(
-    url: &str,
-    limit: Duration,
-    work: impl Future<Output = T>,
-) -> Result<T, StoreError> {
+pub(super) async fn timed<T>(url: &str, limit: Duration, work: impl Future<Output = T>) -> StoreResult<T> {
     let waited = tokio::time::timeout(limit, work).await;
     waited.map_err(|_| unavailable(url, format!("it did not answer within {} s", limit.as_secs())))
 }
@@ -48,7 +44,7 @@ pub(super) async fn check(
     url: &str,
     response: Response,
     about: Option<ContentHash>,
-) -> Result<Response, StoreError> {
+) -> StoreResult<Response> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -77,7 +73,7 @@ pub(super) async fn check(
     })
 }
 
-pub(super) async fn json<T: DeserializeOwned>(url: &str, response: Response) -> Result<T, StoreError> {
+pub(super) async fn json<T: DeserializeOwned>(url: &str, response: Response) -> StoreResult<T> {
     let mut body = response.bytes_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = timed(url, READ_TIMEOUT, body.next()).await? {
@@ -114,7 +110,7 @@ pub(super) fn content(
     url: String,
     response: Response,
     expected: u64,
-) -> BoxStream<'static, Result<Bytes, StoreError>> {
+) -> BoxStream<'static, StoreResult<Bytes>> {
     let reader = BodyReader::new(response.bytes_stream().boxed(), READ_TIMEOUT);
     let pieces = stream::try_unfold((reader, expected), move |(mut reader, left)| {
         let url = url.clone();

@@ -9,14 +9,14 @@ use super::answer::check;
 use super::{CanHttpStore, body_of, concat, in_order, is_unknown_path, screened, upload};
 use crate::record::{AssetRecord, ContentHash};
 use crate::store::sync_wire::{BATCH_MAX, outcome_of};
-use crate::store::{IncomingAsset, ItemOutcome, Redating, StoreError};
+use crate::store::{IncomingAsset, ItemOutcome, Redating, StoreError, StoreResult};
 use crate::wire::proto::{IngestResult, RedateResult, WireRecord, WireRedating};
 
 /// How long a service that cannot date versions anew is not asked again: it may be updated.
 const REDATE_AGAIN: Duration = Duration::from_mins(10);
 
 impl CanHttpStore {
-    async fn send_batch(&self, batch: Vec<IncomingAsset>) -> Result<Vec<ItemOutcome>, StoreError> {
+    async fn send_batch(&self, batch: Vec<IncomingAsset>) -> StoreResult<Vec<ItemOutcome>> {
         let hashes: Vec<_> = batch.iter().map(|asset| asset.record.hash).collect();
         let (body, progress) = upload::body(batch);
         let sent = progress.watch(self.url(), self.post("sync/ingest", body).send()).await?;
@@ -29,7 +29,7 @@ impl CanHttpStore {
         &self,
         path: &str,
         hashes: Vec<ContentHash>,
-    ) -> Result<Vec<ItemOutcome>, StoreError> {
+    ) -> StoreResult<Vec<ItemOutcome>> {
         if hashes.is_empty() {
             return Ok(Vec::new());
         }
@@ -45,7 +45,7 @@ impl CanHttpStore {
         path: &str,
         body: Vec<u8>,
         hashes: &[ContentHash],
-    ) -> Result<Vec<ItemOutcome>, StoreError> {
+    ) -> StoreResult<Vec<ItemOutcome>> {
         let response = self.answer(self.post(path, body), upload::COMMIT_TIMEOUT).await?;
         let response = check(self.url(), response, None).await?;
         self.outcomes(response, hashes).await
@@ -56,7 +56,7 @@ impl CanHttpStore {
         &self,
         path: &str,
         records: Vec<AssetRecord>,
-    ) -> Result<Vec<ItemOutcome>, StoreError> {
+    ) -> StoreResult<Vec<ItemOutcome>> {
         let (records, rejected) = screened(records, broken);
         let mut outcomes = Vec::with_capacity(records.len());
         for batch in records.chunks(BATCH_MAX) {
@@ -67,10 +67,7 @@ impl CanHttpStore {
     }
 
     /// Sends assets with their contents, in as many batches as it takes.
-    pub(super) async fn send_assets(
-        &self,
-        assets: Vec<IncomingAsset>,
-    ) -> Result<Vec<ItemOutcome>, StoreError> {
+    pub(super) async fn send_assets(&self, assets: Vec<IncomingAsset>) -> StoreResult<Vec<ItemOutcome>> {
         let (mut assets, rejected) = screened(assets, |asset| broken(&asset.record));
         let mut outcomes = Vec::with_capacity(assets.len());
         while !assets.is_empty() {
@@ -83,7 +80,7 @@ impl CanHttpStore {
     pub(super) async fn send_redatings(
         &self,
         redatings: Vec<Redating>,
-    ) -> Result<Vec<Option<AssetRecord>>, StoreError> {
+    ) -> StoreResult<Vec<Option<AssetRecord>>> {
         let unsupported =
             || StoreError::Unsupported { url: self.url().to_owned(), what: "date versions anew" };
         let redate_after = || self.redate_after.lock();
@@ -109,11 +106,7 @@ impl CanHttpStore {
         results.into_iter().map(before).collect()
     }
 
-    async fn outcomes(
-        &self,
-        response: Response,
-        hashes: &[ContentHash],
-    ) -> Result<Vec<ItemOutcome>, StoreError> {
+    async fn outcomes(&self, response: Response, hashes: &[ContentHash]) -> StoreResult<Vec<ItemOutcome>> {
         let hashes = hashes.iter().map(|hash| hash.0);
         let results = self.results(response, hashes, |result: &IngestResult| &result.hash).await?;
         let outcomes: Option<Vec<_>> = results.into_iter().map(outcome_of).collect();

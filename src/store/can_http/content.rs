@@ -7,7 +7,7 @@ use reqwest::{Method, StatusCode};
 use super::answer::{self, check};
 use super::{CanHttpStore, READ_TIMEOUT};
 use crate::record::ContentHash;
-use crate::store::{ContentReader, StoreError, StoredRecord};
+use crate::store::{ContentReader, StoreError, StoreResult, StoredRecord};
 
 impl CanHttpStore {
     pub(super) async fn open_content(
@@ -15,7 +15,7 @@ impl CanHttpStore {
         hash: ContentHash,
         offset: u64,
         length: Option<u64>,
-    ) -> Result<ContentReader, StoreError> {
+    ) -> StoreResult<ContentReader> {
         let path = format!("sync/content/{hash}");
         if length == Some(0) {
             // No range says "nothing": what is left is the question of how much there is.
@@ -56,13 +56,13 @@ impl CanHttpStore {
         Ok(ContentReader { total, chunks: answer::content(self.url().to_owned(), response, expected) })
     }
 
-    async fn is_absent(&self, hash: ContentHash) -> Result<bool, StoreError> {
+    async fn is_absent(&self, hash: ContentHash) -> StoreResult<bool> {
         Ok(self.read_records(vec![hash]).await?.iter().any(StoredRecord::is_absent))
     }
 }
 
 /// A reader of nothing at `offset` of content that has `total` bytes.
-fn empty(total: u64, offset: u64) -> Result<ContentReader, StoreError> {
+fn empty(total: u64, offset: u64) -> StoreResult<ContentReader> {
     if offset > total {
         return Err(StoreError::Invalid(format!("offset {offset} lies past the end of {total} bytes")));
     }

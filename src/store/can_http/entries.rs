@@ -9,11 +9,11 @@ use super::answer::check;
 use super::{CanHttpStore, READ_TIMEOUT, body_of, concat, in_order, is_unknown_path, screened, upload};
 use crate::entry::{EntryHash, FolderId, FolderRecord};
 use crate::record::{ContentHash, LibraryId};
-use crate::store::StoreError;
 use crate::store::entries::{
     EntryOutcome, EntryPage, EntryPut, EntryQuery, FolderClaim, HistoryPlace, PLACES_MAX,
 };
 use crate::store::sync_wire::{BATCH_MAX, NEXT_CURSOR, entry_outcome_of, history_cursor};
+use crate::store::{StoreError, StoreResult};
 use crate::text::quoted;
 use crate::wire::proto::{EntryResult, ForeignFolder, PutEntry, RecordError, WireEntry};
 
@@ -33,7 +33,7 @@ impl CanHttpStore {
             .ok()
     }
 
-    pub(super) async fn list_entries(&self, query: EntryQuery) -> Result<EntryPage, StoreError> {
+    pub(super) async fn list_entries(&self, query: EntryQuery) -> StoreResult<EntryPage> {
         let EntryQuery { folder, prefix, cursor, limit } = query;
         let limit = limit.clamp(1, BATCH_MAX);
         let folder = folder.map(|FolderId(id)| ("folder", data_encoding::HEXLOWER.encode(&id)));
@@ -47,7 +47,7 @@ impl CanHttpStore {
         Ok(EntryPage { records: self.entries_in(response, limit).await?, next_cursor })
     }
 
-    pub(super) async fn find_entries(&self, hashes: Vec<EntryHash>) -> Result<Vec<FolderRecord>, StoreError> {
+    pub(super) async fn find_entries(&self, hashes: Vec<EntryHash>) -> StoreResult<Vec<FolderRecord>> {
         check_count(hashes.len())?;
         if hashes.is_empty() {
             return Ok(Vec::new());
@@ -60,7 +60,7 @@ impl CanHttpStore {
     pub(super) async fn find_entries_with(
         &self,
         contents: Vec<ContentHash>,
-    ) -> Result<Vec<FolderRecord>, StoreError> {
+    ) -> StoreResult<Vec<FolderRecord>> {
         check_count(contents.len())?;
         if contents.is_empty() {
             return Ok(Vec::new());
@@ -78,7 +78,7 @@ impl CanHttpStore {
         FolderId(folder): FolderId,
         path: &str,
         before: Option<HistoryPlace>,
-    ) -> Result<Vec<FolderRecord>, StoreError> {
+    ) -> StoreResult<Vec<FolderRecord>> {
         let folder = data_encoding::HEXLOWER.encode(&folder);
         let request = self.request(Method::GET, "sync/entries/history");
         let before = before.map(|before| [("before", history_cursor(before))]);
@@ -88,7 +88,7 @@ impl CanHttpStore {
         self.entries_in(response, BATCH_MAX).await
     }
 
-    pub(super) async fn send_puts(&self, puts: Vec<EntryPut>) -> Result<Vec<EntryOutcome>, StoreError> {
+    pub(super) async fn send_puts(&self, puts: Vec<EntryPut>) -> StoreResult<Vec<EntryOutcome>> {
         let message = |EntryPut { record, expects }: &EntryPut| PutEntry {
             entry: Some(record.into()),
             expects: expects.map(|digest| Bytes::copy_from_slice(&digest.0)),
@@ -104,7 +104,7 @@ impl CanHttpStore {
         &self,
         records: Vec<FolderRecord>,
         through: Option<LibraryId>,
-    ) -> Result<Vec<EntryOutcome>, StoreError> {
+    ) -> StoreResult<Vec<EntryOutcome>> {
         check_count(records.len())?;
         let (records, rejected) = screened(records, broken);
         let body = body_of(records.iter().map(WireEntry::from));
@@ -118,7 +118,7 @@ impl CanHttpStore {
     }
 
     /// An older service has none.
-    pub(super) async fn list_foreign(&self) -> Result<Vec<(FolderId, LibraryId)>, StoreError> {
+    pub(super) async fn list_foreign(&self) -> StoreResult<Vec<(FolderId, LibraryId)>> {
         let request = self.request(Method::GET, FOREIGN);
         let response = match self.ask_about_entries(request, READ_TIMEOUT).await {
             Err(StoreError::Unsupported { .. }) => return Ok(Vec::new()),
@@ -132,11 +132,7 @@ impl CanHttpStore {
         .collect()
     }
 
-    pub(super) async fn claim(
-        &self,
-        folder: FolderId,
-        library: LibraryId,
-    ) -> Result<FolderClaim, StoreError> {
+    pub(super) async fn claim(&self, folder: FolderId, library: LibraryId) -> StoreResult<FolderClaim> {
         let request = self.request(Method::PUT, FOREIGN).query(&both(folder, library));
         let response = self.ask_about_entries(request, upload::COMMIT_TIMEOUT).await?;
         let answer = self.messages::<ForeignFolder>(response, 1).await?.pop();
@@ -149,7 +145,7 @@ impl CanHttpStore {
         }
     }
 
-    pub(super) async fn forget_folder(&self, folder: FolderId, library: LibraryId) -> Result<(), StoreError> {
+    pub(super) async fn forget_folder(&self, folder: FolderId, library: LibraryId) -> StoreResult {
         let request = self.request(Method::DELETE, FOREIGN).query(&both(folder, library));
         match self.ask_about_entries(request, upload::COMMIT_TIMEOUT).await {
             // It has none.
@@ -158,7 +154,7 @@ impl CanHttpStore {
         }
     }
 
-    fn foreign(&self, message: &ForeignFolder) -> Result<(FolderId, Option<LibraryId>), StoreError> {
+    fn foreign(&self, message: &ForeignFolder) -> StoreResult<(FolderId, Option<LibraryId>)> {
         let id = |bytes: &Bytes| <[u8; 32]>::try_from(&bytes[..]).map_err(|error| self.garbled(&error));
         let library = Some(&message.library).filter(|library| !library.is_empty()).map(id).transpose()?;
         Ok((FolderId(id(&message.folder)?), library.map(LibraryId)))
@@ -169,7 +165,7 @@ impl CanHttpStore {
         path: &str,
         body: Vec<u8>,
         hashes: &[EntryHash],
-    ) -> Result<Vec<EntryOutcome>, StoreError> {
+    ) -> StoreResult<Vec<EntryOutcome>> {
         if hashes.is_empty() {
             return Ok(Vec::new());
         }
@@ -180,17 +176,13 @@ impl CanHttpStore {
         results.into_iter().map(outcome).collect()
     }
 
-    async fn entries_in(&self, response: Response, max: usize) -> Result<Vec<FolderRecord>, StoreError> {
+    async fn entries_in(&self, response: Response, max: usize) -> StoreResult<Vec<FolderRecord>> {
         let messages = self.messages::<WireEntry>(response, max).await?;
         Ok(messages.into_iter().filter_map(|wire| self.entry(wire)).collect())
     }
 
     /// A service without entries has no such paths.
-    async fn ask_about_entries(
-        &self,
-        request: RequestBuilder,
-        limit: Duration,
-    ) -> Result<Response, StoreError> {
+    async fn ask_about_entries(&self, request: RequestBuilder, limit: Duration) -> StoreResult<Response> {
         let response = self.answer(request, limit).await?;
         if is_unknown_path(&response) {
             return Err(StoreError::Unsupported { url: self.url().to_owned(), what: "keep folders" });
@@ -208,7 +200,7 @@ fn broken(record: &FolderRecord) -> Option<EntryOutcome> {
     record.validate().err().map(|rule| EntryOutcome::Rejected(rule.to_string()))
 }
 
-fn check_count(count: usize) -> Result<(), StoreError> {
+fn check_count(count: usize) -> StoreResult {
     if count > BATCH_MAX {
         return Err(StoreError::Invalid(format!("at most {BATCH_MAX} records can be named at once")));
     }

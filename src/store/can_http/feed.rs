@@ -6,7 +6,7 @@ use super::CanHttpStore;
 use crate::record::AssetRecord;
 use crate::store::entries::StoredEntry;
 use crate::store::sync_wire::{BATCH_MAX, FEED_END, FEED_ENTRIES, FEED_RESET, STORE_ID};
-use crate::store::{FeedEntry, FeedPage, StoreError, StoredRecord};
+use crate::store::{FeedEntry, FeedPage, StoreResult, StoredRecord};
 use crate::wire::proto::WireFeedEntry;
 
 /// Questions for one page of the feed, where what comes has to be passed over.
@@ -19,7 +19,7 @@ impl CanHttpStore {
         since: u64,
         limit: usize,
         with_entries: bool,
-    ) -> Result<FeedPage, StoreError> {
+    ) -> StoreResult<FeedPage> {
         let limit = limit.clamp(1, BATCH_MAX);
         let (mut page, mut last) = (FeedPage::default(), since);
         for _ in 0..FEED_ROUNDS_MAX {
@@ -61,12 +61,7 @@ impl CanHttpStore {
         Ok(page)
     }
 
-    fn add_to_page(
-        &self,
-        message: WireFeedEntry,
-        with_entries: bool,
-        page: &mut FeedPage,
-    ) -> Result<(), StoreError> {
+    fn add_to_page(&self, message: WireFeedEntry, with_entries: bool, page: &mut FeedPage) -> StoreResult {
         let WireFeedEntry { seq, record, holding, formers, entry } = message;
         if let Some(entry) = entry.filter(|_| with_entries) {
             page.folder_records.extend(self.entry(entry).map(|record| StoredEntry { seq, record }));

@@ -17,7 +17,7 @@ use tokio_util::io::ReaderStream;
 
 use super::answer::{fail, unavailable};
 use crate::store::sync_wire::put;
-use crate::store::{IncomingAsset, IncomingContent, ReceivedFile, StoreError};
+use crate::store::{IncomingAsset, IncomingContent, ReceivedFile, StoreError, StoreResult};
 use crate::wire::proto::IngestHeader;
 
 /// How long the service may take nothing of the body.
@@ -94,11 +94,7 @@ impl UploadProgress {
     }
 
     /// Waits for the answer to an upload for as long as it makes progress.
-    pub(super) async fn watch<T>(
-        &self,
-        url: &str,
-        request: impl Future<Output = T>,
-    ) -> Result<T, StoreError> {
+    pub(super) async fn watch<T>(&self, url: &str, request: impl Future<Output = T>) -> StoreResult<T> {
         let mut request = pin!(request);
         loop {
             let (pieces, complete) = self.now();

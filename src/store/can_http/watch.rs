@@ -8,9 +8,9 @@ use reqwest::{Method, Response};
 use super::answer::{fail, timed, unavailable};
 use super::{CanHttpStore, READ_TIMEOUT};
 use crate::http::sse::{Parser, SseEvent};
-use crate::store::{StoreError, StoreEvent};
+use crate::store::{StoreEvent, StoreResult};
 
-type WatchItem = Result<StoreEvent, StoreError>;
+type WatchItem = StoreResult<StoreEvent>;
 
 /// Opens the stream and yields what it says; ends with an error, or when the service ends it.
 pub(super) fn watch(store: CanHttpStore, since: u64) -> BoxStream<'static, WatchItem> {
@@ -23,7 +23,7 @@ pub(super) fn watch(store: CanHttpStore, since: u64) -> BoxStream<'static, Watch
     events.flatten().boxed()
 }
 
-async fn open(store: &CanHttpStore, since: u64) -> Result<Response, StoreError> {
+async fn open(store: &CanHttpStore, since: u64) -> StoreResult<Response> {
     let request =
         store.request(Method::GET, &format!("events?since={since}")).header(ACCEPT, "text/event-stream");
     let response = store.send(request, None).await?;

@@ -22,7 +22,7 @@ use super::purge::TRASH_KEPT_MS;
 use super::rows::{self, ContentPlace};
 use super::tx::{self, Tx};
 use crate::record::ContentHash;
-use crate::store::{Holding, StoreError};
+use crate::store::{Holding, StoreError, StoreResult};
 
 /// Files that are looked at each time the store opens, at most; the others wait for the next time.
 const LOOKS_MAX: usize = 10_000;
@@ -76,7 +76,7 @@ struct Hashed {
 }
 
 /// Hashes a file; `None` where there is none, or it cannot be read.
-async fn hashed(path: PathBuf, hash: ContentHash, size: u64) -> Result<Option<Hashed>, StoreError> {
+async fn hashed(path: PathBuf, hash: ContentHash, size: u64) -> StoreResult<Option<Hashed>> {
     blocking("look at content again", move || {
         // Before it is opened: what is moved over it afterwards is another one.
         let Some(identity) = FileIdentity::at(&path) else { return Ok(None) };
@@ -124,7 +124,7 @@ impl EmbeddedStore {
         }
     }
 
-    async fn look_at_asides(&self) -> Result<(), StoreError> {
+    async fn look_at_asides(&self) -> StoreResult {
         let layout = self.0.shared.layout.clone();
         let listed = blocking("list what was set aside", move || {
             layout
@@ -147,7 +147,7 @@ impl EmbeddedStore {
     }
 
     /// Holds contents again that are wanted and lie in their places.
-    pub(super) async fn look_for_absent(&self) -> Result<(), StoreError> {
+    pub(super) async fn look_for_absent(&self) -> StoreResult {
         let (mut after, mut looks) = ([0; 32], 0);
         loop {
             let min = self.inline_bytes_max();

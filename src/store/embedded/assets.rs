@@ -2,11 +2,11 @@
 
 use super::{EmbeddedStore, ListPage, ListQuery, MetaPatch, StoredAsset, edit, query, rows, writer};
 use crate::record::{ContentHash, META_BYTES_MAX};
-use crate::store::StoreError;
+use crate::store::StoreResult;
 
 impl EmbeddedStore {
     /// An asset or its tombstone.
-    pub async fn asset(&self, hash: ContentHash) -> Result<Option<StoredAsset>, StoreError> {
+    pub async fn asset(&self, hash: ContentHash) -> StoreResult<Option<StoredAsset>> {
         let found = self.0.shared.readers.run("look up an asset", move |conn| rows::find(conn, hash)).await?;
         Ok(found.map(|stored| {
             let holding = self.0.shared.damage.holding(&stored.asset);
@@ -19,7 +19,7 @@ impl EmbeddedStore {
     /// # Errors
     /// [`StoreError::Invalid`] for a cursor that is not one of this order, or too many hashes; [`StoreError::Busy`] where
     /// too many others search; [`StoreError::Io`].
-    pub async fn list(&self, query: ListQuery) -> Result<ListPage, StoreError> {
+    pub async fn list(&self, query: ListQuery) -> StoreResult<ListPage> {
         self.0.shared.scrub.note_use();
         let query = query::Prepared::new(query)?;
         let readers = &self.0.shared.readers;
@@ -44,7 +44,7 @@ impl EmbeddedStore {
     /// # Errors
     /// [`StoreError::NotFound`], also for a deleted one; [`StoreError::Invalid`] for metadata over its limits; the
     /// errors of writing.
-    pub async fn patch(&self, hash: ContentHash, patch: MetaPatch) -> Result<StoredAsset, StoreError> {
+    pub async fn patch(&self, hash: ContentHash, patch: MetaPatch) -> StoreResult<StoredAsset> {
         self.patch_version(hash, patch, None).await
     }
 
@@ -58,7 +58,7 @@ impl EmbeddedStore {
         hash: ContentHash,
         patch: MetaPatch,
         meant_for: Option<Vec<String>>,
-    ) -> Result<StoredAsset, StoreError> {
+    ) -> StoreResult<StoredAsset> {
         // The rest of its text is written anew, too.
         let bytes = writer::change_bytes(std::iter::once(META_BYTES_MAX));
         self.submit_growing(bytes, move |tx| edit::patch(tx, hash, patch, meant_for.as_deref())).await
@@ -68,7 +68,7 @@ impl EmbeddedStore {
     ///
     /// # Errors
     /// [`StoreError::NotFound`], also for one deleted before; the errors of writing.
-    pub async fn delete(&self, hash: ContentHash) -> Result<StoredAsset, StoreError> {
+    pub async fn delete(&self, hash: ContentHash) -> StoreResult<StoredAsset> {
         self.delete_version(hash, None).await
     }
 
@@ -80,7 +80,7 @@ impl EmbeddedStore {
         &self,
         hash: ContentHash,
         meant_for: Option<Vec<String>>,
-    ) -> Result<StoredAsset, StoreError> {
+    ) -> StoreResult<StoredAsset> {
         self.submit_deletion(move |tx| edit::delete(tx, hash, meant_for.as_deref())).await
     }
 
@@ -93,7 +93,7 @@ impl EmbeddedStore {
         &self,
         hash: ContentHash,
         meant_for: Option<Vec<String>>,
-    ) -> Result<StoredAsset, StoreError> {
+    ) -> StoreResult<StoredAsset> {
         self.submit_deletion(move |tx| edit::delete_from_folders(tx, hash, meant_for.as_deref())).await
     }
 }

@@ -27,7 +27,7 @@ use super::{EmbeddedStore, HASHES_MAX, damage};
 use crate::disk::{SHORT_PATIENCE, open_plain, patiently};
 use crate::record::ContentHash;
 use crate::store::groups::{GROUP_BYTES, GroupHasher, GroupSum, group_range, groups_of, root};
-use crate::store::{ContentReader, StoreError};
+use crate::store::{ContentReader, StoreError, StoreResult};
 
 /// Groups that are read at once: 256 KiB.
 pub(super) const READ_GROUPS: u64 = 4;
@@ -47,10 +47,7 @@ impl EmbeddedStore {
     /// The contents of those live assets whose content is at most [`INLINE_BYTES_MAX`](super::INLINE_BYTES_MAX) long,
     /// in one read; the others, and damaged ones, are left out. At most 1,000 hashes; all of it is in memory, so the
     /// caller bounds the sum by the sizes in the records.
-    pub async fn contents_inline(
-        &self,
-        hashes: Vec<ContentHash>,
-    ) -> Result<Vec<(ContentHash, Bytes)>, StoreError> {
+    pub async fn contents_inline(&self, hashes: Vec<ContentHash>) -> StoreResult<Vec<(ContentHash, Bytes)>> {
         if hashes.len() > HASHES_MAX {
             return Err(StoreError::Invalid(format!("at most {HASHES_MAX} contents can be read at once")));
         }
@@ -78,7 +75,7 @@ impl EmbeddedStore {
         hash: ContentHash,
         offset: u64,
         length: Option<u64>,
-    ) -> Result<ContentReader, StoreError> {
+    ) -> StoreResult<ContentReader> {
         self.0.shared.scrub.note_use();
         let source = self.find_source(hash).await?;
         if self.0.shared.damage.is_suspect(&hash) {
@@ -113,7 +110,7 @@ impl EmbeddedStore {
     }
 
     /// Opens the file of a content that has one, and of which nothing bad is known.
-    pub(super) async fn open_unchecked(&self, hash: ContentHash) -> Result<Option<File>, StoreError> {
+    pub(super) async fn open_unchecked(&self, hash: ContentHash) -> StoreResult<Option<File>> {
         self.0.shared.scrub.note_use();
         let source = self.find_source(hash).await?;
         if self.0.shared.damage.is_suspect(&hash) {
@@ -128,7 +125,7 @@ impl EmbeddedStore {
         }
     }
 
-    async fn find_source(&self, hash: ContentHash) -> Result<ContentSource, StoreError> {
+    async fn find_source(&self, hash: ContentHash) -> StoreResult<ContentSource> {
         let found = self.0.shared.readers.run("read content", move |conn| source(conn, hash)).await?;
         found.ok_or(StoreError::NotFound(hash))?
     }
@@ -139,7 +136,7 @@ impl EmbeddedStore {
         &self,
         hash: ContentHash,
         mut source: ContentSource,
-    ) -> Result<(ContentSource, Option<Arc<File>>), StoreError> {
+    ) -> StoreResult<(ContentSource, Option<Arc<File>>)> {
         for looks_left in (0..LOOKS_MAX).rev() {
             let ContentSource::File { size, .. } = source else { break };
             match self.open_content(hash, size).await? {
@@ -153,14 +150,14 @@ impl EmbeddedStore {
         Ok((source, None))
     }
 
-    async fn open_content(&self, hash: ContentHash, size: u64) -> Result<io::Result<File>, StoreError> {
+    async fn open_content(&self, hash: ContentHash, size: u64) -> StoreResult<io::Result<File>> {
         let path = self.0.shared.layout.content(hash);
         blocking("open content", move || Ok(open_whole(&path, size))).await
     }
 
     /// Whether a content is where it should be, as far as a look shows; else it is examined. What is in a bucket is not looked at: that
     /// takes long, and vouches for nothing.
-    pub(super) async fn is_in_place(&self, hash: ContentHash) -> Result<bool, StoreError> {
+    pub(super) async fn is_in_place(&self, hash: ContentHash) -> StoreResult<bool> {
         let found = async {
             let source = self.find_source(hash).await?;
             match self.open_source(hash, source).await? {
@@ -197,7 +194,7 @@ impl EmbeddedStore {
         file: Arc<File>,
         range: Range<u64>,
         has_sums: bool,
-    ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
+    ) -> StoreResult<BoxStream<'static, StoreResult<Bytes>>> {
         if range.is_empty() {
             return Ok(stream::empty().boxed());
         }
@@ -216,7 +213,7 @@ impl EmbeddedStore {
         &self,
         file: StoredBytes,
         range: Range<u64>,
-    ) -> BoxStream<'static, Result<Bytes, StoreError>> {
+    ) -> BoxStream<'static, StoreResult<Bytes>> {
         let groups = groups_of(&range);
         let rows = groups.start / SUMS_PER_ROW as u64..(groups.end - 1) / SUMS_PER_ROW as u64 + 1;
         let store = self.clone();
@@ -252,12 +249,7 @@ impl EmbeddedStore {
     }
 
     /// Makes the sums anew of a content that is held and whose kept ones have a wrong shape. They go with the file, when it is purged.
-    async fn remake_sums(
-        &self,
-        hash: ContentHash,
-        row: u64,
-        count: usize,
-    ) -> Result<Vec<GroupSum>, StoreError> {
+    async fn remake_sums(&self, hash: ContentHash, row: u64, count: usize) -> StoreResult<Vec<GroupSum>> {
         if !self.asset(hash).await?.is_some_and(|asset| asset.holding.is_held()) {
             return Err(StoreError::NotFound(hash));
         }
@@ -275,7 +267,7 @@ impl EmbeddedStore {
         first: u64,
         sums: Vec<GroupSum>,
         range: Range<u64>,
-    ) -> Result<Bytes, StoreError> {
+    ) -> StoreResult<Bytes> {
         self.0.shared.scrub.note_use();
         let bytes = first * GROUP_BYTES as u64..group_range(first + sums.len() as u64 - 1, file.size).end;
         let StoredBytes { hash, size, .. } = file;
@@ -298,7 +290,7 @@ impl EmbeddedStore {
 
     /// The sums of a content that its BLAKE3 vouches for: made anew, if those that are kept are not its own. It is they that are
     /// damaged then.
-    async fn mended_sums(&self, hash: ContentHash, size: u64) -> Result<Vec<GroupSum>, StoreError> {
+    async fn mended_sums(&self, hash: ContentHash, size: u64) -> StoreResult<Vec<GroupSum>> {
         let compare = move |conn: &rusqlite::Connection| {
             let blake3 = rows::find(conn, hash)?.and_then(|stored| stored.asset.record.blake3);
             let kept = damage::kept_sums(conn, hash, size)?;
@@ -323,7 +315,7 @@ impl EmbeddedStore {
         size: u64,
         file: Arc<File>,
         range: Range<u64>,
-    ) -> BoxStream<'static, Result<Bytes, StoreError>> {
+    ) -> BoxStream<'static, StoreResult<Bytes>> {
         let file = StoredFile { hash, size, file };
         let begin = WholeReading { store: self.clone(), file, hashers: Box::default(), next: 0, held: None };
         stream::try_unfold(begin, move |reading| {
@@ -356,7 +348,7 @@ struct WholeReading {
 
 impl WholeReading {
     /// Reads on; the piece before the one that was read.
-    async fn step(mut self, range: Range<u64>) -> Result<Option<(Bytes, Self)>, StoreError> {
+    async fn step(mut self, range: Range<u64>) -> StoreResult<Option<(Bytes, Self)>> {
         while self.next < self.file.size {
             self.store.0.shared.scrub.note_use();
             let at = self.next..(self.next + READ_GROUPS * GROUP_BYTES as u64).min(self.file.size);
@@ -400,7 +392,7 @@ impl WholeReading {
 fn source(
     conn: &rusqlite::Connection,
     hash: ContentHash,
-) -> rusqlite::Result<Option<Result<ContentSource, StoreError>>> {
+) -> rusqlite::Result<Option<StoreResult<ContentSource>>> {
     let Some(stored) = rows::find(conn, hash)? else { return Ok(None) };
     let size = stored.asset.record.size;
     Ok(match stored.place {
@@ -421,7 +413,7 @@ fn source(
     })
 }
 
-pub(super) fn from_memory(bytes: &Bytes, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>> {
+pub(super) fn from_memory(bytes: &Bytes, range: Range<u64>) -> BoxStream<'static, StoreResult<Bytes>> {
     let part = bytes.slice(index(range.start)..index(range.end).max(index(range.start)));
     if part.is_empty() { stream::empty().boxed() } else { stream::once(async { Ok(part) }).boxed() }
 }

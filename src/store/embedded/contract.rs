@@ -21,7 +21,7 @@ use crate::store::promises::{CopyPlace, CopyStanding, DropAnswer, DropTerms, Mar
 use crate::store::scrub::ScrubFinding;
 use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, IncomingAsset, ItemOutcome, Redating, StoreError,
-    StoreEvent, StoreFuture, StoreStatus, StoredRecord, UploadWait,
+    StoreEvent, StoreFuture, StoreResult, StoreStatus, StoredRecord, UploadWait,
 };
 
 /// Most entries on a page of the feed.
@@ -134,7 +134,7 @@ impl ContentStore for EmbeddedStore {
         self.drop_foreign(folder, library).boxed()
     }
 
-    fn watch(&self, since: u64) -> BoxStream<'static, Result<StoreEvent, StoreError>> {
+    fn watch(&self, since: u64) -> BoxStream<'static, StoreResult<StoreEvent>> {
         let store = self.clone();
         let first = async move {
             // Asked of the database: a reader can know of a commit before the channel does.
@@ -174,7 +174,7 @@ impl ContentStore for EmbeddedStore {
         self.take_over_object(record).boxed()
     }
 
-    fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
+    fn check_room(&self, bytes: u64) -> StoreResult {
         let shared = &self.0.shared;
         shared.check_writable()?;
         self.check_bucket(bytes)?;
@@ -343,13 +343,13 @@ impl ContentStore for EmbeddedStore {
 
 impl EmbeddedStore {
     /// As [`ContentStore::feed`], but the assets as this store holds them; `None` stands for a reset.
-    pub async fn changes(&self, since: u64, limit: usize) -> Result<Option<Vec<StoredAsset>>, StoreError> {
+    pub async fn changes(&self, since: u64, limit: usize) -> StoreResult<Option<Vec<StoredAsset>>> {
         let changes = self.changes_with_formers(since, limit, false).await?;
         Ok(changes.map(|changes| changes.assets.into_iter().map(|(asset, _)| asset).collect()))
     }
 
     /// The same with the records of folders.
-    pub async fn all_changes(&self, since: u64, limit: usize) -> Result<Option<StoreChanges>, StoreError> {
+    pub async fn all_changes(&self, since: u64, limit: usize) -> StoreResult<Option<StoreChanges>> {
         let changes = self.changes_with_formers(since, limit, true).await?;
         Ok(changes.map(|ChangesPage { assets, entries, .. }| StoreChanges {
             assets: assets.into_iter().map(|(asset, _)| asset).collect(),
@@ -362,7 +362,7 @@ impl EmbeddedStore {
         since: u64,
         limit: usize,
         with_entries: bool,
-    ) -> Result<Option<ChangesPage>, StoreError> {
+    ) -> StoreResult<Option<ChangesPage>> {
         let limit = limit.clamp(1, FEED_MAX);
         let shared = Arc::clone(&self.0.shared);
         let read = move |conn: &rusqlite::Connection| {
@@ -400,7 +400,7 @@ impl EmbeddedStore {
         Ok(Some(ChangesPage { assets, entries, end }))
     }
 
-    async fn read_feed(&self, since: u64, limit: usize, with_entries: bool) -> Result<FeedPage, StoreError> {
+    async fn read_feed(&self, since: u64, limit: usize, with_entries: bool) -> StoreResult<FeedPage> {
         let store = Some(self.id());
         let Some(changes) = self.changes_with_formers(since, limit, with_entries).await? else {
             return Ok(FeedPage { reset: true, store, ..FeedPage::default() });
@@ -429,7 +429,7 @@ fn truncate(assets: &mut Vec<ChangedAsset>, entries: &mut Vec<StoredEntry>, limi
 fn advances(
     seen: tokio::sync::watch::Receiver<u64>,
     last: u64,
-) -> BoxStream<'static, Result<StoreEvent, StoreError>> {
+) -> BoxStream<'static, StoreResult<StoreEvent>> {
     stream::unfold((seen, last), |(mut seen, last)| async move {
         let now = *seen.wait_for(|seq| *seq > last).await.ok()?;
         Some((Ok(StoreEvent::Advanced(now)), (seen, now)))

@@ -23,7 +23,7 @@ use super::tx::Tx;
 use super::{EmbeddedStore, StoredAsset, scrub};
 use crate::record::ContentHash;
 use crate::store::groups::{GroupSum, group_count};
-use crate::store::{Holding, StoreError};
+use crate::store::{Holding, StoreError, StoreResult};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DamageEvent {
@@ -106,7 +106,7 @@ impl EmbeddedStore {
     }
 
     /// The asset, if there is one. That its content is here was seen on the disk.
-    pub async fn look_at(&self, hash: ContentHash) -> Result<Option<StoredAsset>, StoreError> {
+    pub async fn look_at(&self, hash: ContentHash) -> StoreResult<Option<StoredAsset>> {
         let Some(mut asset) = self.asset(hash).await? else { return Ok(None) };
         if !asset.holding.is_held() {
             return Ok(Some(asset));
@@ -117,7 +117,7 @@ impl EmbeddedStore {
         Ok(Some(asset))
     }
 
-    pub(super) async fn is_object(&self, hash: ContentHash) -> Result<bool, StoreError> {
+    pub(super) async fn is_object(&self, hash: ContentHash) -> StoreResult<bool> {
         let read = move |conn: &Connection| Ok(rows::find(conn, hash)?.and_then(|stored| stored.place));
         let place = self.0.shared.readers.run("look at content", read).await?;
         Ok(place == Some(ContentPlace::Object))

@@ -11,13 +11,13 @@ use super::types::{IngestFields, Ingested, MetaPatch, StoredAsset};
 use crate::record::{
     AssetMeta, AssetRecord, ContentHash, HLC_AHEAD_MAX_MS, MetaError, NAMES_MAX, NameOutcome,
 };
-use crate::store::{Redating, StoreError};
+use crate::store::{Redating, StoreError, StoreResult};
 
 /// Says nothing about content, so that any other media type is better.
 pub(super) const UNKNOWN_MIME_TYPE: &str = "application/octet-stream";
 
 /// An answer that leaves the group's transaction as it is, within one that may end it.
-type EditResult<T> = rusqlite::Result<Result<T, StoreError>>;
+type EditResult<T> = rusqlite::Result<StoreResult<T>>;
 
 /// Takes an upload. `guessed` is the media type if the user gave none.
 pub(super) fn ingest(

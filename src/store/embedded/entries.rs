@@ -11,7 +11,7 @@ use super::tx::Tx;
 use super::{EmbeddedStore, rows, writer};
 use crate::entry::{self, EntryDigest, EntryHash, FolderId, FolderMerge, FolderRecord};
 use crate::record::LibraryId;
-use crate::store::StoreError;
+use crate::store::StoreResult;
 use crate::store::entries::{EntryOutcome, EntryPut};
 use crate::wire::proto::WireEntry;
 
@@ -34,7 +34,7 @@ const OTHER_SOURCE: &str =
     "its folder comes from elsewhere: what came by a ticket is taken through that library alone";
 
 impl EmbeddedStore {
-    pub(super) async fn put_all_entries(&self, puts: Vec<EntryPut>) -> Result<Vec<EntryOutcome>, StoreError> {
+    pub(super) async fn put_all_entries(&self, puts: Vec<EntryPut>) -> StoreResult<Vec<EntryOutcome>> {
         check_batch_size(puts.len())?;
         let bytes = writer::change_bytes(puts.iter().map(|put| put.record.text_bytes()));
         self.merge_all(bytes, puts, put_entry).await
@@ -44,7 +44,7 @@ impl EmbeddedStore {
         &self,
         records: Vec<FolderRecord>,
         through: Option<LibraryId>,
-    ) -> Result<Vec<EntryOutcome>, StoreError> {
+    ) -> StoreResult<Vec<EntryOutcome>> {
         check_batch_size(records.len())?;
         let bytes = writer::change_bytes(records.iter().map(FolderRecord::text_bytes));
         self.merge_all(bytes, records, move |tx, record| match record.validate() {
@@ -63,7 +63,7 @@ impl EmbeddedStore {
         bytes: u64,
         items: Vec<T>,
         mut merge: impl FnMut(&mut Tx<'_>, T) -> rusqlite::Result<EntryOutcome> + Send + 'static,
-    ) -> Result<Vec<EntryOutcome>, StoreError> {
+    ) -> StoreResult<Vec<EntryOutcome>> {
         let merged = self.submit_growing(bytes, move |tx| {
             let outcomes = items.into_iter().map(|item| merge(tx, item)).collect::<Result<Vec<_>, _>>()?;
             Ok(Ok((outcomes, std::mem::take(&mut tx.targets_deleted))))

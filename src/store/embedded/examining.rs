@@ -18,9 +18,9 @@ use super::scrub::{ReadThrottle, StopOnDrop};
 use super::{EmbeddedStore, StoredAsset};
 use crate::disk::{self, LONG_PATIENCE, NotAFile, patiently};
 use crate::record::ContentHash;
-use crate::store::StoreError;
 use crate::store::bucket::BucketError;
 use crate::store::groups::{GroupHasher, GroupSum};
+use crate::store::{StoreError, StoreResult};
 
 const BLOCK_BYTES: usize = 256 * 1024;
 /// How often a content may be replaced while it is being examined.
@@ -65,7 +65,7 @@ impl FileIdentity {
 
 impl EmbeddedStore {
     /// Reads a content in full, if that takes no longer than this; whether it is here, and right. Damaged, it is set aside.
-    pub async fn is_whole(&self, hash: ContentHash, within: Duration) -> Result<bool, StoreError> {
+    pub async fn is_whole(&self, hash: ContentHash, within: Duration) -> StoreResult<bool> {
         let throttle = Arc::new(ReadThrottle::unpaced(self.clone()));
         let _stop = StopOnDrop(Arc::clone(&throttle));
         let examined = async {
@@ -76,7 +76,7 @@ impl EmbeddedStore {
     }
 
     /// Reads a content in full. Damaged, it is set aside; right, its sums are kept. Whether it is held, and right.
-    pub(super) async fn examine(&self, hash: ContentHash) -> Result<bool, StoreError> {
+    pub(super) async fn examine(&self, hash: ContentHash) -> StoreResult<bool> {
         self.examine_at(hash, None).await
     }
 
@@ -85,7 +85,7 @@ impl EmbeddedStore {
         &self,
         hash: ContentHash,
         throttle: Option<&Arc<ReadThrottle>>,
-    ) -> Result<bool, StoreError> {
+    ) -> StoreResult<bool> {
         let _lock = self.lock_object(hash).await;
         for _ in 0..LOOKS_MAX {
             let Some(Inspected { asset, seen, fault, sums }) = self.inspect(hash, throttle.cloned()).await?
@@ -116,7 +116,7 @@ impl EmbeddedStore {
         &self,
         hash: ContentHash,
         throttle: Option<Arc<ReadThrottle>>,
-    ) -> Result<Option<Inspected>, StoreError> {
+    ) -> StoreResult<Option<Inspected>> {
         let found = self.0.shared.readers.run("examine content", move |conn| {
             let Some(stored) = rows::find(conn, hash)? else { return Ok(None) };
             let Some(place) = stored.place else { return Ok(None) };
@@ -168,7 +168,7 @@ impl EmbeddedStore {
     }
 
     /// Reads and hashes a content in the bucket. One that is not found is looked for again first.
-    async fn inspect_object(&self, asset: StoredAsset, kept: Vec<GroupSum>) -> Result<Inspected, StoreError> {
+    async fn inspect_object(&self, asset: StoredAsset, kept: Vec<GroupSum>) -> StoreResult<Inspected> {
         let (hash, size) = (asset.record.hash, asset.record.size);
         let Some(objects) = &self.0.shared.objects else { return Err(Self::without_bucket()) };
         let (fault, sums) = match objects.bucket.hash_at_length(hash, size).await {

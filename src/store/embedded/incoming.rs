@@ -16,7 +16,9 @@ use crate::disk::open_plain;
 use crate::record::{AssetRecord, ContentHash, META_BYTES_MAX};
 use crate::store::bucket::BucketError;
 use crate::store::groups::GroupHasher;
-use crate::store::{IncomingAsset, IncomingContent, ItemOutcome, ReceivedFile, StoreError, admits};
+use crate::store::{
+    IncomingAsset, IncomingContent, ItemOutcome, ReceivedFile, StoreError, StoreResult, admits,
+};
 
 /// Bytes hashed at once when a file is checked.
 const CHECK_BYTES: usize = 256 * 1024;
@@ -32,10 +34,7 @@ enum Checked {
 }
 
 impl EmbeddedStore {
-    pub(super) async fn ingest_batch(
-        &self,
-        batch: Vec<IncomingAsset>,
-    ) -> Result<Vec<ItemOutcome>, StoreError> {
+    pub(super) async fn ingest_batch(&self, batch: Vec<IncomingAsset>) -> StoreResult<Vec<ItemOutcome>> {
         self.ingest_checked(batch, merge::ingest).await
     }
 
@@ -43,7 +42,7 @@ impl EmbeddedStore {
     pub(super) async fn ingest_admitted(
         &self,
         batch: Vec<IncomingAsset>,
-    ) -> Result<Vec<Option<ItemOutcome>>, StoreError> {
+    ) -> StoreResult<Vec<Option<ItemOutcome>>> {
         self.ingest_checked(batch, |tx, record, content| {
             let held = tx.find(record.hash)?;
             if admits(held.as_ref().map(|held| &held.asset.record), &record) {
@@ -59,7 +58,7 @@ impl EmbeddedStore {
         &self,
         batch: Vec<IncomingAsset>,
         mut take: impl FnMut(&mut Tx<'_>, AssetRecord, &Verified) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<Vec<T>, StoreError> {
+    ) -> StoreResult<Vec<T>> {
         self.0.shared.check_writable()?;
         let texts = batch.iter().map(|asset| asset.record.meta.text_bytes());
         let bytes = batch.iter().map(in_memory).sum::<u64>() + writer::change_bytes(texts);
@@ -81,7 +80,7 @@ impl EmbeddedStore {
     }
 
     /// Takes of the quota what contents need that are neither held nor in the trash.
-    async fn claim_new(&self, batch: &[IncomingAsset]) -> Result<Option<QuotaClaim>, StoreError> {
+    async fn claim_new(&self, batch: &[IncomingAsset]) -> StoreResult<Option<QuotaClaim>> {
         let live = batch.iter().filter(|asset| !asset.record.deleted);
         self.claim_sizes(live.map(|asset| (asset.record.hash, asset.content.size())).collect()).await
     }
@@ -90,7 +89,7 @@ impl EmbeddedStore {
     pub(super) async fn claim_sizes(
         &self,
         sizes: HashMap<ContentHash, u64>,
-    ) -> Result<Option<QuotaClaim>, StoreError> {
+    ) -> StoreResult<Option<QuotaClaim>> {
         let quota = &self.0.shared.quota;
         if !quota.is_set() {
             return Ok(None);
@@ -113,7 +112,7 @@ impl EmbeddedStore {
     pub(super) async fn replace_batch(
         &self,
         records: Vec<(AssetRecord, AssetRecord)>,
-    ) -> Result<Vec<Option<ItemOutcome>>, StoreError> {
+    ) -> StoreResult<Vec<Option<ItemOutcome>>> {
         let bytes = writer::change_bytes(records.iter().map(|(record, _)| record.meta.text_bytes()));
         let outcomes = self.submit_growing(bytes, move |tx| {
             let none = WholeInTrash::new();
@@ -133,7 +132,7 @@ impl EmbeddedStore {
         &self,
         records: Vec<AssetRecord>,
         absence: Absence,
-    ) -> Result<Vec<ItemOutcome>, StoreError> {
+    ) -> StoreResult<Vec<ItemOutcome>> {
         self.0.shared.check_writable()?;
         if records.iter().all(|record| record.deleted) {
             return self.apply_deletions(records).await;
@@ -155,7 +154,7 @@ impl EmbeddedStore {
     }
 
     /// Takes tombstones, whether or not there is room.
-    async fn apply_deletions(&self, records: Vec<AssetRecord>) -> Result<Vec<ItemOutcome>, StoreError> {
+    async fn apply_deletions(&self, records: Vec<AssetRecord>) -> StoreResult<Vec<ItemOutcome>> {
         let outcomes = self.submit_deletion(move |tx| {
             let none = WholeInTrash::new();
             let merged =
@@ -165,10 +164,7 @@ impl EmbeddedStore {
         outcomes.await
     }
 
-    pub(super) async fn let_go_batch(
-        &self,
-        hashes: Vec<ContentHash>,
-    ) -> Result<Vec<ItemOutcome>, StoreError> {
+    pub(super) async fn let_go_batch(&self, hashes: Vec<ContentHash>) -> StoreResult<Vec<ItemOutcome>> {
         check_batch_size(hashes.len())?;
         let shared = self.0.shared.clone();
         let let_go = move |tx: &mut Tx<'_>| {
@@ -184,7 +180,7 @@ impl EmbeddedStore {
         self.submit_deletion(let_go).await
     }
 
-    pub(super) async fn want_batch(&self, hashes: Vec<ContentHash>) -> Result<Vec<ItemOutcome>, StoreError> {
+    pub(super) async fn want_batch(&self, hashes: Vec<ContentHash>) -> StoreResult<Vec<ItemOutcome>> {
         check_batch_size(hashes.len())?;
         self.0.shared.check_writable()?;
         self.0.shared.space.claim(writer::change_bytes(hashes.iter().map(|_| META_BYTES_MAX / 4)))?;
@@ -205,7 +201,7 @@ impl EmbeddedStore {
         &self,
         hashes: Vec<ContentHash>,
         may_come_back: fn(&StoredAsset) -> bool,
-    ) -> Result<WholeInTrash, StoreError> {
+    ) -> StoreResult<WholeInTrash> {
         if hashes.is_empty() {
             return Ok(WholeInTrash::new());
         }
@@ -257,7 +253,7 @@ impl EmbeddedStore {
         &self,
         objects: Vec<(ContentHash, u64)>,
         whole: &mut WholeInTrash,
-    ) -> Result<(), StoreError> {
+    ) -> StoreResult {
         let mut bytes = 0_u64;
         for (at, (hash, size)) in objects.into_iter().enumerate() {
             bytes = bytes.saturating_add(size);
@@ -278,10 +274,7 @@ impl EmbeddedStore {
         Ok(())
     }
 
-    fn check_batch(
-        &self,
-        batch: Vec<IncomingAsset>,
-    ) -> Result<(Vec<Checked>, Vec<ReceivedFile>), StoreError> {
+    fn check_batch(&self, batch: Vec<IncomingAsset>) -> StoreResult<(Vec<Checked>, Vec<ReceivedFile>)> {
         let mut files = Vec::new();
         let mut checked = Vec::with_capacity(batch.len());
         for IncomingAsset { record, content } in batch {
@@ -301,7 +294,7 @@ impl EmbeddedStore {
         record: AssetRecord,
         content: IncomingContent,
         files: &mut Vec<ReceivedFile>,
-    ) -> Result<Checked, StoreError> {
+    ) -> StoreResult<Checked> {
         let (sha256, size, blake3) = match &content {
             IncomingContent::Bytes(bytes) => hash_bytes(bytes),
             IncomingContent::File(file) => (file.sha256, file.size, file.blake3),
@@ -410,7 +403,7 @@ impl Checked {
     }
 }
 
-pub(super) fn check_batch_size(count: usize) -> Result<(), StoreError> {
+pub(super) fn check_batch_size(count: usize) -> StoreResult {
     if count > HASHES_MAX {
         return Err(StoreError::Invalid(format!("at most {HASHES_MAX} records can be named at once")));
     }
@@ -454,7 +447,7 @@ fn copy_hashed(from: &mut impl io::Read, to: &mut impl Write) -> io::Result<(Con
 /// Runs work that hashes or touches the disk on a thread of its own.
 pub(super) async fn blocking<T: Send + 'static>(
     action: &str,
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
+    work: impl FnOnce() -> StoreResult<T> + Send + 'static,
+) -> StoreResult<T> {
     tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::io(action, error))?
 }

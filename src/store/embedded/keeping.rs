@@ -18,11 +18,11 @@ use super::rows::{self, ContentPlace, StoredRow};
 use super::tx::Tx;
 use super::{EmbeddedStore, StoreShared, objects, sums};
 use crate::record::ContentHash;
-use crate::store::StoreError;
 use crate::store::promises::{
     CopyPlace, CopyStanding, DropAnswer, DropTerms, GivenPromise, KEPT_FOR, LastingPromise, MarkAnswer,
     OwnCopy, PROMISED_TO_MAX, PROMISES_MAX, PromiseAnswer,
 };
+use crate::store::{StoreError, StoreResult};
 
 /// Promises that are forgotten at once, so that changes do not wait long behind that.
 const FORGOTTEN_AT_ONCE: usize = 5_000;
@@ -228,7 +228,7 @@ impl EmbeddedStore {
         }
     }
 
-    pub(super) async fn mark_batch(&self, hashes: Vec<ContentHash>) -> Result<Vec<MarkAnswer>, StoreError> {
+    pub(super) async fn mark_batch(&self, hashes: Vec<ContentHash>) -> StoreResult<Vec<MarkAnswer>> {
         check_batch_size(hashes.len())?;
         let shared = self.0.shared.clone();
         self.submit_deletion(move |tx| {
@@ -243,7 +243,7 @@ impl EmbeddedStore {
         .await
     }
 
-    pub(super) async fn unmark_batch(&self, hashes: Option<Vec<ContentHash>>) -> Result<(), StoreError> {
+    pub(super) async fn unmark_batch(&self, hashes: Option<Vec<ContentHash>>) -> StoreResult {
         check_batch_size(hashes.as_ref().map_or(0, Vec::len))?;
         self.submit_deletion(move |tx| {
             match &hashes {
@@ -255,11 +255,7 @@ impl EmbeddedStore {
         .await
     }
 
-    pub(super) async fn promise_one(
-        &self,
-        hash: ContentHash,
-        to: [u8; 32],
-    ) -> Result<PromiseAnswer, StoreError> {
+    pub(super) async fn promise_one(&self, hash: ContentHash, to: [u8; 32]) -> StoreResult<PromiseAnswer> {
         let shared = self.0.shared.clone();
         self.submit_deletion(move |tx| promise(tx, &shared, hash, to).map(Ok)).await
     }
@@ -268,7 +264,7 @@ impl EmbeddedStore {
         &self,
         hashes: Vec<ContentHash>,
         terms: DropTerms,
-    ) -> Result<Vec<DropAnswer>, StoreError> {
+    ) -> StoreResult<Vec<DropAnswer>> {
         check_batch_size(hashes.len())?;
         let shared = self.0.shared.clone();
         let dropped = self.submit_deletion(move |tx| {
@@ -282,7 +278,7 @@ impl EmbeddedStore {
         Ok(dropped)
     }
 
-    pub(super) async fn read_standing(&self, hash: ContentHash) -> Result<CopyStanding, StoreError> {
+    pub(super) async fn read_standing(&self, hash: ContentHash) -> StoreResult<CopyStanding> {
         let shared = Arc::clone(&self.0.shared);
         let read =
             move |conn: &Connection| Ok((is_dropping(conn, hash)?, promised(conn, &shared.promises, hash)?));

@@ -28,11 +28,11 @@ use super::snapshots::Snapshots;
 use super::tx::Tx;
 use super::{EmbeddedStore, INLINE_BYTES_MAX};
 use crate::record::ContentHash;
-use crate::store::StoreError;
 use crate::store::bucket::cache::ContentCache;
 use crate::store::bucket::marker::Unsettled;
 use crate::store::bucket::{self, Bucket, BucketConfig, BucketError, IfMissing};
 use crate::store::groups::GroupSum;
+use crate::store::{StoreError, StoreResult};
 
 mod claiming;
 mod cleaning;
@@ -204,7 +204,7 @@ impl EmbeddedStore {
     }
 
     /// Refuses early what the bucket would not take now.
-    pub(super) fn check_bucket(&self, bytes: u64) -> Result<(), StoreError> {
+    pub(super) fn check_bucket(&self, bytes: u64) -> StoreResult {
         let Some(objects) = &self.0.shared.objects else { return Ok(()) };
         match objects.bucket.trouble_of_writing() {
             Some(why) if bytes > bucket::INLINE_BYTES_MAX && !objects.write_back => {

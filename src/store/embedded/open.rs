@@ -37,13 +37,10 @@ use crate::disk;
 use crate::record::WriterId;
 use crate::store::bucket::preflight::place_problem;
 use crate::store::bucket::{BucketConfig, IfMissing};
-use crate::store::{StoreError, StoreId};
+use crate::store::{StoreId, StoreResult};
 
 /// Opens the store; see [`EmbeddedStore::open`]. Blocks.
-pub(super) fn open(
-    config: EmbeddedConfig,
-    bucket: Option<&BucketConfig>,
-) -> Result<EmbeddedStore, StoreError> {
+pub(super) fn open(config: EmbeddedConfig, bucket: Option<&BucketConfig>) -> StoreResult<EmbeddedStore> {
     let layout = Layout { dir: config.dir };
     let began = Instant::now();
     let store = try_open(&layout, config.disk_reserve_bytes, config.clock, bucket).map_err(|abort| {
@@ -212,7 +209,7 @@ fn begin_run(
 }
 
 /// Gives a store that nobody has open another id to write by, where there is one; see [`EmbeddedStore::renew_writer`]. Blocks.
-pub(super) fn renew_writer(layout: &Layout) -> Result<(), StoreError> {
+pub(super) fn renew_writer(layout: &Layout) -> StoreResult {
     let renewed = || {
         if !layout.database().exists() {
             return Ok(());

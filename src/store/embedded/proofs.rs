@@ -14,8 +14,8 @@ use super::rows::{self, ContentPlace};
 use super::sums::{self, SUMS_PER_ROW, sums_in};
 use super::{EmbeddedStore, sums::rows_of};
 use crate::record::ContentHash;
-use crate::store::StoreError;
 use crate::store::groups::{GroupSum, group_count, proof_nodes, root, subtree};
+use crate::store::{StoreError, StoreResult};
 
 /// Contents whose rows are kept in memory: those that are asked for in parts at the same time. One of a TiB takes 512 KiB.
 const TREES_MAX: usize = 16;
@@ -68,11 +68,7 @@ struct Provable {
 
 impl EmbeddedStore {
     /// What proves these groups of a content, as [`proof_nodes`] says; empty where there is no such proof.
-    pub(super) async fn prove(
-        &self,
-        hash: ContentHash,
-        wanted: Range<u64>,
-    ) -> Result<Vec<GroupSum>, StoreError> {
+    pub(super) async fn prove(&self, hash: ContentHash, wanted: Range<u64>) -> StoreResult<Vec<GroupSum>> {
         let found = self.0.shared.readers.run("find content", move |conn| rows::find(conn, hash)).await?;
         let Some(stored) = found else { return Err(StoreError::NotFound(hash)) };
         let record = stored.asset.record;
@@ -104,7 +100,7 @@ impl EmbeddedStore {
         tree: &SumTree,
         wanted: &Range<u64>,
         nodes: &[Range<u64>],
-    ) -> Result<Option<Vec<GroupSum>>, StoreError> {
+    ) -> StoreResult<Option<Vec<GroupSum>>> {
         let per_row = SUMS_PER_ROW as u64;
         let touched = wanted.start / per_row..(wanted.end - 1) / per_row + 1;
         let (first, count) = (touched.start * per_row, group_count(size));
@@ -131,7 +127,7 @@ impl EmbeddedStore {
     }
 
     /// Makes the tree of a content, and the sums first if they are not there or wrong.
-    async fn plant(&self, content: Provable) -> Result<Arc<SumTree>, StoreError> {
+    async fn plant(&self, content: Provable) -> StoreResult<Arc<SumTree>> {
         let hash = content.hash;
         let mut tree = self.grow(content).await?;
         if tree.as_ref().is_none_or(|tree| content.root.is_some_and(|root| root != tree.root)) {
@@ -150,7 +146,7 @@ impl EmbeddedStore {
         Ok(tree)
     }
 
-    async fn grow(&self, Provable { hash, size, .. }: Provable) -> Result<Option<SumTree>, StoreError> {
+    async fn grow(&self, Provable { hash, size, .. }: Provable) -> StoreResult<Option<SumTree>> {
         let (mut rows, mut at, all) = (Vec::new(), 0, rows_of(size));
         let mut only = Vec::new();
         while at < all {
@@ -174,7 +170,7 @@ impl EmbeddedStore {
         hash: ContentHash,
         size: u64,
         rows: Range<u64>,
-    ) -> Result<Option<Vec<GroupSum>>, StoreError> {
+    ) -> StoreResult<Option<Vec<GroupSum>>> {
         let read = move |conn: &rusqlite::Connection| {
             let mut all = Vec::new();
             for row in rows {
@@ -187,7 +183,7 @@ impl EmbeddedStore {
     }
 
     /// Puts the BLAKE3 of a content into its record, which had another one. It is no part of a version, so that nobody hears of it.
-    async fn correct_root(&self, hash: ContentHash, root: GroupSum) -> Result<(), StoreError> {
+    async fn correct_root(&self, hash: ContentHash, root: GroupSum) -> StoreResult {
         tracing::warn!(%hash, "the record of a content had another BLAKE3 than the content: it is corrected");
         let corrected = self.submit(Vec::new(), 32, move |tx| {
             let update = "UPDATE records SET blake3 = ?2 WHERE hash = ?1 AND deleted = 0";

@@ -12,7 +12,7 @@ use super::readers::Others;
 use super::types::{ListFilter, ListPage, ListQuery, Order};
 use super::{HASHES_MAX, StoredAsset};
 use crate::record::{ContentHash, TAGS_MAX};
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreResult};
 use crate::text::folded;
 
 mod by_index;
@@ -46,7 +46,7 @@ struct PagePosition {
 }
 
 impl Prepared {
-    pub(super) fn new(query: ListQuery) -> Result<Self, StoreError> {
+    pub(super) fn new(query: ListQuery) -> StoreResult<Self> {
         let after = query.cursor.map(|text| PagePosition::decode(&text, query.order)).transpose()?;
         let filter = query.filter;
         let too_many = |max: usize, what: &str| {
@@ -129,7 +129,7 @@ impl PagePosition {
         BASE64URL_NOPAD.encode(&bytes)
     }
 
-    fn decode(text: &str, order: Order) -> Result<Self, StoreError> {
+    fn decode(text: &str, order: Order) -> StoreResult<Self> {
         let invalid = || {
             StoreError::Invalid(
                 "the cursor is not one of this list: begin without one, and keep the order".into(),

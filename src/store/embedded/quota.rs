@@ -12,7 +12,7 @@ use rusqlite::Connection;
 
 use super::rows;
 use super::tx::Totals;
-use crate::store::{QuotaStatus, StoreError};
+use crate::store::{QuotaStatus, StoreError, StoreResult};
 
 /// Keeps count. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +37,7 @@ impl QuotaUse {
         Some(self.max?.saturating_sub(self.used().saturating_add(self.claimed)))
     }
 
-    fn check(&self, bytes: u64) -> Result<(), StoreError> {
+    fn check(&self, bytes: u64) -> StoreResult {
         match (self.max, self.left()) {
             (Some(max), Some(left)) if bytes > left => Err(StoreError::OverQuota(self.refusal(max, bytes))),
             _ => Ok(()),
@@ -89,12 +89,12 @@ impl Quota {
     }
 
     /// Whether so many bytes more would be taken now.
-    pub(super) fn check(&self, bytes: u64) -> Result<(), StoreError> {
+    pub(super) fn check(&self, bytes: u64) -> StoreResult {
         self.0.lock().check(bytes)
     }
 
     /// Takes a part of it.
-    pub(super) fn claim(&self, bytes: u64) -> Result<QuotaClaim, StoreError> {
+    pub(super) fn claim(&self, bytes: u64) -> StoreResult<QuotaClaim> {
         let mut claim = QuotaClaim { quota: self.clone(), bytes: 0 };
         claim.grow(bytes)?;
         Ok(claim)
@@ -120,7 +120,7 @@ impl QuotaClaim {
     ///
     /// # Errors
     /// As [`Quota::check`]; then it is as it was.
-    pub(super) fn grow(&mut self, bytes: u64) -> Result<(), StoreError> {
+    pub(super) fn grow(&mut self, bytes: u64) -> StoreResult {
         let mut used = self.quota.0.lock();
         used.check(bytes)?;
         used.claimed = used.claimed.saturating_add(bytes);

@@ -17,7 +17,7 @@ use super::anchors::Anchors;
 use super::failure::{self, Abort};
 use super::schema;
 use crate::disk::SHORT_PATIENCE;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreResult};
 
 /// Reads at the same time. More would only contend for two or four cores and the page cache.
 const READERS: usize = 4;
@@ -112,7 +112,7 @@ impl Readers {
         &self,
         action: &'static str,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
+    ) -> StoreResult<T> {
         let failed = |reason: &str| StoreError::io(action, reason);
         let turn = tokio::time::timeout(TURN_TIMEOUT, Arc::clone(&self.reads.turns).acquire_owned())
             .await
@@ -129,7 +129,7 @@ impl Readers {
         &self,
         action: &'static str,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
+    ) -> StoreResult<T> {
         let busy = || StoreError::Busy("too many searches are under way".into());
         let turn = {
             let _place = PlaceInQueue::take(&self.searches_waiting).ok_or_else(busy)?;
@@ -155,7 +155,7 @@ impl Readers {
         action: &'static str,
         interrupt: &Interrupt,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
+    ) -> StoreResult<T> {
         let (database, idle) = (self.database.clone(), Arc::clone(&connections.idle));
         let anchors = Arc::clone(&self.anchors);
         let reading = Arc::clone(&interrupt.0);

@@ -14,7 +14,7 @@ use super::EmbeddedStore;
 use super::content::{READ_AHEAD, READ_GROUPS, WRONG_BYTES, from_memory, index, read_at};
 use super::incoming::blocking;
 use crate::record::ContentHash;
-use crate::store::StoreError;
+use crate::store::StoreResult;
 use crate::store::groups::{GROUP_BYTES, GroupSum, group_sum};
 
 /// Groups of a bucket's object that are read at once: 1 MiB, for each request takes a while.
@@ -64,7 +64,7 @@ impl EmbeddedStore {
         content: &StoredBytes,
         first: u64,
         at: Range<u64>,
-    ) -> Result<(Bytes, Vec<GroupSum>), StoreError> {
+    ) -> StoreResult<(Bytes, Vec<GroupSum>)> {
         let hash = content.hash;
         let sums = move |bytes: &[u8]| {
             let groups = (index(first)..).zip(bytes.chunks(GROUP_BYTES));
@@ -97,16 +97,13 @@ impl EmbeddedStore {
         }
     }
 
-    async fn read_object(&self, hash: ContentHash, size: u64, at: Range<u64>) -> Result<Bytes, StoreError> {
+    async fn read_object(&self, hash: ContentHash, size: u64, at: Range<u64>) -> StoreResult<Bytes> {
         let Some(objects) = &self.0.shared.objects else { return Err(EmbeddedStore::without_bucket()) };
         objects.bucket.range(hash, size, at).await.map_err(|error| self.object_failed(hash, error))
     }
 
     /// What a copy is one of, now that it was found to be wrong: it is removed. `None` for what is no copy.
-    pub(super) async fn without_cached(
-        &self,
-        content: &StoredBytes,
-    ) -> Result<Option<StoredBytes>, StoreError> {
+    pub(super) async fn without_cached(&self, content: &StoredBytes) -> StoreResult<Option<StoredBytes>> {
         if !matches!(content.from, BytesFrom::Cached(_)) {
             return Ok(None);
         }
@@ -124,7 +121,7 @@ impl EmbeddedStore {
     }
 
     /// The cache's file of a content, if it has one.
-    pub(super) async fn open_cached(&self, hash: ContentHash, size: u64) -> Result<Option<File>, StoreError> {
+    pub(super) async fn open_cached(&self, hash: ContentHash, size: u64) -> StoreResult<Option<File>> {
         let Some(objects) = &self.0.shared.objects else { return Ok(None) };
         let cache = Arc::clone(&objects.cache);
         blocking("look into the cache", move || Ok(cache.file(hash, size))).await
@@ -137,7 +134,7 @@ impl EmbeddedStore {
         size: u64,
         range: Range<u64>,
         has_sums: bool,
-    ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
+    ) -> StoreResult<BoxStream<'static, StoreResult<Bytes>>> {
         if range.is_empty() {
             return Ok(stream::empty().boxed());
         }
@@ -162,7 +159,7 @@ impl EmbeddedStore {
         &self,
         content: StoredBytes,
         range: Range<u64>,
-    ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
+    ) -> StoreResult<BoxStream<'static, StoreResult<Bytes>>> {
         let (hash, size) = (content.hash, content.size);
         if matches!(content.from, BytesFrom::Cached(_)) {
             let (bytes, _) = self.read_groups(&content, 0, 0..size).await?;
@@ -188,8 +185,8 @@ impl EmbeddedStore {
         &self,
         hash: ContentHash,
         size: u64,
-        read: BoxStream<'static, Result<Bytes, StoreError>>,
-    ) -> BoxStream<'static, Result<Bytes, StoreError>> {
+        read: BoxStream<'static, StoreResult<Bytes>>,
+    ) -> BoxStream<'static, StoreResult<Bytes>> {
         let Some(fill) = self.begin_fill(hash, size).await else { return read };
         let store = self.clone();
         stream::try_unfold((read, Some(fill)), move |(mut read, mut fill)| {

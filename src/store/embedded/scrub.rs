@@ -21,7 +21,7 @@ pub(super) use self::reading::ReadThrottle;
 use self::state::ScrubState;
 use super::EmbeddedStore;
 use crate::record::ContentHash;
-use crate::store::StoreError;
+use crate::store::StoreResult;
 use crate::store::scrub::{ScrubFinding, ScrubProgress, ScrubReport, ScrubResult, ScrubSettings};
 
 mod database;
@@ -143,7 +143,7 @@ impl EmbeddedStore {
 
     /// Begins a pass now, at this rate at most, in bytes per second; one that was asked for before goes on, at the new rate. Its
     /// number.
-    pub async fn begin_scrub(&self, bytes_per_sec: Option<u64>) -> Result<u64, StoreError> {
+    pub async fn begin_scrub(&self, bytes_per_sec: Option<u64>) -> StoreResult<u64> {
         let scrub = &self.0.shared.scrub;
         let now_ms = self.0.shared.clock.now_ms();
         let begun = self.submit_deletion(move |tx| {
@@ -171,7 +171,7 @@ impl EmbeddedStore {
         self.0.shared.scrub.driven.load(Ordering::Relaxed)
     }
 
-    pub async fn scrub_report(&self) -> Result<ScrubReport, StoreError> {
+    pub async fn scrub_report(&self) -> StoreResult<ScrubReport> {
         let read = |conn: &Connection| {
             let totals = super::tx::Totals::read(conn)?;
             Ok((ScrubState::load(conn)?, state::count_findings(conn)?, totals))
@@ -223,13 +223,13 @@ impl EmbeddedStore {
         &self,
         after: Option<ContentHash>,
         limit: usize,
-    ) -> Result<Vec<ScrubFinding>, StoreError> {
+    ) -> StoreResult<Vec<ScrubFinding>> {
         let read = move |conn: &Connection| state::findings(conn, after, limit);
         self.0.shared.readers.run("list what the scrub found", read).await
     }
 
     /// Contents that are damaged here, and did not come again yet, the latest first.
-    pub async fn damaged_contents(&self, limit: usize) -> Result<Vec<ScrubFinding>, StoreError> {
+    pub async fn damaged_contents(&self, limit: usize) -> StoreResult<Vec<ScrubFinding>> {
         let read = move |conn: &Connection| state::damaged(conn, limit);
         self.0.shared.readers.run("list what is damaged", read).await
     }
@@ -246,12 +246,12 @@ impl EmbeddedStore {
         self.0.shared.scrub.live.lock()
     }
 
-    async fn scrub_state(&self) -> Result<ScrubState, StoreError> {
+    async fn scrub_state(&self) -> StoreResult<ScrubState> {
         self.0.shared.readers.run("read how the scrub stands", ScrubState::load).await
     }
 
     /// Goes through the store once, from where an earlier run came to. Ends early when another pass is to begin.
-    async fn run_pass(&self, mut state: ScrubState, settings: &ScrubSettings) -> Result<(), StoreError> {
+    async fn run_pass(&self, mut state: ScrubState, settings: &ScrubSettings) -> StoreResult {
         if state.begun_ms.is_none() {
             let now_ms = self.0.shared.clock.now_ms();
             let begun = self.submit_deletion(move |tx| {

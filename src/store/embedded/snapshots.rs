@@ -25,7 +25,7 @@ use super::objects::Objects;
 use crate::store::bucket::deletion::DeletionOutcome;
 use crate::store::bucket::snapshots::{Generation, PartName, SnapshotManifest, is_ahead};
 use crate::store::bucket::{BucketError, SnapshotPace};
-use crate::store::{SnapshotReport, StoreError};
+use crate::store::{SnapshotReport, StoreResult};
 
 pub mod fuzz;
 pub(super) mod items;
@@ -286,7 +286,7 @@ impl EmbeddedStore {
     }
 
     /// Whether a reader of the feed can go on behind this number.
-    async fn continues(&self, number: u64) -> Result<bool, StoreError> {
+    async fn continues(&self, number: u64) -> StoreResult<bool> {
         let shared = Arc::clone(&self.0.shared);
         let read = move |conn: &rusqlite::Connection| {
             Ok(!shared.needs_reset(conn, number, &super::tx::Totals::read(conn)?)?)

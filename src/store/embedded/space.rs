@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use bytesize::ByteSize;
 use parking_lot::Mutex;
 
-use crate::store::StoreError;
 use crate::store::bucket::cache::ContentCache;
+use crate::store::{StoreError, StoreResult};
 
 /// How long an answer of the file system is believed.
 const FRESH: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ impl Space {
     ///
     /// # Errors
     /// [`StoreError::Full`] if they would go into the reserve.
-    pub(super) fn claim(&self, bytes: u64) -> Result<(), StoreError> {
+    pub(super) fn claim(&self, bytes: u64) -> StoreResult {
         let mut left = self.left.lock();
         let needed = bytes.saturating_add(self.reserve_bytes);
         let known = left.filter(|(asked, _)| asked.elapsed() < FRESH);

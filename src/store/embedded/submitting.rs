@@ -10,7 +10,7 @@ use super::objects;
 use super::purge::Purged;
 use super::tx::Tx;
 use super::writer::{Msg, RoomMaking, Task};
-use crate::store::{ReceivedFile, StoreError};
+use crate::store::{ReceivedFile, StoreError, StoreResult};
 
 /// Longest wait for a place in the queue, and then for the commit. A commit takes milliseconds; a disk that takes this
 /// long is as good as gone.
@@ -23,8 +23,8 @@ impl EmbeddedStore {
         &self,
         files: Vec<ReceivedFile>,
         bytes: usize,
-        run: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<Result<T, StoreError>> + Send + 'static,
-    ) -> Result<T, StoreError> {
+        run: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<StoreResult<T>> + Send + 'static,
+    ) -> StoreResult<T> {
         self.submit_with(files, None, bytes, run).await
     }
 
@@ -33,8 +33,8 @@ impl EmbeddedStore {
         &self,
         mut files: Vec<ReceivedFile>,
         bytes: usize,
-        run: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<Result<T, StoreError>> + Send + 'static,
-    ) -> Result<T, StoreError> {
+        run: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<StoreResult<T>> + Send + 'static,
+    ) -> StoreResult<T> {
         match self.upload_all(&mut files).await? {
             None => self.submit(files, bytes, run).await,
             Some(uploaded) => {
@@ -50,8 +50,8 @@ impl EmbeddedStore {
         files: Vec<ReceivedFile>,
         uploaded: Option<objects::UploadedContents>,
         bytes: usize,
-        run: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<Result<T, StoreError>> + Send + 'static,
-    ) -> Result<T, StoreError> {
+        run: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<StoreResult<T>> + Send + 'static,
+    ) -> StoreResult<T> {
         self.0.shared.check_writable()?;
         let turn = self.turn().await?;
         let (reply, answer) = oneshot::channel();
@@ -64,8 +64,8 @@ impl EmbeddedStore {
     pub(super) async fn submit_growing<T: Send + 'static>(
         &self,
         bytes: u64,
-        run: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<Result<T, StoreError>> + Send + 'static,
-    ) -> Result<T, StoreError> {
+        run: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<StoreResult<T>> + Send + 'static,
+    ) -> StoreResult<T> {
         self.0.shared.check_writable()?;
         self.0.shared.space.claim(bytes)?;
         // Half of that is in the WAL.
@@ -75,8 +75,8 @@ impl EmbeddedStore {
     /// As [`Self::submit`], for what is done even where there is no room any more. It may be run twice.
     pub(super) async fn submit_deletion<T: Send + 'static>(
         &self,
-        run: impl FnMut(&mut Tx<'_>) -> rusqlite::Result<Result<T, StoreError>> + Send + 'static,
-    ) -> Result<T, StoreError> {
+        run: impl FnMut(&mut Tx<'_>) -> rusqlite::Result<StoreResult<T>> + Send + 'static,
+    ) -> StoreResult<T> {
         self.0.shared.check_writable()?;
         let turn = self.turn().await?;
         let (reply, answer) = oneshot::channel();
@@ -84,14 +84,14 @@ impl EmbeddedStore {
         in_time(answer).await
     }
 
-    pub(super) async fn turn(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+    pub(super) async fn turn(&self) -> StoreResult<OwnedSemaphorePermit> {
         tokio::time::timeout(WRITE_TIMEOUT, Arc::clone(&self.0.turns).acquire_owned())
             .await
             .map_err(|_| not_written("the disk does not keep up"))?
             .map_err(|_| not_written("the store is closed"))
     }
 
-    pub(super) fn send(&self, msg: Msg) -> Result<(), StoreError> {
+    pub(super) fn send(&self, msg: Msg) -> StoreResult {
         let queue = self.0.queue.lock();
         let sent = queue.as_ref().is_some_and(|queue| queue.try_send(msg).is_ok());
         if sent { Ok(()) } else { Err(not_written("the store is closed")) }
@@ -99,7 +99,7 @@ impl EmbeddedStore {
 
     /// Looks for content deleted 30 days ago and tombstones of 180 days, as the store does by itself when it is opened and
     /// every hour after. What was old enough at the look before, a day of being open ago, is removed.
-    pub async fn purge(&self) -> Result<Purged, StoreError> {
+    pub async fn purge(&self) -> StoreResult<Purged> {
         self.0.shared.check_writable()?;
         let _turn = self.turn().await?;
         let (reply, answer) = oneshot::channel();
@@ -109,7 +109,7 @@ impl EmbeddedStore {
 }
 
 /// Waits for the writer's answer.
-async fn in_time<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+async fn in_time<T>(answer: oneshot::Receiver<StoreResult<T>>) -> StoreResult<T> {
     tokio::time::timeout(WRITE_TIMEOUT, answer)
         .await
         .map_err(|_| not_written("the disk does not answer; whether the change was made is not known"))?

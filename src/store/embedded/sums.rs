@@ -10,8 +10,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::EmbeddedStore;
 use crate::record::ContentHash;
-use crate::store::StoreError;
 use crate::store::groups::{GROUP_BYTES, GroupSum, group_count};
+use crate::store::{StoreError, StoreResult};
 
 /// Sums in one row: those of 64 MiB. A power of two, so that a row is a subtree.
 pub(super) const SUMS_PER_ROW: usize = 1024;
@@ -68,7 +68,7 @@ pub(super) fn sums_in(part: u64, size: u64) -> usize {
     usize::try_from(left).unwrap_or(SUMS_PER_ROW).min(SUMS_PER_ROW)
 }
 
-type Making = Shared<BoxFuture<'static, Result<(), StoreError>>>;
+type Making = Shared<BoxFuture<'static, StoreResult>>;
 
 /// Contents whose sums are being made, each by one task for all who wait for them.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl SumMakers {
 impl EmbeddedStore {
     /// Reads a content that came before sums were kept, checks it, and keeps its sums. It goes on when the caller gives up
     /// waiting, so that the next request finds it further on.
-    pub(super) async fn make_sums(&self, hash: ContentHash) -> Result<(), StoreError> {
+    pub(super) async fn make_sums(&self, hash: ContentHash) -> StoreResult {
         let making = {
             let mut running = self.0.shared.sums.running.lock();
             running.entry(hash).or_insert_with(|| self.spawn_making(hash)).clone()
@@ -122,7 +122,7 @@ impl EmbeddedStore {
     }
 
     /// Writes down sums. Without them, only, it takes longer next time.
-    pub(super) async fn keep_sums(&self, hash: ContentHash, sums: Vec<GroupSum>) -> Result<(), StoreError> {
+    pub(super) async fn keep_sums(&self, hash: ContentHash, sums: Vec<GroupSum>) -> StoreResult {
         let kept = self.submit(Vec::new(), sums.len() * 32, move |tx| {
             write(tx.conn, hash, &sums)?;
             Ok(Ok(()))

@@ -7,7 +7,7 @@ use super::rows::{self, COLUMNS};
 use super::types::{HashPrefix, StoredAsset};
 use super::{EmbeddedStore, edit};
 use crate::record::ContentHash;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreResult};
 
 /// Most entries of a page.
 const LIMIT_MAX: usize = 1000;
@@ -37,7 +37,7 @@ impl EmbeddedStore {
         prefix: Option<HashPrefix>,
         after: Option<(u64, ContentHash)>,
         limit: usize,
-    ) -> Result<TrashPage, StoreError> {
+    ) -> StoreResult<TrashPage> {
         let limit = limit.clamp(1, LIMIT_MAX);
         let read = move |conn: &Connection| page(conn, prefix, after, limit);
         self.0.shared.readers.run("look into the trash", read).await
@@ -49,7 +49,7 @@ impl EmbeddedStore {
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::NotHeld`] where the trash does not have its content, or not any more;
     /// [`StoreError::Corrupt`] where that is damaged; the errors of writing.
-    pub async fn restore(&self, hash: ContentHash) -> Result<StoredAsset, StoreError> {
+    pub async fn restore(&self, hash: ContentHash) -> StoreResult<StoredAsset> {
         let asset = self.asset(hash).await?.ok_or(StoreError::NotFound(hash))?;
         if !asset.record.deleted {
             if !asset.holding.is_held() {

@@ -11,7 +11,7 @@ use super::types::{IngestFields, Ingested};
 use super::{EmbeddedStore, writer};
 use crate::record::{AssetMeta, ContentHash, META_BYTES_MAX};
 use crate::store::hashing_file::HashingFile;
-use crate::store::{ReceivedFile, StoreError};
+use crate::store::{ReceivedFile, StoreError, StoreResult};
 
 /// How much of the beginning is looked at to guess the media type, in bytes.
 const SNIFFED_BYTES: usize = 8 * 1024;
@@ -49,7 +49,7 @@ impl Upload {
     ///
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::ReadOnly`], [`StoreError::Io`]. The upload has failed then.
-    pub async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
+    pub async fn write(&mut self, chunk: Bytes) -> StoreResult {
         if chunk.is_empty() {
             return Ok(());
         }
@@ -78,7 +78,7 @@ impl Upload {
     ///
     /// # Errors
     /// [`StoreError::Invalid`] for fields over their limits; the errors of [`write`](Self::write).
-    pub async fn finish(mut self, fields: IngestFields) -> Result<Ingested, StoreError> {
+    pub async fn finish(mut self, fields: IngestFields) -> StoreResult<Ingested> {
         self.store.0.shared.check_writable()?;
         self.store.0.shared.space.claim(writer::change_bytes(std::iter::once(META_BYTES_MAX)))?;
         let guess = media_type::guess(&self.head, fields.filename.as_deref());
@@ -105,14 +105,14 @@ impl Upload {
     }
 
     /// Goes on in a file.
-    async fn spill(&mut self) -> Result<(), StoreError> {
+    async fn spill(&mut self) -> StoreResult {
         self.file = Some(temporary_file(&self.store).await?);
         let head = self.head.split().freeze();
         self.head.extend_from_slice(&head[..head.len().min(SNIFFED_BYTES)]);
         self.push(head).await
     }
 
-    async fn push(&mut self, chunk: Bytes) -> Result<(), StoreError> {
+    async fn push(&mut self, chunk: Bytes) -> StoreResult {
         if self.head.len() < SNIFFED_BYTES {
             let missing = SNIFFED_BYTES - self.head.len();
             self.head.extend_from_slice(&chunk[..chunk.len().min(missing)]);
@@ -129,11 +129,7 @@ impl EmbeddedStore {
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::NotHeld`]: the content has to be uploaded. [`StoreError::Invalid`] for fields over
     /// their limits; the errors of writing.
-    pub async fn ingest_known(
-        &self,
-        hash: ContentHash,
-        fields: IngestFields,
-    ) -> Result<Ingested, StoreError> {
+    pub async fn ingest_known(&self, hash: ContentHash, fields: IngestFields) -> StoreResult<Ingested> {
         check(&fields)?;
         let guessed = media_type::guess(&[], fields.filename.as_deref()).or_suggested(None);
         self.submit(Vec::new(), 0, move |tx| edit::ingest_known(tx, hash, fields, &guessed)).await
@@ -149,14 +145,14 @@ pub struct Receive {
 }
 
 impl Receive {
-    pub(super) async fn begin(store: EmbeddedStore) -> Result<Self, StoreError> {
+    pub(super) async fn begin(store: EmbeddedStore) -> StoreResult<Self> {
         store.0.shared.check_writable()?;
         let file = temporary_file(&store).await?;
         Ok(Self { store, file, received: 0 })
     }
 
     /// Takes more bytes; waits while the disk or the processor is behind.
-    pub async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
+    pub async fn write(&mut self, chunk: Bytes) -> StoreResult {
         let shared = &self.store.0.shared;
         shared.scrub.note_use();
         shared.check_writable()?;
@@ -168,12 +164,12 @@ impl Receive {
     }
 
     /// Writes what is left and makes the file durable.
-    pub async fn finish(self) -> Result<ReceivedFile, StoreError> {
+    pub async fn finish(self) -> StoreResult<ReceivedFile> {
         complete(&self.store, self.file).await
     }
 }
 
-async fn temporary_file(store: &EmbeddedStore) -> Result<HashingFile, StoreError> {
+async fn temporary_file(store: &EmbeddedStore) -> StoreResult<HashingFile> {
     let store = store.clone();
     let create = move || {
         let tmp = store.0.shared.layout.tmp();
@@ -182,7 +178,7 @@ async fn temporary_file(store: &EmbeddedStore) -> Result<HashingFile, StoreError
     blocking("make a temporary file", create).await
 }
 
-async fn complete(store: &EmbeddedStore, mut file: HashingFile) -> Result<ReceivedFile, StoreError> {
+async fn complete(store: &EmbeddedStore, mut file: HashingFile) -> StoreResult<ReceivedFile> {
     match file.complete().await {
         Ok(hashes) => Ok(file.into_received(hashes)),
         Err(error) => Err(note(store, file.explain(&error), &error)),
@@ -196,7 +192,7 @@ fn note(store: &EmbeddedStore, answer: StoreError, error: &std::io::Error) -> St
 }
 
 /// Refuses fields that no record could have, before anything is made durable.
-fn check(fields: &IngestFields) -> Result<(), StoreError> {
+fn check(fields: &IngestFields) -> StoreResult {
     let meta = AssetMeta {
         mime_type: edit::given(fields.mime_type.clone()).unwrap_or_default(),
         filename: fields.filename.clone(),
@@ -211,7 +207,7 @@ fn check(fields: &IngestFields) -> Result<(), StoreError> {
 }
 
 /// Hashes content that stays in memory.
-async fn inline(bytes: Bytes) -> Result<Verified, StoreError> {
+async fn inline(bytes: Bytes) -> StoreResult<Verified> {
     let same = bytes.clone();
     let (hash, size, blake3): (ContentHash, u64, [u8; 32]) = if bytes.len() <= HASHED_IN_PLACE_BYTES {
         hash_bytes(&bytes)

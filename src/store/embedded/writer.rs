@@ -46,7 +46,7 @@ use super::sums;
 use super::tx::{Totals, Tx};
 use crate::clock::Clock;
 use crate::record::WriterId;
-use crate::store::{ReceivedFile, StoreError};
+use crate::store::{ReceivedFile, StoreError, StoreResult};
 
 mod chores;
 mod job;
@@ -85,7 +85,7 @@ pub(super) enum Msg {
     Work(Box<dyn WriteJob>),
     /// Look for what is old enough to be purged.
     Purge {
-        reply: oneshot::Sender<Result<Purged, StoreError>>,
+        reply: oneshot::Sender<StoreResult<Purged>>,
     },
     /// Bring everything home and end.
     Stop,

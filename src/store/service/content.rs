@@ -23,7 +23,7 @@ use super::{ServiceInner, ServiceState};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
 use crate::http::extract::{HashPath, Params};
 use crate::record::{AssetRecord, ContentHash};
-use crate::store::{ContentStore, StoreError};
+use crate::store::{ContentStore, StoreResult};
 
 /// The name of a hash never means anything else.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
@@ -112,7 +112,7 @@ fn read_as(headers: &HeaderMap) -> ReadAs {
 enum ContentSource {
     Store,
     /// All of it.
-    Coming(BoxStream<'static, Result<Bytes, StoreError>>),
+    Coming(BoxStream<'static, StoreResult<Bytes>>),
 }
 
 /// The answer to GET or HEAD, of what is here.

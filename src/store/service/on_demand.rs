@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 use super::error::codes;
 use crate::http::envelope::ApiResult;
 use crate::record::{AssetRecord, ContentHash};
-use crate::store::StoreError;
+use crate::store::StoreResult;
 
 /// How a content can be read that was got.
 pub enum FetchedContent {
@@ -24,7 +24,7 @@ pub enum FetchedContent {
 /// what its name says, else an error does.
 pub struct ComingContent {
     pub record: AssetRecord,
-    pub chunks: BoxStream<'static, Result<Bytes, StoreError>>,
+    pub chunks: BoxStream<'static, StoreResult<Bytes>>,
 }
 
 /// How somebody can take a content.

@@ -33,9 +33,9 @@ use self::sums::SumTable;
 use super::ledger::{Ledger, LedgerSubject};
 use crate::disk::{self, DirectWriter};
 use crate::record::ContentHash;
-use crate::store::StoreError;
 use crate::store::embedded::failure;
 use crate::store::groups::{GroupHasher, GroupSum};
+use crate::store::{StoreError, StoreResult};
 use crate::transfer::partial::block::Block;
 use crate::transfer::ranges::Ranges;
 
@@ -286,7 +286,7 @@ impl Partial {
     }
 
     /// Waits until both jobs have nothing to do, and takes their places; [`Self::hand_back`] ends that.
-    async fn take_over(&self) -> Result<Box<Hasher>, StoreError> {
+    async fn take_over(&self) -> StoreResult<Box<Hasher>> {
         self.wait_for(|state| {
             if let Some(error) = &state.failed {
                 return Some(Err(error.clone()));
@@ -320,7 +320,7 @@ impl Partial {
     }
 
     /// Makes durable whatever was written, as at the end of the process.
-    pub async fn settle(self: &Arc<Self>) -> Result<(), StoreError> {
+    pub async fn settle(self: &Arc<Self>) -> StoreResult {
         let hasher = self.take_over().await?;
         let this = Arc::clone(self);
         let kept = spawn_blocking(move || {

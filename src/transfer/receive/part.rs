@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Intake, Trouble, WRONG_BYTES};
 use crate::store::groups::{GROUP_BYTES, GroupSum, check_proof, group_count, group_sum, groups_of};
-use crate::store::{StoreError, StoreRef};
+use crate::store::{StoreError, StoreRef, StoreResult};
 use crate::transfer::partial::{BLOCK_BYTES, Block, BlockPool, Partial, Partials};
 use crate::transfer::schedule::{FetchFailure, WantKey};
 use crate::wire::proto::ContentHeader;
@@ -178,7 +178,7 @@ struct BlockWriter {
     sums: Option<std::vec::IntoIter<GroupSum>>,
     /// Of those groups whose bytes are ready.
     ready_sums: Vec<GroupSum>,
-    writing: Option<JoinHandle<Result<(), StoreError>>>,
+    writing: Option<JoinHandle<StoreResult>>,
     last_write: Instant,
     last_came: Instant,
 }
@@ -255,12 +255,12 @@ impl BlockWriter {
     }
 
     /// Begins to write what is ready, once what came before it is written.
-    async fn write(&mut self) -> Result<(), StoreError> {
+    async fn write(&mut self) -> StoreResult {
         self.finish().await?;
         self.begin()
     }
 
-    fn begin(&mut self) -> Result<(), StoreError> {
+    fn begin(&mut self) -> StoreResult {
         let mut next = self.pool.take();
         next.extend(&self.block.filled()[self.ready..]);
         self.block.truncate(self.ready);
@@ -272,7 +272,7 @@ impl BlockWriter {
         Ok(())
     }
 
-    async fn finish(&mut self) -> Result<(), StoreError> {
+    async fn finish(&mut self) -> StoreResult {
         let Some(writing) = &mut self.writing else { return Ok(()) };
         let written = writing.await;
         self.writing = None;

@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::record::{AssetRecord, ContentHash, Hlc};
 use crate::store::{
     ContentReader, ContentStore, FeedEntry, FeedPage, Holding, IncomingAsset, ItemOutcome, Redating,
-    StoreError, StoreEvent, StoreFuture, StoreStatus, StoredRecord, admits,
+    StoreError, StoreEvent, StoreFuture, StoreResult, StoreStatus, StoredRecord, admits,
 };
 
 /// A store in memory, which answers at once.
@@ -156,7 +156,7 @@ impl ContentStore for SimStore {
         async { Ok(FeedPage { entries, ..FeedPage::default() }) }.boxed()
     }
 
-    fn watch(&self, _: u64) -> BoxStream<'static, Result<StoreEvent, StoreError>> {
+    fn watch(&self, _: u64) -> BoxStream<'static, StoreResult<StoreEvent>> {
         futures::stream::pending().boxed()
     }
 

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::super::EmbeddedStore;
 use crate::entry::FolderId;
 use crate::record::LibraryId;
-use crate::store::StoreError;
+use crate::store::StoreResult;
 use crate::store::entries::FolderClaim;
 
 /// Rows that are dropped in one transaction.
@@ -37,9 +37,7 @@ pub(in super::super) fn library_of(
 }
 
 impl EmbeddedStore {
-    pub(in super::super) async fn list_foreign_folders(
-        &self,
-    ) -> Result<Vec<(FolderId, LibraryId)>, StoreError> {
+    pub(in super::super) async fn list_foreign_folders(&self) -> StoreResult<Vec<(FolderId, LibraryId)>> {
         let read = |conn: &Connection| {
             conn.prepare_cached("SELECT folder, library FROM foreign_folders")?
                 .query_map([], |row| Ok((FolderId(row.get(0)?), LibraryId(row.get(1)?))))?
@@ -52,7 +50,7 @@ impl EmbeddedStore {
         &self,
         folder: FolderId,
         library: LibraryId,
-    ) -> Result<FolderClaim, StoreError> {
+    ) -> StoreResult<FolderClaim> {
         self.submit_growing(0, move |tx| {
             if let Some(known) = library_of(tx.conn, folder)? {
                 let is_same = known == library;
@@ -71,11 +69,7 @@ impl EmbeddedStore {
     }
 
     /// The mark goes last: until then nothing of it is this network's.
-    pub(in super::super) async fn drop_foreign(
-        &self,
-        folder: FolderId,
-        library: LibraryId,
-    ) -> Result<(), StoreError> {
+    pub(in super::super) async fn drop_foreign(&self, folder: FolderId, library: LibraryId) -> StoreResult {
         loop {
             let dropped = self.submit_deletion(move |tx| {
                 if library_of(tx.conn, folder)? != Some(library) {

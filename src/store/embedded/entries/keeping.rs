@@ -18,8 +18,8 @@ use super::foreign::is_own;
 use super::merge_one;
 use crate::entry::{EntryAuthor, EntryRecord, FolderId, FolderRecord};
 use crate::record::{AssetRecord, ContentHash, Hlc, META_BYTES_MAX};
-use crate::store::StoreError;
 use crate::store::entries::FolderPlaces;
+use crate::store::{StoreError, StoreResult};
 
 /// How often the job looks by itself.
 const LOOK_INTERVAL: Duration = Duration::from_hours(1);
@@ -91,7 +91,7 @@ pub(super) fn is_to_come_back(tx: &Tx<'_>, target: ContentHash) -> rusqlite::Res
 pub(in super::super) fn remove_everywhere(
     tx: &mut Tx<'_>,
     target: ContentHash,
-) -> rusqlite::Result<Result<(), StoreError>> {
+) -> rusqlite::Result<StoreResult> {
     let found: Vec<Vec<u8>> = tx
         .conn
         .prepare_cached(concat!("SELECT entry FROM entries WHERE target = ?1 AND ", is_own!(), " LIMIT ?2"))?
@@ -140,7 +140,7 @@ impl EmbeddedStore {
     }
 
     /// `damaged`: those that are not whole, which are not read again and again.
-    async fn revive_targets(&self, damaged: &mut HashSet<ContentHash>) -> Result<(), StoreError> {
+    async fn revive_targets(&self, damaged: &mut HashSet<ContentHash>) -> StoreResult {
         let mut after = ContentHash([0; 32]);
         loop {
             let next = self.0.shared.readers.run("look for contents of folders in the trash", move |conn| {

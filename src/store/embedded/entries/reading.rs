@@ -9,8 +9,8 @@ use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
 use super::super::{EmbeddedStore, incoming::check_batch_size, rows};
 use crate::entry::{self, EntryHash, FolderId, FolderRecord};
 use crate::record::ContentHash;
-use crate::store::StoreError;
 use crate::store::entries::{ENTRIES_MAX, EntryPage, EntryQuery, HistoryPlace, PLACES_MAX, StoredEntry};
+use crate::store::{StoreError, StoreResult};
 use crate::wire::decode::decode;
 use crate::wire::proto::WireEntry;
 
@@ -63,7 +63,7 @@ pub(super) struct FoundEntry {
 }
 
 impl EmbeddedStore {
-    pub(in super::super) async fn list_entries(&self, query: EntryQuery) -> Result<EntryPage, StoreError> {
+    pub(in super::super) async fn list_entries(&self, query: EntryQuery) -> StoreResult<EntryPage> {
         let limit = query.limit.clamp(1, ENTRIES_MAX);
         let EntryQuery { folder, prefix, cursor, .. } = query;
         let after = cursor.map(|cursor| {
@@ -86,7 +86,7 @@ impl EmbeddedStore {
     pub(in super::super) async fn find_entries(
         &self,
         hashes: Vec<EntryHash>,
-    ) -> Result<Vec<FolderRecord>, StoreError> {
+    ) -> StoreResult<Vec<FolderRecord>> {
         check_batch_size(hashes.len())?;
         let shared = std::sync::Arc::clone(&self.0.shared);
         let read = move |conn: &Connection| {
@@ -103,7 +103,7 @@ impl EmbeddedStore {
     pub(in super::super) async fn find_entries_with(
         &self,
         contents: Vec<ContentHash>,
-    ) -> Result<Vec<FolderRecord>, StoreError> {
+    ) -> StoreResult<Vec<FolderRecord>> {
         check_batch_size(contents.len())?;
         let shared = std::sync::Arc::clone(&self.0.shared);
         let read = move |conn: &Connection| {
@@ -122,7 +122,7 @@ impl EmbeddedStore {
         &self,
         EntryHash(hash): EntryHash,
         before: Option<HistoryPlace>,
-    ) -> Result<Vec<FolderRecord>, StoreError> {
+    ) -> StoreResult<Vec<FolderRecord>> {
         let shared = std::sync::Arc::clone(&self.0.shared);
         let read = move |conn: &Connection| {
             // Dates are kept as signed numbers; none that stores take is beyond the greatest.

@@ -10,7 +10,7 @@ use super::super::EmbeddedStore;
 use super::super::rows::{self, COLUMNS};
 use super::super::tx::Tx;
 use super::{IndexStage, facets, keys};
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreResult};
 
 /// Records in one transaction: what a change waits for at most (about 50 ms).
 const RECORDS_AT_ONCE: i64 = 500;
@@ -91,7 +91,7 @@ impl EmbeddedStore {
     }
 
     /// Empties the index of words, and has it made anew.
-    pub(in super::super) async fn begin_words_anew(&self) -> Result<(), StoreError> {
+    pub(in super::super) async fn begin_words_anew(&self) -> StoreResult {
         let empty = |tx: &mut Tx<'_>| {
             if tx.stage == IndexStage::Built {
                 super::empty_words(tx.conn)?;
@@ -103,7 +103,7 @@ impl EmbeddedStore {
         Ok(())
     }
 
-    async fn try_build_index(&self) -> Result<(), StoreError> {
+    async fn try_build_index(&self) -> StoreResult {
         let read = |conn: &Connection| {
             let records = conn.query_row("SELECT count(*) FROM records", [], |row| rows::unsigned(row, 0))?;
             Ok((IndexStage::read(conn)?, records))

@@ -5,9 +5,9 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::super::EmbeddedStore;
 use super::super::anchors::DatabaseFile;
 use super::Objects;
-use crate::store::StoreError;
 use crate::store::bucket::claim::{Claim, KnownOpening, PlaceUse};
 use crate::store::bucket::marker::{PlaceId, Unsettled};
+use crate::store::{StoreError, StoreResult};
 
 impl EmbeddedStore {
     /// Finds out whether the bucket may be used, and takes note of it.
@@ -67,7 +67,7 @@ impl EmbeddedStore {
     }
 
     /// This opening stands in the bucket: no earlier one ever will.
-    async fn forget_former_openings(&self) -> Result<(), StoreError> {
+    async fn forget_former_openings(&self) -> StoreResult {
         let Some(objects) = &self.0.shared.objects else { return Ok(()) };
         let own = objects.bucket.opening();
         let forgotten = self.submit_deletion(move |tx| {
@@ -78,7 +78,7 @@ impl EmbeddedStore {
         forgotten.await
     }
 
-    async fn note_halt(&self, code: String) -> Result<(), StoreError> {
+    async fn note_halt(&self, code: String) -> StoreResult {
         let noted = self.submit_deletion(move |tx| {
             tx.conn.execute("INSERT OR IGNORE INTO bucket_halts (code) VALUES (?1)", [&code])?;
             Ok(Ok(()))

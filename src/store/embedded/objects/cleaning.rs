@@ -8,7 +8,7 @@ use super::super::EmbeddedStore;
 use super::super::incoming::blocking;
 use super::{ObjectLock, Objects, PendingObject, is_referred_to, pending, settle, waiting};
 use crate::record::ContentHash;
-use crate::store::StoreError;
+use crate::store::StoreResult;
 use crate::store::bucket::BucketError;
 use crate::store::bucket::deletion::DeletionOutcome;
 
@@ -17,7 +17,7 @@ const PAGE: i64 = 100;
 
 impl EmbeddedStore {
     /// Aborts uploads that were given up, and deletes objects to which nothing refers.
-    pub(super) async fn clean_objects(&self) -> Result<(), StoreError> {
+    pub(super) async fn clean_objects(&self) -> StoreResult {
         let Some(objects) = &self.0.shared.objects else { return Ok(()) };
         let mut after = [0_u8; 32];
         loop {
@@ -42,12 +42,7 @@ impl EmbeddedStore {
         }
     }
 
-    async fn clean_object(
-        &self,
-        objects: &Objects,
-        hash: ContentHash,
-        _lock: ObjectLock,
-    ) -> Result<(), StoreError> {
+    async fn clean_object(&self, objects: &Objects, hash: ContentHash, _lock: ObjectLock) -> StoreResult {
         let bucket = &objects.bucket;
         let read = move |conn: &Connection| {
             let waits = waiting::since_ms(conn, hash)?.is_some();

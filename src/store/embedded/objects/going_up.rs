@@ -34,7 +34,7 @@ use super::{ObjectLock, Objects, settle};
 use crate::record::ContentHash;
 use crate::store::bucket::BucketError;
 use crate::store::bucket::upload::{PutContent, PutError};
-use crate::store::{StoreError, UploadWait, WaitingUploads};
+use crate::store::{StoreError, StoreResult, UploadWait, WaitingUploads};
 
 mod pace;
 
@@ -189,10 +189,7 @@ impl EmbeddedStore {
         UploadEnd { hash, failed }
     }
 
-    async fn try_bring_up(
-        &self,
-        WaitingContent { hash, size, .. }: WaitingContent,
-    ) -> Result<(), StoreError> {
+    async fn try_bring_up(&self, WaitingContent { hash, size, .. }: WaitingContent) -> StoreResult {
         let Some(objects) = &self.0.shared.objects else { return Ok(()) };
         let lock = objects.lock(hash).await;
         if !self.is_to_go_up(hash).await? {
@@ -223,7 +220,7 @@ impl EmbeddedStore {
     }
 
     /// Whether a content that is listed is a live one in its file; else it is taken off the list.
-    async fn is_to_go_up(&self, hash: ContentHash) -> Result<bool, StoreError> {
+    async fn is_to_go_up(&self, hash: ContentHash) -> StoreResult<bool> {
         let in_file = move |conn: &Connection| {
             Ok(rows::find(conn, hash)?.is_some_and(|stored| stored.place == Some(ContentPlace::File)))
         };
@@ -241,12 +238,7 @@ impl EmbeddedStore {
     }
 
     /// Gives a content its place in the bucket, where it is and right.
-    async fn move_up(
-        &self,
-        objects: &Objects,
-        hash: ContentHash,
-        lock: ObjectLock,
-    ) -> Result<(), StoreError> {
+    async fn move_up(&self, objects: &Objects, hash: ContentHash, lock: ObjectLock) -> StoreResult {
         let moved = self.submit_deletion(move |tx| {
             // Until this is durable.
             let _lock = &lock;
@@ -260,9 +252,7 @@ impl EmbeddedStore {
     }
 
     /// How much waits to go up, where something may.
-    pub(in crate::store::embedded) async fn waiting_uploads(
-        &self,
-    ) -> Result<Option<WaitingUploads>, StoreError> {
+    pub(in crate::store::embedded) async fn waiting_uploads(&self) -> StoreResult<Option<WaitingUploads>> {
         let Some(objects) = &self.0.shared.objects else { return Ok(None) };
         let figures = self.0.shared.readers.run("count contents that wait", waiting::figures).await?;
         if !objects.write_back && figures.contents == 0 {
@@ -283,7 +273,7 @@ impl EmbeddedStore {
     pub(in crate::store::embedded) async fn find_upload_wait(
         &self,
         hash: ContentHash,
-    ) -> Result<Option<UploadWait>, StoreError> {
+    ) -> StoreResult<Option<UploadWait>> {
         let Some(objects) = &self.0.shared.objects else { return Ok(None) };
         let read = move |conn: &Connection| waiting::since_ms(conn, hash);
         let since_ms = self.0.shared.readers.run("look whether a content waits", read).await?;

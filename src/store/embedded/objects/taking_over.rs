@@ -22,7 +22,7 @@ use super::super::tx::{Totals, Verified, VerifiedBytes};
 use super::super::{EmbeddedStore, merge, writer};
 use super::UploadedContents;
 use crate::record::{AssetRecord, ContentHash};
-use crate::store::{ContentStore as _, Holding, ItemOutcome, StoreError};
+use crate::store::{ContentStore as _, Holding, ItemOutcome, StoreResult};
 
 /// So many times as long as between two looks at the bucket, lost contents are left alone.
 const LOST_LOOKS: u32 = 20;
@@ -53,7 +53,7 @@ impl EmbeddedStore {
     pub(in crate::store::embedded) async fn take_over_object(
         &self,
         record: AssetRecord,
-    ) -> Result<Option<ItemOutcome>, StoreError> {
+    ) -> StoreResult<Option<ItemOutcome>> {
         let Some(objects) = &self.0.shared.objects else { return Ok(None) };
         let (hash, size) = (record.hash, record.size);
         if size <= self.inline_bytes_max() || !objects.bucket.may_find_lost() {

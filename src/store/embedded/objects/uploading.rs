@@ -15,7 +15,7 @@ use crate::disk::open_plain;
 use crate::record::ContentHash;
 use crate::store::bucket::upload::PutContent;
 use crate::store::bucket::{Bucket, NoteUpload};
-use crate::store::{ReceivedFile, StoreError};
+use crate::store::{ReceivedFile, StoreResult};
 
 /// Uploads of one batch at once; the bucket has a bound of its own over all.
 const UPLOADS_AT_ONCE: usize = 16;
@@ -25,7 +25,7 @@ impl EmbeddedStore {
     pub(in crate::store::embedded) async fn upload_all(
         &self,
         files: &mut [ReceivedFile],
-    ) -> Result<Option<UploadedContents>, StoreError> {
+    ) -> StoreResult<Option<UploadedContents>> {
         let Some(objects) = self.0.shared.objects.as_ref().filter(|objects| !objects.write_back) else {
             return Ok(None);
         };
@@ -44,7 +44,7 @@ impl EmbeddedStore {
         let contents = files.iter().map(|file| (file.sha256, (file.size, file.path.to_path_buf())));
         let contents: HashMap<_, _> = contents.collect();
         let contents = contents.into_iter().map(|(hash, (size, path))| (hash, size, path)).collect();
-        let uploading: BoxFuture<'static, Result<(), StoreError>> = {
+        let uploading: BoxFuture<'static, StoreResult> = {
             let (store, bucket) = (self.clone(), Arc::clone(&objects.bucket));
             Box::pin(async move { store.upload_locked(bucket, contents).await })
         };
@@ -63,12 +63,12 @@ impl EmbeddedStore {
         &self,
         bucket: Arc<Bucket>,
         contents: Vec<(ContentHash, u64, PathBuf)>,
-    ) -> Result<(), StoreError> {
+    ) -> StoreResult {
         if let Some(why) = bucket.trouble_of_writing() {
             return Err(bucket.away(why));
         }
         self.name_objects(contents.iter().map(|(hash, ..)| *hash).collect(), &bucket).await?;
-        let mut uploads: Vec<BoxFuture<'static, Result<(), StoreError>>> = Vec::with_capacity(contents.len());
+        let mut uploads: Vec<BoxFuture<'static, StoreResult>> = Vec::with_capacity(contents.len());
         for (hash, size, path) in contents {
             uploads.push(Box::pin(self.clone().upload(Arc::clone(&bucket), hash, size, path)));
         }
@@ -76,17 +76,13 @@ impl EmbeddedStore {
     }
 
     /// Names an object that is about to be put; who is told of the upload in parts that makes it.
-    pub(super) async fn name_object(
-        &self,
-        hash: ContentHash,
-        bucket: &Bucket,
-    ) -> Result<NoteUpload, StoreError> {
+    pub(super) async fn name_object(&self, hash: ContentHash, bucket: &Bucket) -> StoreResult<NoteUpload> {
         self.name_objects(vec![hash], bucket).await?;
         Ok(self.upload_noter(hash))
     }
 
     /// Names objects that are about to be put, and aborts earlier uploads of theirs.
-    async fn name_objects(&self, hashes: Vec<ContentHash>, bucket: &Bucket) -> Result<(), StoreError> {
+    async fn name_objects(&self, hashes: Vec<ContentHash>, bucket: &Bucket) -> StoreResult {
         // What goes up from a full disk makes room there.
         let named = self.submit_deletion(move |tx| {
             let mut abandoned = Vec::new();
@@ -105,13 +101,7 @@ impl EmbeddedStore {
         Ok(())
     }
 
-    async fn upload(
-        self,
-        bucket: Arc<Bucket>,
-        hash: ContentHash,
-        size: u64,
-        path: PathBuf,
-    ) -> Result<(), StoreError> {
+    async fn upload(self, bucket: Arc<Bucket>, hash: ContentHash, size: u64, path: PathBuf) -> StoreResult {
         let store = self.clone();
         let opened = blocking("open content", move || {
             open_plain(&path).map_err(|error| store.io_failed("open received content", &error))
@@ -129,7 +119,7 @@ impl EmbeddedStore {
         })
     }
 
-    async fn note_upload(&self, hash: ContentHash, upload: String) -> Result<(), StoreError> {
+    async fn note_upload(&self, hash: ContentHash, upload: String) -> StoreResult {
         let noted = self.submit_deletion(move |tx| {
             tx.conn
                 .prepare_cached("UPDATE pending_objects SET upload = ?2 WHERE hash = ?1")?

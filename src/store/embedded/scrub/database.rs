@@ -18,7 +18,7 @@ use super::super::tx::{Totals, Tx};
 use super::pass::Pass;
 use crate::disk::LONG_PATIENCE;
 use crate::record::ContentHash;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreResult};
 
 /// How long SQLite may take to check a table. Reading goes on meanwhile, and so does writing, but the log grows.
 const CHECK_WITHIN: Duration = Duration::from_mins(10);
@@ -39,7 +39,7 @@ enum TableVerdict {
 
 impl Pass {
     /// Checks the database, and makes anew what can be.
-    pub(super) async fn check_database(&self) -> Result<(), StoreError> {
+    pub(super) async fn check_database(&self) -> StoreResult {
         let names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' AND name <> 'contents'";
         let list = move |conn: &Connection| {
             conn.prepare(names)?.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()
@@ -77,7 +77,7 @@ impl Pass {
     }
 
     /// Has SQLite check a table, in a connection of its own.
-    async fn check_table(&self, table: &str) -> Result<TableVerdict, StoreError> {
+    async fn check_table(&self, table: &str) -> StoreResult<TableVerdict> {
         let shared = &self.store.0.shared;
         let (path, dir) = (shared.layout.database(), shared.layout.dir.clone());
         let (tell, handles) = mpsc::channel();
@@ -120,7 +120,7 @@ impl Pass {
     }
 
     /// Makes indices anew, unless it may be the rows that are wrong: they would be lost for good then.
-    async fn make_indices(&self, table: &str, problems: String) -> Result<(), StoreError> {
+    async fn make_indices(&self, table: &str, problems: String) -> StoreResult {
         let name = table.to_owned();
         let read = move |conn: &Connection| rows_are_right(conn, &name);
         if !self.store.0.shared.readers.run("compare rows with indices", read).await? {
@@ -149,7 +149,7 @@ impl Pass {
     }
 
     /// Compares what searches look into with the records; how many were made anew.
-    async fn rebuild_columns(&self) -> Result<u64, StoreError> {
+    async fn rebuild_columns(&self) -> StoreResult<u64> {
         let (mut after, mut rebuilt) = (0, 0);
         while !self.throttle.is_stopped() {
             let began = Instant::now();
@@ -166,7 +166,7 @@ impl Pass {
     }
 
     /// Removes facets that no record has, and counts them anew; how many were wrong.
-    async fn rebuild_facets(&self) -> Result<u64, StoreError> {
+    async fn rebuild_facets(&self) -> StoreResult<u64> {
         let (mut after, mut rebuilt) = ((0, 0), 0);
         while !self.throttle.is_stopped() {
             let began = Instant::now();
@@ -193,7 +193,7 @@ impl Pass {
     }
 
     /// Counts anew, if what is kept is wrong.
-    async fn rebuild_totals(&self) -> Result<u64, StoreError> {
+    async fn rebuild_totals(&self) -> StoreResult<u64> {
         let compare = |conn: &Connection| {
             let kept = Totals::read(conn)?;
             Ok(kept == counted(conn, kept)?)

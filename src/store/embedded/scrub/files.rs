@@ -8,7 +8,7 @@ use super::super::incoming::blocking;
 use super::super::{aside, loss, tx};
 use super::pass::Pass;
 use crate::record::ContentHash;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreResult};
 
 /// Files that are looked up in the database at once.
 const FILES_AT_ONCE: usize = 500;
@@ -16,7 +16,7 @@ const FILES_AT_ONCE: usize = 500;
 impl Pass {
     /// Takes files without a record into the trash, which keeps them for as long as they have none; and examines contents whose
     /// files are missing or of another length, before any is read.
-    pub(super) async fn check_files(&self) -> Result<(), StoreError> {
+    pub(super) async fn check_files(&self) -> StoreResult {
         for first in 0..=u8::MAX {
             if self.throttle.is_stopped() {
                 return Ok(());
@@ -29,7 +29,7 @@ impl Pass {
         self.examine_missing().await
     }
 
-    async fn keep_unnamed(&self, first: u8) -> Result<(), StoreError> {
+    async fn keep_unnamed(&self, first: u8) -> StoreResult {
         let layout = self.store.0.shared.layout.clone();
         let listed = blocking("list contents", move || {
             layout.content_files_in(first).map_err(|error| {
@@ -55,7 +55,7 @@ impl Pass {
         Ok(())
     }
 
-    async fn examine_missing(&self) -> Result<(), StoreError> {
+    async fn examine_missing(&self) -> StoreResult {
         let mut after = [0; 32];
         loop {
             let read = move |conn: &Connection| aside::in_files_after(conn, after);

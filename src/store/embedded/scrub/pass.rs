@@ -12,7 +12,7 @@ use super::ReadThrottle;
 use super::reading::FileCheck;
 use super::state::{self, ScrubState};
 use crate::record::ContentHash;
-use crate::store::StoreError;
+use crate::store::StoreResult;
 use crate::store::scrub::ScrubResult;
 
 /// How often it is written down how far a pass is.
@@ -59,7 +59,7 @@ impl Pass {
     }
 
     /// Rests after work that reads no contents.
-    pub(super) async fn breathe(&self, worked: Duration) -> Result<(), StoreError> {
+    pub(super) async fn breathe(&self, worked: Duration) -> StoreResult {
         let throttle = Arc::clone(&self.throttle);
         // The one that goes on sees that it is stopped.
         blocking("pace the scrub", move || {
@@ -81,7 +81,7 @@ impl Pass {
     }
 
     /// Writes down how far it is, unless another pass began meanwhile.
-    pub(super) async fn save(&mut self) -> Result<(), StoreError> {
+    pub(super) async fn save(&mut self) -> StoreResult {
         let Some(state) = self.store.live().as_ref().map(|live| live.state.clone()) else { return Ok(()) };
         self.saved = Instant::now();
         let saved = self.store.submit_deletion(move |tx| {
@@ -100,7 +100,7 @@ impl Pass {
     }
 
     /// Reads everything that is held; whether it came to the end.
-    pub(super) async fn read_all(&mut self) -> Result<bool, StoreError> {
+    pub(super) async fn read_all(&mut self) -> StoreResult<bool> {
         loop {
             let after = self.after();
             let page = move |conn: &Connection| aside::held_after(conn, after.0);
@@ -144,7 +144,7 @@ impl Pass {
     }
 
     /// Reads the small contents of a batch, and counts those that are passed over.
-    async fn take_batch(&self, batch: &mut Batch) -> Result<(), StoreError> {
+    async fn take_batch(&self, batch: &mut Batch) -> StoreResult {
         let Batch { small, skipped } = std::mem::take(batch);
         self.read_small(small).await?;
         let Some(Skipped { last, count, bytes }) = skipped else { return Ok(()) };
@@ -158,7 +158,7 @@ impl Pass {
         Ok(())
     }
 
-    async fn read_small(&self, small: Vec<(ContentHash, u64, i64)>) -> Result<(), StoreError> {
+    async fn read_small(&self, small: Vec<(ContentHash, u64, i64)>) -> StoreResult {
         let Some((last, ..)) = small.last().copied() else { return Ok(()) };
         let bytes = small.iter().map(|(_, size, _)| size).sum();
         let count = small.len() as u64;
@@ -177,7 +177,7 @@ impl Pass {
         self.throttle.content_ends();
     }
 
-    pub(super) async fn finish(&mut self) -> Result<(), StoreError> {
+    pub(super) async fn finish(&mut self) -> StoreResult {
         let Some(done) = self.store.live().as_ref().map(|live| live.state.clone()) else { return Ok(()) };
         let now_ms = self.store.0.shared.clock.now_ms();
         let ended = self.store.submit_deletion(move |tx| {

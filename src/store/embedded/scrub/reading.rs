@@ -23,9 +23,9 @@ use super::super::sums::{self, SUMS_PER_ROW, sums_in};
 use super::state::{self, ScrubState};
 use crate::disk::{SHORT_PATIENCE, patiently};
 use crate::record::ContentHash;
-use crate::store::StoreError;
 use crate::store::groups::{GROUP_BYTES, GroupSum, group_count, group_range, group_sum};
 use crate::store::scrub::{BusyProbe, ScrubSettings};
+use crate::store::{StoreError, StoreResult};
 
 /// For each second of work without anybody's asking, at least so many of rest: a quarter of one core at most.
 const REST_SHARE: u32 = 3;
@@ -186,7 +186,7 @@ impl EmbeddedStore {
         hash: ContentHash,
         size: u64,
         throttle: &Arc<ReadThrottle>,
-    ) -> Result<FileCheck, StoreError> {
+    ) -> StoreResult<FileCheck> {
         let compared = self.compare(hash, size, throttle).await;
         if throttle.is_stopped() {
             return Ok(FileCheck::Stopped);
@@ -219,7 +219,7 @@ impl EmbeddedStore {
         hash: ContentHash,
         size: u64,
         throttle: &Arc<ReadThrottle>,
-    ) -> Result<Compared, StoreError> {
+    ) -> StoreResult<Compared> {
         if size <= GROUP_BYTES as u64 {
             return Ok(Compared::Unknown);
         }
@@ -247,7 +247,7 @@ impl EmbeddedStore {
         &self,
         small: Vec<(ContentHash, u64, i64)>,
         throttle: &Arc<ReadThrottle>,
-    ) -> Result<(), StoreError> {
+    ) -> StoreResult {
         let bytes = small.iter().map(|(_, size, _)| size).sum();
         let read = move |conn: &Connection| {
             let began = Instant::now();

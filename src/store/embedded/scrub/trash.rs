@@ -11,7 +11,7 @@ use super::super::rows::{self, ContentPlace};
 use super::pass::Pass;
 use crate::disk::{LONG_PATIENCE, patiently};
 use crate::record::ContentHash;
-use crate::store::StoreError;
+use crate::store::StoreResult;
 
 /// Entries that are read at once.
 const PAGE: i64 = 100;
@@ -26,7 +26,7 @@ struct TrashEntry {
 
 impl Pass {
     /// Reads the whole trash; whether it came to the end.
-    pub(super) async fn check_trash(&self) -> Result<bool, StoreError> {
+    pub(super) async fn check_trash(&self) -> StoreResult<bool> {
         let mut after = [0; 32];
         loop {
             let began = Instant::now();
@@ -49,7 +49,7 @@ impl Pass {
         }
     }
 
-    async fn is_file_right(&self, hash: ContentHash, size: u64) -> Result<bool, StoreError> {
+    async fn is_file_right(&self, hash: ContentHash, size: u64) -> StoreResult<bool> {
         let (path, throttle) = (self.store.0.shared.layout.content(hash), Arc::clone(&self.throttle));
         let hashed = blocking("check content in the trash", move || {
             let mut took = |bytes, worked| throttle.took(bytes, worked);
@@ -72,7 +72,7 @@ impl Pass {
         }
     }
 
-    async fn is_in_trash(&self, hash: ContentHash) -> Result<bool, StoreError> {
+    async fn is_in_trash(&self, hash: ContentHash) -> StoreResult<bool> {
         let read = move |conn: &Connection| Ok(super::super::tx::trashed(conn, hash)?.is_some());
         self.store.0.shared.readers.run("look into the trash", read).await
     }

@@ -15,7 +15,7 @@ use super::super::readers::open_patiently;
 use super::super::rows;
 use super::super::tx::{Totals, Tx};
 use super::pass::Pass;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreResult};
 
 /// What is wrong is mended in transactions of so many records.
 const MENDED_AT_ONCE: usize = 200;
@@ -33,7 +33,7 @@ enum WordsComparison {
 
 impl Pass {
     /// Compares the words of all records with the index; how many were made anew.
-    pub(super) async fn rebuild_words(&self) -> Result<u64, StoreError> {
+    pub(super) async fn rebuild_words(&self) -> StoreResult<u64> {
         let (path, throttle) = (self.store.0.shared.layout.database(), std::sync::Arc::clone(&self.throttle));
         let compared = spawn_blocking(move || compare(&open_patiently(&path)?, || throttle.is_stopped()))
             .await

@@ -13,7 +13,7 @@ use super::items::record_of;
 use crate::entry::FolderRecord;
 use crate::record::AssetRecord;
 use crate::store::sync_wire::holding_of;
-use crate::store::{Holding, ItemOutcome, StoreError};
+use crate::store::{Holding, ItemOutcome, StoreError, StoreResult};
 use crate::wire::decode::decode;
 use crate::wire::proto::{SnapshotItem, WireEntry, WireFeedEntry};
 
@@ -47,7 +47,7 @@ impl EmbeddedStore {
     ///
     /// # Errors
     /// The errors of writing; [`StoreError::Invalid`] where it is no row of items at all.
-    pub(crate) async fn take_snapshot(&self, chunk: Bytes) -> Result<TakenItems, StoreError> {
+    pub(crate) async fn take_snapshot(&self, chunk: Bytes) -> StoreResult<TakenItems> {
         let mut rest = chunk;
         let mut taken = TakenItems::default();
         while !rest.is_empty() {
@@ -76,7 +76,7 @@ impl EmbeddedStore {
 }
 
 /// Reads the next items, `None` for what is none by today's rules, and how many bytes they had.
-fn batch_of(rest: &mut Bytes) -> Result<(Vec<Option<Item>>, usize), StoreError> {
+fn batch_of(rest: &mut Bytes) -> StoreResult<(Vec<Option<Item>>, usize)> {
     let malformed = || StoreError::Invalid("it is no snapshot".into());
     let (mut items, before) = (Vec::new(), rest.len());
     while !rest.is_empty() && items.len() < ITEMS_AT_ONCE && before - rest.len() < BYTES_AT_ONCE {
@@ -96,7 +96,7 @@ fn batch_of(rest: &mut Bytes) -> Result<(Vec<Option<Item>>, usize), StoreError> 
 ///
 /// # Errors
 /// [`StoreError::Invalid`] where it is no row of items at all.
-pub(in crate::store) fn items_of(mut chunk: Bytes) -> Result<Vec<bool>, StoreError> {
+pub(in crate::store) fn items_of(mut chunk: Bytes) -> StoreResult<Vec<bool>> {
     let mut items = Vec::new();
     while !chunk.is_empty() {
         items.extend(batch_of(&mut chunk)?.0.iter().map(Option::is_some));
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
     use crate::store::sync_wire::put;
 
-    fn all(bytes: &[u8]) -> Result<Vec<bool>, StoreError> {
+    fn all(bytes: &[u8]) -> StoreResult<Vec<bool>> {
         items_of(Bytes::copy_from_slice(bytes))
     }
 

@@ -7,18 +7,18 @@ use rusqlite::TransactionBehavior;
 use tokio::sync::oneshot;
 
 use super::{StoreWriter, TRANSACTION_BYTES};
-use crate::store::StoreError;
 use crate::store::embedded::failure::Abort;
 use crate::store::embedded::index::words::WordChanges;
 use crate::store::embedded::purge::Purged;
 use crate::store::embedded::{keeping, quota};
+use crate::store::{StoreError, StoreResult};
 
 /// How often somebody looks for what is old enough to be purged. Often, so that a machine that runs for a few hours a
 /// day finds another one that agrees with its clock.
 const LOOK_INTERVAL: Duration = Duration::from_hours(1);
 
 impl StoreWriter {
-    pub(super) fn on_purge(&mut self, reply: oneshot::Sender<Result<Purged, StoreError>>) {
+    pub(super) fn on_purge(&mut self, reply: oneshot::Sender<StoreResult<Purged>>) {
         let result = match self.shared.read_only() {
             Some(why) => Err(StoreError::ReadOnly(why)),
             None => self

@@ -5,7 +5,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::RECORD_BYTES;
 use crate::store::embedded::objects::UploadedContents;
 use crate::store::embedded::tx::Tx;
-use crate::store::{ReceivedFile, StoreError};
+use crate::store::{ReceivedFile, StoreError, StoreResult};
 
 /// A change, and who waits for it.
 pub(in crate::store::embedded) trait WriteJob: Send {
@@ -22,7 +22,7 @@ pub(in crate::store::embedded) trait WriteJob: Send {
     /// Makes the change in the group's transaction; the answer is kept.
     fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()>;
     /// Gives the answer, after the group was committed or failed.
-    fn finish(self: Box<Self>, group: Result<(), StoreError>);
+    fn finish(self: Box<Self>, group: StoreResult);
 }
 
 /// The usual [`WriteJob`]: a closure.
@@ -31,15 +31,15 @@ pub(in crate::store::embedded) struct Task<F, T> {
     pub(in crate::store::embedded) uploaded: Option<UploadedContents>,
     pub(in crate::store::embedded) bytes: usize,
     pub(in crate::store::embedded) run: Option<F>,
-    pub(in crate::store::embedded) answer: Option<Result<T, StoreError>>,
-    pub(in crate::store::embedded) reply: oneshot::Sender<Result<T, StoreError>>,
+    pub(in crate::store::embedded) answer: Option<StoreResult<T>>,
+    pub(in crate::store::embedded) reply: oneshot::Sender<StoreResult<T>>,
     /// A place in the queue, given back with the answer.
     pub(in crate::store::embedded) _turn: OwnedSemaphorePermit,
 }
 
 impl<F, T> WriteJob for Task<F, T>
 where
-    F: FnOnce(&mut Tx<'_>) -> rusqlite::Result<Result<T, StoreError>> + Send,
+    F: FnOnce(&mut Tx<'_>) -> rusqlite::Result<StoreResult<T>> + Send,
     T: Send,
 {
     fn files(&mut self) -> Vec<ReceivedFile> {
@@ -65,7 +65,7 @@ where
         Ok(())
     }
 
-    fn finish(self: Box<Self>, group: Result<(), StoreError>) {
+    fn finish(self: Box<Self>, group: StoreResult) {
         let Self { answer, reply, .. } = *self;
         // The caller may have gone; the change stands all the same.
         let _ = reply.send(group.and_then(|()| answer.unwrap_or_else(not_run)));
@@ -75,15 +75,15 @@ where
 /// A [`WriteJob`] that makes room, or sets aside what is damaged.
 pub(in crate::store::embedded) struct RoomMaking<F, T> {
     pub(in crate::store::embedded) run: F,
-    pub(in crate::store::embedded) answer: Option<Result<T, StoreError>>,
-    pub(in crate::store::embedded) reply: oneshot::Sender<Result<T, StoreError>>,
+    pub(in crate::store::embedded) answer: Option<StoreResult<T>>,
+    pub(in crate::store::embedded) reply: oneshot::Sender<StoreResult<T>>,
     /// A place in the queue, given back with the answer.
     pub(in crate::store::embedded) _turn: OwnedSemaphorePermit,
 }
 
 impl<F, T> WriteJob for RoomMaking<F, T>
 where
-    F: FnMut(&mut Tx<'_>) -> rusqlite::Result<Result<T, StoreError>> + Send,
+    F: FnMut(&mut Tx<'_>) -> rusqlite::Result<StoreResult<T>> + Send,
     T: Send,
 {
     fn files(&mut self) -> Vec<ReceivedFile> {
@@ -103,13 +103,13 @@ where
         Ok(())
     }
 
-    fn finish(self: Box<Self>, group: Result<(), StoreError>) {
+    fn finish(self: Box<Self>, group: StoreResult) {
         let Self { answer, reply, .. } = *self;
         // As above.
         let _ = reply.send(group.and_then(|()| answer.unwrap_or_else(not_run)));
     }
 }
 
-fn not_run<T>() -> Result<T, StoreError> {
+fn not_run<T>() -> StoreResult<T> {
     Err(StoreError::Io { action: "write to the store".into(), reason: "the change was not made".into() })
 }

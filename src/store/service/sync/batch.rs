@@ -10,7 +10,7 @@ use crate::http::envelope::{ApiError, ApiResult};
 use crate::record::ContentHash;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::sync_wire::{BodyReader, SMALL_BYTES_MAX};
-use crate::store::{ContentStore, IncomingAsset, IncomingContent, ItemOutcome, StoreError};
+use crate::store::{ContentStore, IncomingAsset, IncomingContent, ItemOutcome, StoreResult};
 use crate::wire::proto::IngestHeader;
 
 /// Content in memory that is worth a commit. There are at most two such parts at a time.
@@ -106,7 +106,7 @@ where
 /// The parts of a batch on their way into the store, one at a time.
 struct BatchParts {
     store: EmbeddedStore,
-    committing: Option<JoinHandle<Result<Vec<ItemOutcome>, StoreError>>>,
+    committing: Option<JoinHandle<StoreResult<Vec<ItemOutcome>>>>,
     outcomes: Vec<ItemOutcome>,
 }
 

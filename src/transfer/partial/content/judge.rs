@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use super::{Giver, HASH_BYTES, Hasher, Partial};
 use crate::record::ContentHash;
 use crate::store::groups::{GroupHasher, GroupSum, root};
-use crate::store::{ReceivedFile, StoreError};
+use crate::store::{ReceivedFile, StoreResult};
 use crate::transfer::ranges::Ranges;
 
 /// All bytes came.
@@ -60,7 +60,7 @@ impl Partial {
     ///
     /// # Errors
     /// What the disk says. The bytes stay, and it can be tried again.
-    pub async fn finish(self: &Arc<Self>) -> Result<Finished, StoreError> {
+    pub async fn finish(self: &Arc<Self>) -> StoreResult<Finished> {
         {
             let mut state = self.state();
             if state.failed.is_none() && state.claimed.len() < self.size {
@@ -181,7 +181,7 @@ impl Partial {
     }
 
     /// Throws away what others than `only` sent, and takes nothing of them from now on.
-    pub async fn restrict(self: &Arc<Self>, only: EndpointId) -> Result<(), StoreError> {
+    pub async fn restrict(self: &Arc<Self>, only: EndpointId) -> StoreResult {
         self.state().only = Some(only);
         drop(self.take_over().await?);
         let this = Arc::clone(self);

@@ -8,7 +8,7 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::task::spawn_blocking;
 
 use super::Partial;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreResult};
 
 impl Partial {
     /// What ends once more was written, or something failed. It keeps nobody from beginning the content anew.
@@ -25,7 +25,7 @@ impl Partial {
         self: Arc<Self>,
         at: u64,
         most: usize,
-    ) -> Result<Option<Bytes>, StoreError> {
+    ) -> StoreResult<Option<Bytes>> {
         let here = {
             let state = self.state();
             if let Some(error) = &state.failed {

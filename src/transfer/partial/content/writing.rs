@@ -9,7 +9,7 @@ use sha2::Digest as _;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{Giver, HASH_BYTES, Hasher, Partial};
-use crate::store::StoreError;
+use crate::store::StoreResult;
 use crate::store::groups::{GROUP_BYTES, GroupSum, group_sum};
 use crate::transfer::partial::block::{BLOCK_BYTES, Block};
 
@@ -28,7 +28,7 @@ impl Partial {
         block: Block,
         sums: Vec<GroupSum>,
         peer: EndpointId,
-    ) -> Result<Option<JoinHandle<Result<(), StoreError>>>, StoreError> {
+    ) -> StoreResult<Option<JoinHandle<StoreResult>>> {
         let end = (offset + block.filled().len() as u64).min(self.size);
         let block = Arc::new(block);
         let gaps = {
@@ -65,7 +65,7 @@ impl Partial {
         gaps: &[Range<u64>],
         sums: Vec<GroupSum>,
         peer: EndpointId,
-    ) -> Result<(), StoreError> {
+    ) -> StoreResult {
         // All of them lie within the block.
         let index = |at: u64| usize::try_from(at - offset).unwrap_or(block.len()).min(block.len());
         let bytes = |range: &Range<u64>| &block[index(range.start)..index(range.end)];
