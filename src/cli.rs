@@ -61,7 +61,7 @@ mod trash;
 mod wait;
 mod why;
 
-use error::{CliError, Exit};
+use error::{CliError, CliResult, Exit};
 use output::Output;
 
 const AFTER_HELP: &str = "\
@@ -188,7 +188,7 @@ struct Context {
 
 impl Context {
     /// The configuration, with these flags over it. Warnings go to stderr.
-    fn load_config(&self, file: Option<PathBuf>, flags: Vec<FlagValue>) -> Result<Loaded, CliError> {
+    fn load_config(&self, file: Option<PathBuf>, flags: Vec<FlagValue>) -> CliResult<Loaded> {
         let (loaded, errors) = self.read_config(file, flags);
         if errors.is_empty() { Ok(loaded) } else { Err(ConfigErrors(errors).into()) }
     }
@@ -249,7 +249,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     exit
 }
 
-async fn dispatch(command: Command, context: &Context) -> Result<(), CliError> {
+async fn dispatch(command: Command, context: &Context) -> CliResult {
     match command {
         Command::Serve(args) => Box::pin(serve::run(context, args)).await,
         Command::Demo => Box::pin(demo::run(context)).await,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::client::ApiClient;
-use super::error::CliError;
+use super::error::CliResult;
 use super::output::{Output, message};
 use crate::record::ContentHash;
 
@@ -101,7 +101,7 @@ pub(super) async fn print_pages(
     path: &str,
     mut query: Vec<(&str, String)>,
     amount: &Amount,
-) -> Result<(), CliError> {
+) -> CliResult {
     query.extend(amount.holding());
     let wanted = if amount.all { u64::MAX } else { amount.limit };
     let mut shown = 0;

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use super::Context;
-use super::error::{CliError, Exit, blocking};
+use super::error::{CliError, CliResult, Exit, blocking};
 use super::output::message;
 use super::progress::ProgressLine;
 use super::text;
@@ -28,7 +28,7 @@ pub(super) struct BackupArgs {
 }
 
 /// Exit code 4 if contents are damaged, and so not in the backup.
-pub(super) async fn run(context: &Context, args: BackupArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: BackupArgs) -> CliResult {
     let BackupArgs { dir, data_dir, verify, hard_link } = args;
     let config = context.load_config(None, Vec::new())?.config;
     if data_dir.is_none() && context.is_elsewhere(&config) {
@@ -58,7 +58,7 @@ pub(super) async fn run(context: &Context, args: BackupArgs) -> Result<(), CliEr
         .hint("`can-sync scrub --repair` has the node fetch them from machines that have them"))
 }
 
-fn show(context: &Context, report: &BackupReport, elsewhere: Option<&str>) -> Result<(), CliError> {
+fn show(context: &Context, report: &BackupReport, elsewhere: Option<&str>) -> CliResult {
     if context.out.json {
         context.out.value(report)?;
     } else {
@@ -111,7 +111,7 @@ fn show(context: &Context, report: &BackupReport, elsewhere: Option<&str>) -> Re
     Ok(())
 }
 
-pub(super) fn show_findings(context: &Context, findings: &[BackupFinding]) -> Result<(), CliError> {
+pub(super) fn show_findings(context: &Context, findings: &[BackupFinding]) -> CliResult {
     if findings.is_empty() {
         return Ok(());
     }

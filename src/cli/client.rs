@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::advice;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use crate::identity::{self, Mend};
 
 /// For a connection, which is local as a rule.
@@ -47,7 +47,7 @@ enum Envelope<T> {
 
 impl ApiClient {
     /// The daemon's API at a base URL, with the token in a file where there is one.
-    pub(super) fn agent(base: &str, token_file: Option<&Path>) -> Result<Self, CliError> {
+    pub(super) fn agent(base: &str, token_file: Option<&Path>) -> CliResult<Self> {
         let mut headers = HeaderMap::new();
         if let Some(path) = token_file {
             let token = identity::read_given(path, Mend::Never)
@@ -63,11 +63,11 @@ impl ApiClient {
     }
 
     /// A CAN Service at the base URL of its API.
-    pub(super) fn store(base: &str) -> Result<Self, CliError> {
+    pub(super) fn store(base: &str) -> CliResult<Self> {
         Self::new(ServerKind::Store, base, HeaderMap::new())
     }
 
-    fn new(kind: ServerKind, base: &str, headers: HeaderMap) -> Result<Self, CliError> {
+    fn new(kind: ServerKind, base: &str, headers: HeaderMap) -> CliResult<Self> {
         let client = Client::builder()
             .default_headers(headers)
             .no_proxy()
@@ -97,18 +97,18 @@ impl ApiClient {
     ///
     /// # Errors
     /// Also for any status that is not a success, with what the service said.
-    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, CliError> {
+    pub(super) async fn send(&self, request: RequestBuilder) -> CliResult<Response> {
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
         if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
     }
 
     /// Sends a request and reads the answer's `data`.
-    pub(super) async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, CliError> {
+    pub(super) async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> CliResult<T> {
         let response = self.send(request).await?;
         self.data(response).await
     }
 
-    async fn data<T: DeserializeOwned>(&self, response: Response) -> Result<T, CliError> {
+    async fn data<T: DeserializeOwned>(&self, response: Response) -> CliResult<T> {
         let body = self.read(response).await?;
         match serde_json::from_slice(&body) {
             Ok(Envelope::Success { data }) => Ok(data),
@@ -120,7 +120,7 @@ impl ApiClient {
     pub(super) async fn get_version<T: DeserializeOwned>(
         &self,
         path: &str,
-    ) -> Result<(T, Option<HeaderValue>), CliError> {
+    ) -> CliResult<(T, Option<HeaderValue>)> {
         let response = self.send(self.request(Method::GET, path).timeout(ANSWER_TIMEOUT)).await?;
         let tag = response.headers().get(ETAG).cloned();
         Ok((self.data(response).await?, tag))
@@ -131,7 +131,7 @@ impl ApiClient {
         &self,
         request: RequestBuilder,
         tag: Option<HeaderValue>,
-    ) -> Result<Option<T>, CliError> {
+    ) -> CliResult<Option<T>> {
         let request = match tag {
             Some(tag) => request.header(IF_MATCH, tag),
             None => request,
@@ -148,7 +148,7 @@ impl ApiClient {
         &self,
         path: &str,
         query: &[(&str, String)],
-    ) -> Result<T, CliError> {
+    ) -> CliResult<T> {
         self.call(self.request(Method::GET, path).query(query).timeout(ANSWER_TIMEOUT)).await
     }
 
@@ -158,7 +158,7 @@ impl ApiClient {
         path: &str,
         query: &[(&str, String)],
         page: impl Fn(P) -> (Vec<T>, Option<String>),
-    ) -> Result<Vec<T>, CliError> {
+    ) -> CliResult<Vec<T>> {
         let (mut all, mut cursor) = (Vec::new(), None);
         loop {
             let query: Vec<_> =
@@ -172,19 +172,15 @@ impl ApiClient {
         }
     }
 
-    pub(super) async fn post<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        body: &impl Serialize,
-    ) -> Result<T, CliError> {
+    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> CliResult<T> {
         self.call(self.request(Method::POST, path).json(body).timeout(ANSWER_TIMEOUT)).await
     }
 
-    pub(super) async fn delete(&self, path: &str) -> Result<(), CliError> {
+    pub(super) async fn delete(&self, path: &str) -> CliResult {
         self.send(self.request(Method::DELETE, path).timeout(ANSWER_TIMEOUT)).await.map(drop)
     }
 
-    async fn read(&self, mut response: Response) -> Result<BytesMut, CliError> {
+    async fn read(&self, mut response: Response) -> CliResult<BytesMut> {
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|e| self.unreachable(&e))? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::error::CliError;
+use super::error::CliResult;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct CompletionsArgs {
@@ -13,7 +13,7 @@ pub(super) struct CompletionsArgs {
     shell: Shell,
 }
 
-pub(super) fn run(args: &CompletionsArgs) -> Result<(), CliError> {
+pub(super) fn run(args: &CompletionsArgs) -> CliResult {
     // Into memory first: the generator panics where a pipe is closed.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::Cli::command(), "can-sync", &mut script);

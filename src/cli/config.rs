@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::output::message;
 use super::{Context, text};
 use crate::config::{ConfigError, ConfigErrors, Loaded, LoadedSetting};
@@ -30,7 +30,7 @@ enum ConfigCommand {
     },
 }
 
-pub(super) fn run(context: &Context, args: ConfigArgs) -> Result<(), CliError> {
+pub(super) fn run(context: &Context, args: ConfigArgs) -> CliResult {
     if context.names_another_node() {
         return Err(CliError::new(Exit::NotAllowed, "no node tells another machine its configuration").hint(
             "run `can-sync config` on that machine; without --api (CAN_SYNC_API) it is about this one",
@@ -46,7 +46,7 @@ pub(super) fn run(context: &Context, args: ConfigArgs) -> Result<(), CliError> {
 }
 
 /// Everything that a start would refuse, all at once.
-fn check(context: &Context, loaded: &Loaded, errors: &[ConfigError]) -> Result<(), CliError> {
+fn check(context: &Context, loaded: &Loaded, errors: &[ConfigError]) -> CliResult {
     let path = loaded.path.as_ref().map(|path| path.display().to_string());
     let settings: Vec<String> = loaded.origins.keys().cloned().collect();
     let examined = examine(loaded, errors);
@@ -86,7 +86,7 @@ fn examine(loaded: &Loaded, errors: &[ConfigError]) -> Result<Vec<String>, Vec<S
 fn sentences(
     errors: &[ConfigError],
     examined: Result<Vec<String>, Vec<SettingProblem>>,
-) -> Result<Vec<String>, CliError> {
+) -> CliResult<Vec<String>> {
     let (remarks, problems) = match examined {
         Ok(remarks) => (remarks, Vec::new()),
         Err(problems) => (Vec::new(), problems),
@@ -104,7 +104,7 @@ pub(super) fn refusal(loaded: &Loaded, errors: Vec<ConfigError>) -> CliError {
     }
 }
 
-fn show(context: &Context, loaded: &Loaded) -> Result<(), CliError> {
+fn show(context: &Context, loaded: &Loaded) -> CliResult {
     let settings = loaded.settings();
     if context.out.json {
         let entry = |s: LoadedSetting| (s.key, json!({ "value": s.value, "origin": s.origin.to_string() }));

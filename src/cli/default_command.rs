@@ -5,13 +5,13 @@ use std::path::Path;
 
 use clap::{Arg, Command};
 
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 
 /// Inserts `serve` into a command line that names no command. `args` begin with the program's name.
 ///
 /// # Errors
 /// If the first word is neither a command nor what could be a configuration file.
-pub(super) fn insert(mut args: Vec<OsString>, cli: &Command) -> Result<Vec<OsString>, CliError> {
+pub(super) fn insert(mut args: Vec<OsString>, cli: &Command) -> CliResult<Vec<OsString>> {
     let mut index = 1;
     while let Some(arg) = args.get(index) {
         let text = arg.to_string_lossy();
@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    fn inserted(line: &str) -> Result<String, CliError> {
+    fn inserted(line: &str) -> CliResult<String> {
         let args = std::iter::once("can-sync").chain(line.split_whitespace()).map(OsString::from).collect();
         let args = insert(args, &super::super::Cli::command())?;
         let words: Vec<String> = args[1..].iter().map(|arg| arg.to_string_lossy().into_owned()).collect();

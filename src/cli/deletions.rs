@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::Context;
 use super::client::ApiClient;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::output::message;
 use super::resolve::{self, NameKind};
 use super::text;
@@ -67,7 +67,7 @@ struct LibraryNameBody {
     name: String,
 }
 
-pub(super) async fn run(context: &Context, args: DeletionsArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: DeletionsArgs) -> CliResult {
     let agent = context.agent()?;
     match args.action {
         None | Some(DeletionsCommand::List) => list(context, &agent).await,
@@ -76,11 +76,11 @@ pub(super) async fn run(context: &Context, args: DeletionsArgs) -> Result<(), Cl
     }
 }
 
-async fn fetch(agent: &ApiClient) -> Result<Deletions, CliError> {
+async fn fetch(agent: &ApiClient) -> CliResult<Deletions> {
     agent.get("/deletions", &[]).await
 }
 
-async fn list(context: &Context, agent: &ApiClient) -> Result<(), CliError> {
+async fn list(context: &Context, agent: &ApiClient) -> CliResult {
     let out = context.out;
     let Deletions { holds, confirmed } = fetch(agent).await?;
     if confirmed > 0 && !out.json {
@@ -106,7 +106,7 @@ const HOLD: NameKind =
     NameKind { one: "hold", many: "holds", listed_by: "`can-sync deletions` lists what is held back" };
 
 /// What was chosen, by ids; `None` for everything.
-async fn chosen(agent: &ApiClient, choice: HoldChoice) -> Result<Vec<Option<String>>, CliError> {
+async fn chosen(agent: &ApiClient, choice: HoldChoice) -> CliResult<Vec<Option<String>>> {
     let HoldChoice { holds, all } = choice;
     if all {
         return Ok(vec![None]);
@@ -128,7 +128,7 @@ async fn chosen(agent: &ApiClient, choice: HoldChoice) -> Result<Vec<Option<Stri
     }
 }
 
-async fn confirm(context: &Context, agent: &ApiClient, choice: HoldChoice) -> Result<(), CliError> {
+async fn confirm(context: &Context, agent: &ApiClient, choice: HoldChoice) -> CliResult {
     let mut released = 0;
     for hold in chosen(agent, choice).await? {
         let done: Value = agent.post("/deletions/confirm", &json!({ "hold": hold })).await?;
@@ -138,12 +138,7 @@ async fn confirm(context: &Context, agent: &ApiClient, choice: HoldChoice) -> Re
     context.out.result(&json!({ "released": released }), line)
 }
 
-async fn reject(
-    context: &Context,
-    agent: &ApiClient,
-    choice: HoldChoice,
-    restore: bool,
-) -> Result<(), CliError> {
+async fn reject(context: &Context, agent: &ApiClient, choice: HoldChoice, restore: bool) -> CliResult {
     let (mut rejected, mut restored) = (0, 0);
     for hold in chosen(agent, choice).await? {
         let request = json!({ "hold": hold, "restore": restore });

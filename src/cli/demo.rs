@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::Context;
 use super::assets::Asset;
 use super::client::ApiClient;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::output::message;
 use super::stopping::{self, StopSignals};
 use super::{put, serve, status, text};
@@ -39,7 +39,7 @@ struct DemoNode {
 }
 
 impl DemoNode {
-    async fn start(name: &'static str, dir: &Path, passphrase: &str) -> Result<Self, CliError> {
+    async fn start(name: &'static str, dir: &Path, passphrase: &str) -> CliResult<Self> {
         let node = Box::pin(serve::start(config(name, dir, passphrase), Origins::new(), None)).await?;
         let agent = ApiClient::agent(serve::page_url(node.api_addr()).trim_end_matches('/'), None)?;
         let store = ApiClient::store(&node.store_url())?;
@@ -72,7 +72,7 @@ fn config(name: &str, dir: &Path, passphrase: &str) -> Config {
     }
 }
 
-pub(super) async fn run(context: &Context) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context) -> CliResult {
     let dir = tempfile::Builder::new()
         .prefix("can-sync-demo-")
         .tempdir()
@@ -103,7 +103,7 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
     shown
 }
 
-async fn start_both(dir: &Path, passphrase: &str) -> Result<(DemoNode, DemoNode), CliError> {
+async fn start_both(dir: &Path, passphrase: &str) -> CliResult<(DemoNode, DemoNode)> {
     let first = DemoNode::start("first", dir, passphrase).await?;
     match DemoNode::start("second", dir, passphrase).await {
         Ok(second) => Ok((first, second)),
@@ -115,7 +115,7 @@ async fn start_both(dir: &Path, passphrase: &str) -> Result<(DemoNode, DemoNode)
 }
 
 /// Connects the two, lets the samples go across, and stays until it is interrupted.
-async fn show(context: &Context, dir: &Path, first: &DemoNode, second: &DemoNode) -> Result<(), CliError> {
+async fn show(context: &Context, dir: &Path, first: &DemoNode, second: &DemoNode) -> CliResult {
     let began = Instant::now();
     let _: Value = second.agent.post("/peers", &json!({ "ticket": first.node.ticket() })).await?;
     until("the nodes to connect", async || {
@@ -145,7 +145,7 @@ async fn show(context: &Context, dir: &Path, first: &DemoNode, second: &DemoNode
     std::future::pending().await
 }
 
-async fn until<T>(what: &str, ask: impl AsyncFn() -> Result<Option<T>, CliError>) -> Result<T, CliError> {
+async fn until<T>(what: &str, ask: impl AsyncFn() -> CliResult<Option<T>>) -> CliResult<T> {
     let deadline = Instant::now() + STEP_LIMIT;
     loop {
         if let Some(answer) = ask().await? {
@@ -160,7 +160,7 @@ async fn until<T>(what: &str, ask: impl AsyncFn() -> Result<Option<T>, CliError>
 }
 
 /// The asset as the other store has it, once it has.
-async fn arrival(store: &ApiClient, asset: &Asset) -> Result<Option<Asset>, CliError> {
+async fn arrival(store: &ApiClient, asset: &Asset) -> CliResult<Option<Asset>> {
     match store.get(&format!("/asset/{}/meta", asset.hash), &[]).await {
         Ok(arrived) => Ok(Some(arrived)),
         Err(e) if e.exit() == Exit::NotFound => Ok(None),
@@ -169,7 +169,7 @@ async fn arrival(store: &ApiClient, asset: &Asset) -> Result<Option<Asset>, CliE
 }
 
 /// Hashes what the other store gives.
-async fn verify(store: &ApiClient, asset: &Asset) -> Result<(), CliError> {
+async fn verify(store: &ApiClient, asset: &Asset) -> CliResult {
     let path = format!("/asset/{}", asset.hash);
     let mut response = store.send(store.request(Method::GET, &path)).await?;
     let mut hasher = Sha256::new();
@@ -183,7 +183,7 @@ async fn verify(store: &ApiClient, asset: &Asset) -> Result<(), CliError> {
     Err(CliError::failure(format!("the copy of {} hashes to {found}", asset.hash)))
 }
 
-fn report(context: &Context, asset: &Asset, took: Duration) -> Result<(), CliError> {
+fn report(context: &Context, asset: &Asset, took: Duration) -> CliResult {
     if context.out.json {
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         return Ok(context.out.value(&json!({ "asset": asset, "took_ms": took_ms, "verified": true }))?);
@@ -198,6 +198,6 @@ fn report(context: &Context, asset: &Asset, took: Duration) -> Result<(), CliErr
     Ok(context.out.line(&text::escape(&line))?)
 }
 
-fn say(context: &Context, sentence: &str) -> Result<(), CliError> {
+fn say(context: &Context, sentence: &str) -> CliResult {
     if context.out.json { Ok(()) } else { Ok(context.out.line(sentence)?) }
 }

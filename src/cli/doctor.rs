@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::Context;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::progress::ProgressLine;
 use super::{peers, text};
 use crate::config::Config;
@@ -146,7 +146,7 @@ impl Health {
 }
 
 /// Exit code 0 when nothing fails, 4 when something fails without which a node still works, 1 otherwise.
-pub(super) async fn run(context: &Context) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context) -> CliResult {
     let config = context.load_config(None, Vec::new())?.config;
     let progress = ProgressLine::spinner("asking the daemon");
     let asked = timeout(CHECK_WITHIN, daemon::ask(context)).await;
@@ -245,7 +245,7 @@ async fn limited(layer: Layer, check: BoxFuture<'_, Finding>) -> Check {
     Check { layer, finding, took: began.elapsed() }
 }
 
-fn show(context: &Context, checks: &[Check], health: Health, daemon: Option<&Value>) -> Result<(), CliError> {
+fn show(context: &Context, checks: &[Check], health: Health, daemon: Option<&Value>) -> CliResult {
     let out = context.out;
     if out.json {
         let check = |check: &Check| {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Context;
 use super::asking::confirm;
 use super::client::ApiClient;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::filter_args::FilterArgs;
 use super::library::resolved;
 use super::output::message;
@@ -83,7 +83,7 @@ struct StandsBody {
 }
 
 /// Exit code 1 if something stays that was asked for, 7 if it takes longer.
-pub(super) async fn run(context: &Context, args: DropArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: DropArgs) -> CliResult {
     let agent = context.agent()?;
     if args.stop {
         let done: Value = agent.post("/drops/cancel", &json!({})).await?;
@@ -132,7 +132,7 @@ fn counted_contents(count: u64) -> String {
     format!("{} {}", text::counted(count, "content"), if count == 1 { "is" } else { "are" })
 }
 
-fn tell_dry_run(context: &Context, would: &BegunBody) -> Result<(), CliError> {
+fn tell_dry_run(context: &Context, would: &BegunBody) -> CliResult {
     tell_refusals(context, would)?;
     for hash in &would.hashes {
         context.out.result(&json!({ "hash": hash, "asked": true }), || {
@@ -144,7 +144,7 @@ fn tell_dry_run(context: &Context, would: &BegunBody) -> Result<(), CliError> {
     Ok(())
 }
 
-fn tell_refusals(context: &Context, begun: &BegunBody) -> Result<(), CliError> {
+fn tell_refusals(context: &Context, begun: &BegunBody) -> CliResult {
     for hash in &begun.absent_hashes {
         let explanation = "not held here: there is nothing to let go of";
         let value = json!({ "hash": hash, "dropped": false, "held": false, "explanation": explanation });
@@ -164,7 +164,7 @@ async fn follow(
     agent: &ApiClient,
     command: u64,
     deadline: Instant,
-) -> Result<StandsBody, CliError> {
+) -> CliResult<StandsBody> {
     let progress = ProgressLine::spinner("asking other machines to keep them");
     let mut after = 0;
     loop {
@@ -198,7 +198,7 @@ async fn follow(
 }
 
 /// Whether so many are to go. Nobody is asked where nobody can answer.
-fn ask(would: &BegunBody) -> Result<(), CliError> {
+fn ask(would: &BegunBody) -> CliResult {
     let (contents, bytes) = (text::counted(would.contents, "content"), text::bytes(would.bytes));
     if !std::io::stdin().is_terminal() {
         return Err(CliError::new(

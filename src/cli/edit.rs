@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::Context;
 use super::assets::Asset;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::resolve;
 use super::text;
 use crate::text::same_text;
@@ -53,7 +53,7 @@ pub(super) struct EditArgs {
     mime_type: Option<String>,
 }
 
-pub(super) async fn run(context: &Context, args: EditArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: EditArgs) -> CliResult {
     let EditArgs {
         asset,
         name,
@@ -131,7 +131,7 @@ fn renamed(asset: &Asset, called: &str, name: Option<&str>) -> Vec<String> {
 }
 
 /// The tags or names that are left: those that are written just so go, or else those that people take for the same.
-fn without(what: &str, mut texts: Vec<String>, gone: &[String]) -> Result<Vec<String>, CliError> {
+fn without(what: &str, mut texts: Vec<String>, gone: &[String]) -> CliResult<Vec<String>> {
     for gone in gone {
         // Names that differ in case are two names; tags are one.
         let is_written_so = what == NAME && texts.contains(gone);

@@ -28,6 +28,8 @@ impl Exit {
     }
 }
 
+pub(super) type CliResult<T = ()> = Result<T, CliError>;
+
 #[derive(Debug)]
 pub(super) struct CliError {
     exit: Exit,
@@ -109,9 +111,7 @@ impl fmt::Display for CliError {
 }
 
 /// Does on another thread what blocks.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, CliError> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> CliResult<T> {
     tokio::task::spawn_blocking(work).await.map_err(|error| CliError::failure(error.to_string()))
 }
 

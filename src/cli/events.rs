@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::Context;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::text;
 use crate::http::sse::{Parser, SseEvent};
 
@@ -26,7 +26,7 @@ pub(super) struct EventsArgs {
 }
 
 /// Ends when the daemon does.
-pub(super) async fn run(context: &Context, args: &EventsArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: &EventsArgs) -> CliResult {
     let agent = context.agent()?;
     let query: Vec<_> = args.since.iter().map(|since| ("since", since)).collect();
     let mut response = agent.send(agent.request(Method::GET, "/events").query(&query)).await?;
@@ -57,7 +57,7 @@ impl EventsArgs {
     }
 }
 
-fn print(context: &Context, event: &SseEvent) -> Result<(), CliError> {
+fn print(context: &Context, event: &SseEvent) -> CliResult {
     let data: Value = serde_json::from_str(&event.data).unwrap_or_else(|_| Value::String(event.data.clone()));
     if context.out.json {
         let line = serde_json::json!({ "id": event.id, "event": event.kind, "data": data });

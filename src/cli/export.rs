@@ -19,7 +19,7 @@ use self::placing::{ExportDir, ExportName, Place, PlaceError};
 use super::Context;
 use super::assets::{Asset, AssetPage, PAGE_MAX};
 use super::client::ApiClient;
-use super::error::{CliError, Exit, blocking};
+use super::error::{CliError, CliResult, Exit, blocking};
 use super::folder::which::{self, Which};
 use super::output::message;
 use super::progress::ProgressLine;
@@ -111,7 +111,7 @@ impl ExportTally {
     }
 }
 
-pub(super) async fn run(context: &Context, args: ExportArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: ExportArgs) -> CliResult {
     let ExportArgs { dir, filters, folder, held } = args;
     let agent = context.agent()?;
     let store = context.store()?;
@@ -162,7 +162,7 @@ pub(super) async fn run(context: &Context, args: ExportArgs) -> Result<(), CliEr
 }
 
 /// The id of a folder that the network knows, by all that folders are named by.
-async fn folder_id(agent: &ApiClient, wanted: &str) -> Result<String, CliError> {
+async fn folder_id(agent: &ApiClient, wanted: &str) -> CliResult<String> {
     if let Ok(found) = Which::of(wanted).find(agent).await
         && !found.folder.is_empty()
     {
@@ -173,11 +173,7 @@ async fn folder_id(agent: &ApiClient, wanted: &str) -> Result<String, CliError> 
 
 /// Where folders have contents. Where nobody can say, as with a store that keeps no folders: nowhere; but not where one folder is asked for,
 /// of which nothing would be exported.
-async fn places(
-    agent: &ApiClient,
-    hashes: &[&str],
-    folder: Option<&str>,
-) -> Result<Vec<FolderPlace>, CliError> {
+async fn places(agent: &ApiClient, hashes: &[&str], folder: Option<&str>) -> CliResult<Vec<FolderPlace>> {
     let (mut all, mut left) = (Vec::new(), vec![hashes]);
     while let Some(part) = left.pop() {
         let asked = agent.post::<PlacesBody>("/folder-places", &json!({ "hashes": part })).await;
@@ -210,7 +206,7 @@ async fn exports(
     assets: Vec<Asset>,
     folder: Option<&str>,
     tally: &mut ExportTally,
-) -> Result<Vec<Export>, CliError> {
+) -> CliResult<Vec<Export>> {
     let hashes: Vec<&str> = assets.iter().map(|asset| asset.hash.as_str()).collect();
     let places = places(agent, &hashes, folder).await?;
     let mut places_of: HashMap<String, Vec<FolderPlace>> = HashMap::new();
@@ -333,7 +329,7 @@ fn tell(
     export: &Export,
     done: Result<(PathBuf, bool), ExportFailure>,
     tally: &mut ExportTally,
-) -> Result<(), CliError> {
+) -> CliResult {
     let (path, is_new) = match done {
         Ok(done) => done,
         Err(ExportFailure { error, is_end: true }) => {

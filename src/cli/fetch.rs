@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::Context;
 use super::assets;
 use super::client::ApiClient;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::progress::ProgressLine;
 use super::resolve;
 use super::text;
@@ -38,7 +38,7 @@ struct AvailabilityBody {
 }
 
 /// Exit code 6 if nobody within reach has it, 7 if it does not come in time.
-pub(super) async fn run(context: &Context, args: &FetchArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: &FetchArgs) -> CliResult {
     let hash = match assets::hash(&args.asset) {
         Ok(hash) => hash,
         Err(_) => resolve::known_asset(&context.store()?, &args.asset).await?,
@@ -49,7 +49,7 @@ pub(super) async fn run(context: &Context, args: &FetchArgs) -> Result<(), CliEr
 }
 
 /// Whether the node says that an asset was deleted there. One that does not answer says nothing.
-pub(super) async fn was_deleted(agent: &ApiClient, hash: ContentHash) -> Result<bool, CliError> {
+pub(super) async fn was_deleted(agent: &ApiClient, hash: ContentHash) -> CliResult<bool> {
     match agent.get::<AvailabilityBody>(&format!("/why/{hash}"), &[]).await {
         Ok(stands) => Ok(stands.state == "deleted"),
         Err(error) if matches!(error.exit(), Exit::NotFound | Exit::NoDaemon | Exit::Degraded) => Ok(false),
@@ -58,7 +58,7 @@ pub(super) async fn was_deleted(agent: &ApiClient, hash: ContentHash) -> Result<
 }
 
 /// Has the node fetch an asset, and waits until it is in the store; its size.
-pub(super) async fn fetch(agent: &ApiClient, hash: ContentHash, within: Duration) -> Result<u64, CliError> {
+pub(super) async fn fetch(agent: &ApiClient, hash: ContentHash, within: Duration) -> CliResult<u64> {
     let deadline = Instant::now() + within;
     let mut pause = FIRST_LOOK;
     let progress = ProgressLine::spinner(&format!("asking peers for {}", hash.short()));

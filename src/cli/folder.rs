@@ -11,7 +11,7 @@ use self::which::{AskedFiles, At, Which, file_in};
 use super::Context;
 use super::advice;
 use super::client::ApiClient;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::output::message;
 use super::text;
 use crate::folder::report::{FolderReport, FolderRoom};
@@ -88,7 +88,7 @@ struct AddArgs {
     new: bool,
 }
 
-pub(super) async fn run(context: &Context, args: FolderCommandArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: FolderCommandArgs) -> CliResult {
     let agent = context.agent()?;
     match args.action {
         FolderSubcommand::Add(args) => add(context, &agent, args).await,
@@ -120,7 +120,7 @@ fn moment(text: &str) -> Result<Timestamp, String> {
 }
 
 /// The directory as the node has to be told of it: whole, and without `~`, which no shell has put in place behind `=` or in quotes.
-fn whole(path: &Path) -> Result<String, CliError> {
+fn whole(path: &Path) -> CliResult<String> {
     let home = || std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
     let path = match (path.strip_prefix("~"), home()) {
         (Ok(below), Some(home)) if !path.exists() => home.join(below),
@@ -136,7 +136,7 @@ fn whole(path: &Path) -> Result<String, CliError> {
     })
 }
 
-async fn add(context: &Context, agent: &ApiClient, args: AddArgs) -> Result<(), CliError> {
+async fn add(context: &Context, agent: &ApiClient, args: AddArgs) -> CliResult {
     let AddArgs { path, name, send_only, read_only, ignore_removals, scan_only, new } = args;
     let path = whole(&path)?;
     let mode = match (send_only, read_only) {
@@ -210,7 +210,7 @@ fn room_needed(room: &FolderRoom) -> String {
     )
 }
 
-async fn remove(context: &Context, agent: &ApiClient, which: &Which) -> Result<(), CliError> {
+async fn remove(context: &Context, agent: &ApiClient, which: &Which) -> CliResult {
     let found = which.find(agent).await?;
     if found.folder.is_empty() {
         let error =
@@ -231,30 +231,20 @@ async fn remove(context: &Context, agent: &ApiClient, which: &Which) -> Result<(
     Ok(())
 }
 
-async fn act(context: &Context, agent: &ApiClient, which: &Which, action: &str) -> Result<(), CliError> {
+async fn act(context: &Context, agent: &ApiClient, which: &Which, action: &str) -> CliResult {
     let found = which.find(agent).await?;
     said(context, agent, &found, &json!({ "action": action })).await
 }
 
 /// `keep` and `trash`: of one file, or of all that wait.
-async fn answer(
-    context: &Context,
-    agent: &ApiClient,
-    asked: &AskedFiles,
-    action: &str,
-) -> Result<(), CliError> {
+async fn answer(context: &Context, agent: &ApiClient, asked: &AskedFiles, action: &str) -> CliResult {
     let (found, path) = asked.find(agent).await?;
     let is_asked = |path: &str| found.asked.iter().any(|asked| asked == path);
     let path = path.map(|path| file_in(&found, &path, is_asked)).transpose()?;
     said(context, agent, &found, &json!({ "action": action, "path": path })).await
 }
 
-async fn said(
-    context: &Context,
-    agent: &ApiClient,
-    folder: &FolderReport,
-    body: &Value,
-) -> Result<(), CliError> {
+async fn said(context: &Context, agent: &ApiClient, folder: &FolderReport, body: &Value) -> CliResult {
     if folder.folder.is_empty() {
         let why = folder.reason.clone().unwrap_or_default();
         return Err(CliError::failure(format!("{} is not bound: {why}", folder.path)));

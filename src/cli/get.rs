@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 
 use super::Context;
 use super::client::ApiClient;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::fetch;
 use super::output::message;
 use super::progress::ProgressLine;
@@ -42,7 +42,7 @@ pub(super) struct GetArgs {
     output: Option<PathBuf>,
 }
 
-pub(super) async fn run(context: &Context, args: GetArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: GetArgs) -> CliResult {
     let GetArgs { asset, local, output } = args;
     // As in `put -`.
     let output = output.filter(|path| path.as_os_str() != "-");
@@ -75,7 +75,7 @@ pub(super) async fn run(context: &Context, args: GetArgs) -> Result<(), CliError
 }
 
 /// The content, if it is here: what is not is fetched in a way that says how far it is.
-pub(super) async fn read_local(store: &ApiClient, hash: ContentHash) -> Result<Response, CliError> {
+pub(super) async fn read_local(store: &ApiClient, hash: ContentHash) -> CliResult<Response> {
     let read = || store.request(Method::GET, &format!("/asset/{hash}"));
     match store.send(read().query(&[("local", "true")])).await {
         // An older service, which fetches nothing.
@@ -86,7 +86,7 @@ pub(super) async fn read_local(store: &ApiClient, hash: ContentHash) -> Result<R
 
 /// Has the node fetch what its store does not have. A CAN Service alone has nobody to ask: then the store's word is final.
 /// So it is about what was deleted: reading brings nothing back.
-async fn fetch_missing(context: &Context, hash: ContentHash, missing: CliError) -> Result<(), CliError> {
+async fn fetch_missing(context: &Context, hash: ContentHash, missing: CliError) -> CliResult {
     let agent = context.agent()?;
     if fetch::was_deleted(&agent, hash).await? {
         return Err(missing.hint(format!("it was deleted here: `can-sync fetch {hash}` brings it back")));
@@ -101,7 +101,7 @@ async fn fetch_missing(context: &Context, hash: ContentHash, missing: CliError) 
     }
 }
 
-fn report(context: &Context, hash: ContentHash, size: u64, path: &Path) -> Result<(), CliError> {
+fn report(context: &Context, hash: ContentHash, size: u64, path: &Path) -> CliResult {
     let path = path.display().to_string();
     if context.out.json {
         context
@@ -120,7 +120,7 @@ struct Destination {
 }
 
 impl Destination {
-    fn new(path: &Path, hash: ContentHash) -> Result<Self, CliError> {
+    fn new(path: &Path, hash: ContentHash) -> CliResult<Self> {
         let shown = path.display();
         // What is there counts, not where its links say that it is: a pipe or a deleted file has no path.
         let replaced = std::fs::metadata(path).ok();
@@ -192,7 +192,7 @@ struct Download<F> {
 }
 
 impl<F: Fn(u64)> Download<F> {
-    async fn next(&mut self) -> Result<Option<Bytes>, CliError> {
+    async fn next(&mut self) -> CliResult<Option<Bytes>> {
         let chunk = self.response.chunk().await.map_err(|e| self.store.unreachable(&e))?;
         if let Some(chunk) = &chunk {
             self.hasher.update(chunk);
@@ -202,7 +202,7 @@ impl<F: Fn(u64)> Download<F> {
         Ok(chunk)
     }
 
-    fn verify(&mut self, hash: ContentHash) -> Result<(), CliError> {
+    fn verify(&mut self, hash: ContentHash) -> CliResult {
         let found = ContentHash(std::mem::take(&mut self.hasher).finalize().into());
         if found == hash {
             return Ok(());
@@ -214,7 +214,7 @@ impl<F: Fn(u64)> Download<F> {
     }
 
     /// Writes to a temporary name, verifies, makes durable, and only then puts the file in its place.
-    async fn save(&mut self, hash: ContentHash, target: Destination) -> Result<u64, CliError> {
+    async fn save(&mut self, hash: ContentHash, target: Destination) -> CliResult<u64> {
         let Destination { path, mut file } = target;
         let cannot = |e: io::Error| CliError::failure(format!("cannot write '{}': {e}", path.display()));
         while let Some(chunk) = self.next().await? {
@@ -227,7 +227,7 @@ impl<F: Fn(u64)> Download<F> {
     }
 
     /// What was written before a mismatch showed cannot be taken back: the exit code says so.
-    async fn print(&mut self, hash: ContentHash, terminal: bool) -> Result<(), CliError> {
+    async fn print(&mut self, hash: ContentHash, terminal: bool) -> CliResult {
         let mut text = TextCheck::default();
         while let Some(chunk) = self.next().await? {
             if terminal && !text.goes_on(&chunk) {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Context;
-use super::error::{CliError, Exit, blocking};
+use super::error::{CliError, CliResult, Exit, blocking};
 use super::output::message;
 use super::text;
 use crate::node::renewal::{self, RenewalError, RenewedId};
@@ -25,7 +25,7 @@ struct IssuedTicket {
     ticket: String,
 }
 
-pub(super) async fn run(context: &Context, args: &IdArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: &IdArgs) -> CliResult {
     if args.new {
         return renew(context).await;
     }
@@ -34,7 +34,7 @@ pub(super) async fn run(context: &Context, args: &IdArgs) -> Result<(), CliError
     context.out.result(&known, || text::escape(shown).into_owned())
 }
 
-async fn renew(context: &Context) -> Result<(), CliError> {
+async fn renew(context: &Context) -> CliResult {
     let mut config = context.load_config(None, Vec::new())?.config;
     if context.is_elsewhere(&config) {
         return Err(CliError::new(Exit::NotAllowed, "no node gives itself another id while it runs")

@@ -18,7 +18,7 @@ pub(super) use self::tickets::{JoinArgs, join};
 use super::Context;
 use super::asking::confirm;
 use super::client::ApiClient;
-use super::error::CliError;
+use super::error::CliResult;
 use super::filter_args::FilterArgs;
 use super::folder::which::Which;
 use super::output::message;
@@ -111,7 +111,7 @@ struct CreateArgs {
     dry_run: bool,
 }
 
-pub(super) async fn run(context: &Context, args: LibraryCommandArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: LibraryCommandArgs) -> CliResult {
     let agent = context.agent()?;
     match args.action {
         LibraryCommand::Create(args) => create(context, &agent, args).await,
@@ -143,13 +143,13 @@ const LIBRARY: NameKind = NameKind {
 };
 
 /// By name, id, or the beginning of an id.
-async fn find(agent: &ApiClient, wanted: &str) -> Result<LibraryBody, CliError> {
+async fn find(agent: &ApiClient, wanted: &str) -> CliResult<LibraryBody> {
     let LibrariesBody { libraries } = agent.get("/libraries", &[]).await?;
     resolve::pick(LIBRARY, wanted, libraries, |library| (&library.id, &library.name))
 }
 
 /// The hashes of assets that were named.
-pub(super) async fn resolved(context: &Context, wanted: Vec<String>) -> Result<Vec<String>, CliError> {
+pub(super) async fn resolved(context: &Context, wanted: Vec<String>) -> CliResult<Vec<String>> {
     if wanted.iter().all(|wanted| resolve::is_id(wanted)) {
         return Ok(wanted.iter().map(|hash| hash.to_ascii_lowercase()).collect());
     }
@@ -170,7 +170,7 @@ async fn folder_meant(agent: &ApiClient, wanted: String) -> String {
     }
 }
 
-async fn create(context: &Context, agent: &ApiClient, args: CreateArgs) -> Result<(), CliError> {
+async fn create(context: &Context, agent: &ApiClient, args: CreateArgs) -> CliResult {
     let CreateArgs { name, filter, hashes, folder, fresh_within, dry_run } = args;
     let hashes = resolved(context, hashes).await?;
     let folder = match folder {
@@ -196,12 +196,7 @@ async fn create(context: &Context, agent: &ApiClient, args: CreateArgs) -> Resul
     Ok(())
 }
 
-async fn delete(
-    context: &Context,
-    agent: &ApiClient,
-    wanted: &str,
-    asked: Option<ContentFate>,
-) -> Result<(), CliError> {
+async fn delete(context: &Context, agent: &ApiClient, wanted: &str, asked: Option<ContentFate>) -> CliResult {
     let library = find(agent, wanted).await?;
     let what = match asked {
         Some(asked) => asked,
@@ -237,7 +232,7 @@ async fn delete(
     Ok(())
 }
 
-fn ask_content(library: &LibraryBody) -> Result<ContentFate, CliError> {
+fn ask_content(library: &LibraryBody) -> CliResult<ContentFate> {
     let held = text::counted(library.counts.assets, "asset");
     let question = format!(
         "Let go of what came through '{}' as well, up to {held}? Other machines keep theirs. [y/N]",

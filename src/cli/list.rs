@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::assets::{self, Amount};
-use super::error::CliError;
+use super::error::CliResult;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct ListArgs {
@@ -13,7 +13,7 @@ pub(super) struct ListArgs {
     oldest_first: bool,
 }
 
-pub(super) async fn run(context: &Context, args: &ListArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: &ListArgs) -> CliResult {
     let store = context.store()?;
     let order = if args.oldest_first { "oldest" } else { "newest" };
     let query = vec![("order", order.to_owned())];

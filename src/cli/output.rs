@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::error::CliError;
+use super::error::CliResult;
 use super::text::{self, escape, is_hazard};
 use crate::stderr;
 use crate::text::short_id;
@@ -29,11 +29,7 @@ impl Output {
     }
 
     /// Writes one result: JSON for programs, for people a line of text that is safe to show.
-    pub(super) fn result(
-        self,
-        value: &impl Serialize,
-        line: impl FnOnce() -> String,
-    ) -> Result<(), CliError> {
+    pub(super) fn result(self, value: &impl Serialize, line: impl FnOnce() -> String) -> CliResult {
         Ok(if self.json { self.value(value) } else { self.line(&line()) }?)
     }
 
@@ -43,7 +39,7 @@ impl Output {
         all: &[T],
         heading: &[&str],
         row: impl Fn(&T) -> Vec<String>,
-    ) -> Result<(), CliError> {
+    ) -> CliResult {
         if self.json {
             return Ok(all.iter().try_for_each(|one| self.value(one))?);
         }

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::Context;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::output::message;
 use crate::config::{Loaded, Origin};
 use crate::identity::{self, Mend, Passphrase};
@@ -28,7 +28,7 @@ enum PassphraseCommand {
 }
 
 /// Reads what is on this machine alone: no daemon gives its passphrase away.
-pub(super) fn run(context: &Context, args: &PassphraseArgs) -> Result<(), CliError> {
+pub(super) fn run(context: &Context, args: &PassphraseArgs) -> CliResult {
     let mut loaded = context.load_config(None, Vec::new())?;
     if context.is_elsewhere(&loaded.config) {
         return Err(CliError::new(Exit::NotAllowed, "no node tells another machine its passphrase").hint(
@@ -90,7 +90,7 @@ fn has_it_from(source: &PassphraseSource) -> String {
 }
 
 /// Refuses to make a passphrase in `file`, or in the data directory, that the running node would not use.
-fn check_source(source: &PassphraseSource, file: Option<&Path>) -> Result<(), CliError> {
+fn check_source(source: &PassphraseSource, file: Option<&Path>) -> CliResult {
     let hint = match source {
         PassphraseSource::DataDir => return Ok(()),
         PassphraseSource::File { path, .. } => {
@@ -112,7 +112,7 @@ fn check_source(source: &PassphraseSource, file: Option<&Path>) -> Result<(), Cl
 }
 
 /// The old passphrase opens nothing any more once every node was started with the new one.
-fn rotate(context: &Context, loaded: &Loaded, running: Option<&PassphraseSource>) -> Result<(), CliError> {
+fn rotate(context: &Context, loaded: &Loaded, running: Option<&PassphraseSource>) -> CliResult {
     let config = &loaded.config;
     let origin = loaded.origin("sync_passphrase");
     if origin != Origin::Default {

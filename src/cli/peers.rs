@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::Context;
 use super::client::ApiClient;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::output::message;
 use super::resolve;
 use super::text;
@@ -140,7 +140,7 @@ impl AskArgs {
     }
 
     /// Has the running node say which agents names stand for.
-    async fn resolve_names(&mut self, context: &Context) -> Result<(), CliError> {
+    async fn resolve_names(&mut self, context: &Context) -> CliResult {
         let words = self.from.iter_mut().chain(&mut self.lookup);
         for word in words {
             if let AgentWord::Name(name) = word {
@@ -152,7 +152,7 @@ impl AskArgs {
 }
 
 /// The agent that the running node knows by this name or beginning of an id.
-async fn named(context: &Context, name: &str) -> Result<EndpointId, CliError> {
+async fn named(context: &Context, name: &str) -> CliResult<EndpointId> {
     let known = async { resolve::endpoint(&context.agent()?, name).await };
     let id = known.await.map_err(|error| {
         if error.exit() != Exit::NoDaemon {
@@ -280,12 +280,12 @@ struct Peers {
     peers: Vec<PeerBody>,
 }
 
-pub(super) async fn fetch(agent: &ApiClient) -> Result<Vec<PeerBody>, CliError> {
+pub(super) async fn fetch(agent: &ApiClient) -> CliResult<Vec<PeerBody>> {
     let Peers { peers } = agent.get("/peers", &[]).await?;
     Ok(peers)
 }
 
-pub(super) async fn run(context: &Context, args: PeersCommandArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: PeersCommandArgs) -> CliResult {
     let PeersCommandArgs { action, mut ask } = args;
     ask.resolve_names(context).await?;
     match action {
@@ -301,7 +301,7 @@ pub(super) async fn run(context: &Context, args: PeersCommandArgs) -> Result<(),
 }
 
 /// The daemon's peers; without a daemon, the agents that announce themselves.
-async fn known(context: &Context, args: &AskArgs) -> Result<(), CliError> {
+async fn known(context: &Context, args: &AskArgs) -> CliResult {
     let fetched = async { fetch(&context.agent()?).await };
     let peers = match fetched.await {
         Ok(peers) => peers,
@@ -364,7 +364,7 @@ fn before(now: Timestamp, age: Duration) -> Option<String> {
 }
 
 /// Prints the list by id: tab-separated without a heading for programs, a table with one for people.
-fn show(context: &Context, mut rows: Vec<Row>) -> Result<(), CliError> {
+fn show(context: &Context, mut rows: Vec<Row>) -> CliResult {
     let out = context.out;
     rows.sort_unstable_by(|a, b| a.endpoint_id.cmp(&b.endpoint_id));
     if out.json {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Context;
-use super::error::CliError;
+use super::error::CliResult;
 use super::filter_args::FilterArgs;
 use super::library::resolved;
 use super::output::message;
@@ -38,7 +38,7 @@ struct PinsBody {
     more: Map<String, Value>,
 }
 
-pub(super) async fn pin(context: &Context, args: PinArgs) -> Result<(), CliError> {
+pub(super) async fn pin(context: &Context, args: PinArgs) -> CliResult {
     let PinArgs { assets, filter } = args;
     let filter = filter.spec();
     if assets.is_empty() && filter.is_none() {
@@ -54,7 +54,7 @@ pub(super) async fn pin(context: &Context, args: PinArgs) -> Result<(), CliError
     context.out.result(&done, line)
 }
 
-pub(super) async fn unpin(context: &Context, args: UnpinArgs) -> Result<(), CliError> {
+pub(super) async fn unpin(context: &Context, args: UnpinArgs) -> CliResult {
     let UnpinArgs { assets, filter } = args;
     let hashes = resolved(context, assets).await?;
     let request = json!({ "hashes": hashes, "filter": filter.spec() });
@@ -66,7 +66,7 @@ pub(super) async fn unpin(context: &Context, args: UnpinArgs) -> Result<(), CliE
     context.out.result(&done, line)
 }
 
-async fn list(context: &Context) -> Result<(), CliError> {
+async fn list(context: &Context) -> CliResult {
     let pins: PinsBody = context.agent()?.get("/pins", &[]).await?;
     if context.out.json {
         return Ok(context.out.value(&pins)?);

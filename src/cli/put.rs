@@ -19,7 +19,7 @@ use self::upload::{Count, part, upload};
 use super::Context;
 use super::assets::Asset;
 use super::client::ApiClient;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::output::message;
 use super::progress::ProgressLine;
 use super::text;
@@ -89,7 +89,7 @@ impl PutSource {
 }
 
 /// Stores everything; what fails is reported and passed over, unless nothing can go on without it.
-pub(super) async fn run(context: &Context, args: PutArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: PutArgs) -> CliResult {
     let PutArgs { files, recursive, meta } = args;
     let mut collected = collect::collect(&files, recursive, &SecretFiles::of(&context.secret_files()))?;
     let sources = std::mem::take(&mut collected.sources);
@@ -165,7 +165,7 @@ pub(super) fn owner_of(path: &Path) -> Option<PathBuf> {
     own_dirs::owner(path)
 }
 
-pub(super) async fn store_file(store: &ApiClient, path: &Path, tag: &str) -> Result<Asset, CliError> {
+pub(super) async fn store_file(store: &ApiClient, path: &Path, tag: &str) -> CliResult<Asset> {
     let source = PutSource::File { path: path.to_owned(), size: 0 };
     let meta = Meta { tags: vec![tag.to_owned()], ..Meta::default() };
     Ok(put(store, &source, &meta, Arc::new(|_| ()), (0, &PutTurns::default())).await?.asset)
@@ -212,7 +212,7 @@ async fn put(
     meta: &Meta,
     count: Count,
     (place, turns): (usize, &PutTurns),
-) -> Result<Stored, CliError> {
+) -> CliResult<Stored> {
     let PutSource::File { path, .. } = source else {
         turns.pass(place).await;
         let body = part(tokio::io::stdin(), None, count);
@@ -254,7 +254,7 @@ async fn known(
     content: &FileContent,
     meta: &Meta,
     name: Option<&str>,
-) -> Result<Option<Stored>, CliError> {
+) -> CliResult<Option<Stored>> {
     let Meta { application, user, tags, mime_type, description, filename } = meta;
     let mut said = json!({ "size": content.size, "tags": tags });
     if let Some(time) = content.modified_ms.and_then(rfc3339) {

@@ -14,7 +14,7 @@ use rustyline::{CompletionType, Editor};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::output::{Output, message};
 use super::{Cli, Command, Context, Globals, dispatch, text};
 use crate::identity;
@@ -40,7 +40,7 @@ enum ReplLine {
 }
 
 /// Runs until `exit`, the end of stdin, or a stdin that cannot be read.
-pub(super) async fn run(context: &Context) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context) -> CliResult {
     let terminal = io::stdin().is_terminal();
     if terminal {
         let version = env!("CARGO_PKG_VERSION");
@@ -173,7 +173,7 @@ enum LineSource {
 }
 
 impl LineSource {
-    fn terminal() -> Result<Self, CliError> {
+    fn terminal() -> CliResult<Self> {
         let failed = |e: ReadlineError| CliError::failure(format!("cannot use the terminal: {e}"));
         let config = rustyline::Config::builder()
             .completion_type(CompletionType::List)
@@ -191,7 +191,7 @@ impl LineSource {
     }
 
     /// The next line; `None` at the end. Blocks.
-    fn read(mut self) -> (Self, Result<Option<String>, CliError>) {
+    fn read(mut self) -> (Self, CliResult<Option<String>>) {
         let line = match &mut self {
             Self::Pipe => from_pipe(),
             Self::Terminal { editor, history } => from_terminal(editor, history.as_deref()),
@@ -200,7 +200,7 @@ impl LineSource {
     }
 }
 
-fn from_pipe() -> Result<Option<String>, CliError> {
+fn from_pipe() -> CliResult<Option<String>> {
     let mut line = String::new();
     let read = io::stdin().lock().take(LINE_BYTES_MAX).read_line(&mut line);
     match read {
@@ -216,7 +216,7 @@ fn from_pipe() -> Result<Option<String>, CliError> {
 fn from_terminal(
     editor: &mut Editor<Completion, FileHistory>,
     history: Option<&std::path::Path>,
-) -> Result<Option<String>, CliError> {
+) -> CliResult<Option<String>> {
     match editor.readline(PROMPT) {
         Ok(line) => {
             let worth = !line.trim().is_empty() && !line.contains(SECRET_FLAG);

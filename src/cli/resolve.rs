@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::assets::{self, Asset, AssetPage};
 use super::client::ApiClient;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use crate::record::ContentHash;
 use crate::store::embedded::HashPrefix;
 use crate::text::naming::{self, DIGITS_MIN, is_called};
@@ -51,7 +51,7 @@ pub(super) fn pick<T>(
     wanted: &str,
     things: Vec<T>,
     names: impl Fn(&T) -> (&str, &str),
-) -> Result<T, CliError> {
+) -> CliResult<T> {
     let mut meant = naming::meant(wanted, things, &names);
     match meant.len() {
         0 => Err(none(kind, wanted)),
@@ -90,7 +90,7 @@ fn several(kind: NameKind, wanted: &str, meant: &[(&str, &str)]) -> CliError {
 /// Assets that may be meant, by what they are called.
 type NamedAssets = BTreeMap<ContentHash, Asset>;
 
-fn pick_asset(kind: NameKind, wanted: &str, assets: NamedAssets) -> Result<ContentHash, CliError> {
+fn pick_asset(kind: NameKind, wanted: &str, assets: NamedAssets) -> CliResult<ContentHash> {
     let assets = assets.into_iter().collect();
     pick(kind, wanted, assets, |(_, asset)| (&asset.hash, called(asset))).map(|(hash, _)| hash)
 }
@@ -111,7 +111,7 @@ fn take(into: &mut NamedAssets, assets: Vec<Asset>, wanted: &str) {
 }
 
 /// The asset that `wanted` means. A whole hash need not be here.
-pub(super) async fn asset(store: &ApiClient, wanted: &str) -> Result<ContentHash, CliError> {
+pub(super) async fn asset(store: &ApiClient, wanted: &str) -> CliResult<ContentHash> {
     if let Ok(hash) = assets::hash(wanted) {
         return Ok(hash);
     }
@@ -119,7 +119,7 @@ pub(super) async fn asset(store: &ApiClient, wanted: &str) -> Result<ContentHash
 }
 
 /// As [`asset`], for what cannot be looked at before it is done: few digits may be a slip of the pen, and are no name of an asset.
-pub(super) async fn asset_for_good(store: &ApiClient, wanted: &str) -> Result<ContentHash, CliError> {
+pub(super) async fn asset_for_good(store: &ApiClient, wanted: &str) -> CliResult<ContentHash> {
     if let Ok(hash) = assets::hash(wanted) {
         return Ok(hash);
     }
@@ -135,7 +135,7 @@ pub(super) async fn asset_for_good(store: &ApiClient, wanted: &str) -> Result<Co
 }
 
 /// As [`asset`], of what is here and what was deleted lately.
-pub(super) async fn known_asset(store: &ApiClient, wanted: &str) -> Result<ContentHash, CliError> {
+pub(super) async fn known_asset(store: &ApiClient, wanted: &str) -> CliResult<ContentHash> {
     if let Ok(hash) = assets::hash(wanted) {
         return Ok(hash);
     }
@@ -147,7 +147,7 @@ pub(super) async fn known_asset(store: &ApiClient, wanted: &str) -> Result<Conte
 }
 
 /// As [`asset`], of what lies in the trash.
-pub(super) async fn trashed(store: &ApiClient, wanted: &str) -> Result<ContentHash, CliError> {
+pub(super) async fn trashed(store: &ApiClient, wanted: &str) -> CliResult<ContentHash> {
     if let Ok(hash) = assets::hash(wanted) {
         return Ok(hash);
     }
@@ -155,12 +155,12 @@ pub(super) async fn trashed(store: &ApiClient, wanted: &str) -> Result<ContentHa
 }
 
 /// Live assets that may be meant.
-async fn live(store: &ApiClient, wanted: &str) -> Result<NamedAssets, CliError> {
+async fn live(store: &ApiClient, wanted: &str) -> CliResult<NamedAssets> {
     candidates(store, "/search", Some(("q", wanted.to_owned())), wanted).await
 }
 
 /// What lies in the trash and may be meant: it cannot be searched by name.
-async fn in_trash(store: &ApiClient, wanted: &str) -> Result<NamedAssets, CliError> {
+async fn in_trash(store: &ApiClient, wanted: &str) -> CliResult<NamedAssets> {
     candidates(store, "/trash", None, wanted).await
 }
 
@@ -170,7 +170,7 @@ async fn candidates(
     path: &str,
     narrowed: Option<(&str, String)>,
     wanted: &str,
-) -> Result<NamedAssets, CliError> {
+) -> CliResult<NamedAssets> {
     let mut found = NamedAssets::new();
     let limit = || ("limit", assets::PAGE_MAX.to_string());
     let prefix = wanted.to_ascii_lowercase();
@@ -199,7 +199,7 @@ async fn candidates(
 
 /// The endpoint id of the machine that `wanted` means: a whole id, which need not be known, or the name or the beginning of the
 /// id of one that is. `@` may stand before it.
-pub(super) async fn endpoint(agent: &ApiClient, wanted: &str) -> Result<String, CliError> {
+pub(super) async fn endpoint(agent: &ApiClient, wanted: &str) -> CliResult<String> {
     let wanted = wanted.strip_prefix('@').unwrap_or(wanted);
     if is_id(wanted) {
         return Ok(wanted.to_ascii_lowercase());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Context;
 use super::backup::show_findings;
-use super::error::{CliError, Exit, blocking};
+use super::error::{CliError, CliResult, Exit, blocking};
 use super::output::message;
 use super::progress::ProgressLine;
 use super::text;
@@ -37,7 +37,7 @@ pub(super) struct RestoreArgs {
 }
 
 /// Exit code 4 if contents are missing or damaged in the backup, or parts of snapshots are: the node fetches them from other machines.
-pub(super) async fn run(context: &Context, args: RestoreArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: RestoreArgs) -> CliResult {
     let RestoreArgs { source, data_dir, new_id, from, store, alone } = args;
     if let Some(from) = from {
         return from_bucket::run(context, source, data_dir, from_bucket::FromBucket { from, store, alone })

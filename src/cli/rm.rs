@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::Context;
 use super::asking::confirm;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::output::message;
 use super::resolve;
 use super::text;
@@ -29,7 +29,7 @@ pub(super) struct RmArgs {
 }
 
 /// Goes on after an asset that is not there, and fails at the end.
-pub(super) async fn run(context: &Context, args: &RmArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: &RmArgs) -> CliResult {
     if args.assets.len() > UNASKED_MAX && !args.yes {
         ask(args.assets.len())?;
     }
@@ -56,7 +56,7 @@ pub(super) async fn run(context: &Context, args: &RmArgs) -> Result<(), CliError
 }
 
 /// Says why one asset is not deleted; passes on what concerns all of them.
-fn told(error: CliError) -> Result<Exit, CliError> {
+fn told(error: CliError) -> CliResult<Exit> {
     if !matches!(error.exit(), Exit::NotFound | Exit::Usage) {
         return Err(error);
     }
@@ -65,7 +65,7 @@ fn told(error: CliError) -> Result<Exit, CliError> {
 }
 
 /// Whether so many are to go. Nobody is asked where nobody can answer.
-fn ask(count: usize) -> Result<(), CliError> {
+fn ask(count: usize) -> CliResult {
     let assets = text::counted(count as u64, "asset");
     if !std::io::stdin().is_terminal() {
         return Err(CliError::new(

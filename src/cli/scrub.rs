@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Context;
 use super::client::ApiClient;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::fetch;
 use super::output::message;
 use super::text;
@@ -60,7 +60,7 @@ struct Scrubbed {
 }
 
 /// Exit code 1 if something is damaged and was not healed.
-pub(super) async fn run(context: &Context, args: &ScrubCommand) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: &ScrubCommand) -> CliResult {
     let store = context.store()?;
     let (mut scrubbed, refused) = match asked::run(&store, args.rate).await? {
         NodeScrub::Scrubbed(scrubbed) => (scrubbed, None),
@@ -100,7 +100,7 @@ pub(super) async fn run(context: &Context, args: &ScrubCommand) -> Result<(), Cl
 }
 
 /// Waits until a content is here again, if anybody has it.
-async fn repair(agent: &ApiClient, finding: &mut DamagedAsset) -> Result<(), CliError> {
+async fn repair(agent: &ApiClient, finding: &mut DamagedAsset) -> CliResult {
     let Ok(hash) = finding.hash.parse::<ContentHash>() else { return Ok(()) };
     match fetch::fetch(agent, hash, REPAIR_WITHIN).await {
         Ok(_) => finding.healed = true,
@@ -112,7 +112,7 @@ async fn repair(agent: &ApiClient, finding: &mut DamagedAsset) -> Result<(), Cli
     Ok(())
 }
 
-fn report(context: &Context, scrubbed: &Scrubbed) -> Result<(), CliError> {
+fn report(context: &Context, scrubbed: &Scrubbed) -> CliResult {
     let Scrubbed { checked, bytes, findings, besides } = scrubbed;
     if context.out.json {
         let mut report = json!({ "checked": checked, "bytes": bytes, "damaged": findings });

@@ -4,7 +4,7 @@ use jiff::tz::TimeZone;
 
 use super::Context;
 use super::assets::{self, Amount};
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use crate::http::extract::DayEdge;
 use crate::store::embedded::HashPrefix;
 
@@ -64,7 +64,7 @@ pub(super) struct SearchArgs {
     amount: Amount,
 }
 
-pub(super) async fn run(context: &Context, args: SearchArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: SearchArgs) -> CliResult {
     let SearchArgs { filters, amount } = args;
     let query = filters.query();
     if query.is_empty() && amount.holding().is_none() {

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::output::message;
 use super::progress::ProgressLine;
 use super::stopping::{self, StopSignals};
@@ -150,7 +150,7 @@ impl ServeArgs {
     }
 }
 
-pub(super) async fn run(context: &Context, args: ServeArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: ServeArgs) -> CliResult {
     let (file, flags) = args.flags();
     if let (Some(positional), Some(named)) = (&file, &context.globals.config)
         && positional != named
@@ -205,7 +205,7 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> Result<(), CliErr
 }
 
 /// Reads the passphrase from standard input, where the settings say so. Signals end the process meanwhile.
-fn take_stdin(config: &mut Config, origins: &mut Origins) -> Result<(), CliError> {
+fn take_stdin(config: &mut Config, origins: &mut Origins) -> CliResult {
     if !config.sync_passphrase_file.as_deref().is_some_and(identity::is_stdin) {
         return Ok(());
     }
@@ -224,11 +224,7 @@ fn take_stdin(config: &mut Config, origins: &mut Origins) -> Result<(), CliError
 }
 
 /// Starts a node and shows what takes long. With `signals`, the node obeys them.
-pub(super) async fn start(
-    config: Config,
-    origins: Origins,
-    signals: Option<Signals>,
-) -> Result<Node, CliError> {
+pub(super) async fn start(config: Config, origins: Origins, signals: Option<Signals>) -> CliResult<Node> {
     let progress = std::sync::Arc::new(ProgressLine::spinner("starting"));
     let shown = std::sync::Arc::downgrade(&progress);
     let output = StartOutput {
@@ -246,7 +242,7 @@ pub(super) async fn start(
 }
 
 /// Where everything is.
-fn announce(context: &Context, file: Option<&str>, config: &Config, node: &Node) -> Result<(), CliError> {
+fn announce(context: &Context, file: Option<&str>, config: &Config, node: &Node) -> CliResult {
     let page = page_url(node.api_addr());
     let generated = (node.passphrase_origin() == PassphraseOrigin::Generated)
         .then(|| config.data_dir.join(identity::PASSPHRASE_FILE));
@@ -280,7 +276,7 @@ fn announce(context: &Context, file: Option<&str>, config: &Config, node: &Node)
 }
 
 /// How the next machine joins, when the passphrase was made just now.
-async fn show_passphrase(context: &Context, config: &Config, node: &Node) -> Result<(), CliError> {
+async fn show_passphrase(context: &Context, config: &Config, node: &Node) -> CliResult {
     let path = config.data_dir.join(identity::PASSPHRASE_FILE);
     let sources = PassphraseSources { configured: None, file: None, data_dir: &config.data_dir };
     let Some(passphrase) = Passphrase::existing(sources, Mend::Never)? else { return Ok(()) };

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::Context;
 use super::client::ApiClient;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::output::message;
 use super::peers::{self, PeerBody};
 use super::text;
@@ -389,12 +389,12 @@ impl StatusBody {
     }
 }
 
-pub(super) async fn fetch(agent: &ApiClient) -> Result<StatusBody, CliError> {
+pub(super) async fn fetch(agent: &ApiClient) -> CliResult<StatusBody> {
     agent.get("/status", &[]).await
 }
 
 /// Exit code 4 when the node is not as it should be.
-pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: &StatusArgs) -> CliResult {
     let agent = context.agent()?;
     let out = context.out;
     loop {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Context;
 use super::client::ApiClient;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use crate::config::{Config, Origin};
 use crate::node::DataDir;
 use crate::node::running::{NodePresence, PassphraseSource, RunningNode};
@@ -66,13 +66,13 @@ impl NodeHere {
 }
 
 impl Context {
-    pub(super) fn agent(&self) -> Result<ApiClient, CliError> {
+    pub(super) fn agent(&self) -> CliResult<ApiClient> {
         let target = self.target()?;
         ApiClient::agent(&target.api_url, target.token_file.as_deref())
     }
 
     /// What commands about assets talk to: the daemon's store, through the daemon unless it is known to be here.
-    pub(super) fn store(&self) -> Result<ApiClient, CliError> {
+    pub(super) fn store(&self) -> CliResult<ApiClient> {
         let target = self.target()?;
         if let Some(url) = &target.store_url {
             return ApiClient::store(url);
@@ -135,7 +135,7 @@ impl Context {
         self.globals.api.as_ref().is_none_or(|api| is_same(api, &node.api_url))
     }
 
-    fn target(&self) -> Result<Target, CliError> {
+    fn target(&self) -> CliResult<Target> {
         let loaded = self.load_config(None, Vec::new())?;
         let config = &loaded.config;
         let here = NodeHere::find(config);

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::Context;
 use super::assets::{Asset, PAGE_MAX};
 use super::client::ApiClient;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::output::message;
 use super::resolve;
 use super::text;
@@ -48,7 +48,7 @@ struct TrashBody {
     next_cursor: Option<String>,
 }
 
-pub(super) async fn run(context: &Context, args: TrashArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: TrashArgs) -> CliResult {
     let store = context.store()?;
     match args.action {
         None | Some(TrashCommand::List) => list(context, &store).await,
@@ -60,12 +60,12 @@ pub(super) async fn run(context: &Context, args: TrashArgs) -> Result<(), CliErr
     }
 }
 
-async fn all(store: &ApiClient) -> Result<Vec<TrashedBody>, CliError> {
+async fn all(store: &ApiClient) -> CliResult<Vec<TrashedBody>> {
     let page = |TrashBody { assets, next_cursor }| (assets, next_cursor);
     store.all("/trash", &[("limit", PAGE_MAX.to_string())], page).await
 }
 
-async fn list(context: &Context, store: &ApiClient) -> Result<(), CliError> {
+async fn list(context: &Context, store: &ApiClient) -> CliResult {
     let out = context.out;
     let all = all(store).await?;
     if all.is_empty() && out.terminal {
@@ -86,7 +86,7 @@ async fn list(context: &Context, store: &ApiClient) -> Result<(), CliError> {
 }
 
 /// Goes on after one that cannot come back, and fails at the end.
-async fn restore(context: &Context, store: &ApiClient, assets: Vec<String>) -> Result<(), CliError> {
+async fn restore(context: &Context, store: &ApiClient, assets: Vec<String>) -> CliResult {
     let mut failed = None;
     for wanted in assets {
         let restored = async {

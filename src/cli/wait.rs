@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Context;
 use super::client::ApiClient;
-use super::error::{CliError, Exit};
+use super::error::{CliError, CliResult, Exit};
 use super::progress::ProgressLine;
 use super::status::{self, StatusBody};
 use super::text;
@@ -26,7 +26,7 @@ pub(super) struct WaitArgs {
 }
 
 /// Has the node compare afresh first: an old answer is no answer.
-pub(super) async fn run(context: &Context, args: &WaitArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: &WaitArgs) -> CliResult {
     debug_assert!(args.in_sync, "the only thing to wait for so far, and required");
     let agent = context.agent()?;
     let progress = ProgressLine::spinner("asking the node to compare with its peers");

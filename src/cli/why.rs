@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Context;
 use super::assets;
-use super::error::CliError;
+use super::error::CliResult;
 use super::resolve;
 use super::text;
 use crate::text::short_id;
@@ -19,7 +19,7 @@ pub(super) struct WhyArgs {
 }
 
 /// Exit code 6 if nobody knows of it.
-pub(super) async fn run(context: &Context, args: &WhyArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: &WhyArgs) -> CliResult {
     let agent = context.agent()?;
     let hash = match assets::hash(&args.asset) {
         Ok(hash) => hash,

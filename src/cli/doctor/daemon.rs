@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{COPIED, Finding};
 use crate::cli::Context;
-use crate::cli::error::{CliError, Exit};
+use crate::cli::error::{CliResult, Exit};
 use crate::cli::text;
 use crate::text::short_id;
 
@@ -16,7 +16,7 @@ const REFUSED: [&str; 6] =
     ["approval_wanted", "not_approved", "denied", "denied_there", "other_passphrase", "ticket_refused"];
 
 /// Its status, with what it says of each peer.
-pub(super) async fn ask(context: &Context) -> Result<Value, CliError> {
+pub(super) async fn ask(context: &Context) -> CliResult<Value> {
     let agent = context.agent()?;
     let mut status: Value = agent.get("/status", &[]).await?;
     // What is said of each peer; a daemon that does not say it is told of by the rest.
@@ -26,7 +26,7 @@ pub(super) async fn ask(context: &Context) -> Result<Value, CliError> {
 }
 
 /// What it says of itself, if it answers, and what is found of it.
-pub(super) fn judge(asked: Result<Value, CliError>) -> (Option<Value>, Finding) {
+pub(super) fn judge(asked: CliResult<Value>) -> (Option<Value>, Finding) {
     match asked {
         Ok(status) => {
             let text = |pointer| status.pointer(pointer).and_then(Value::as_str).unwrap_or("?");

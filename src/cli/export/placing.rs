@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
-use crate::cli::error::{CliError, Exit};
+use crate::cli::error::{CliError, CliResult, Exit};
 use crate::entry::EntryPath;
 use crate::entry::path::{COMPONENT_BYTES_MAX, is_own};
 use crate::record::ContentHash;
@@ -132,7 +132,7 @@ impl ExportDir {
     ///
     /// # Errors
     /// It cannot be made or written to, is no directory, or holds a node's own data.
-    pub(super) fn make(dir: &Path) -> Result<Self, CliError> {
+    pub(super) fn make(dir: &Path) -> CliResult<Self> {
         let shown = dir.display();
         if fs::metadata(dir).is_ok_and(|meta| !meta.is_dir()) {
             return Err(CliError::new(Exit::Usage, format!("'{shown}' is no directory"))

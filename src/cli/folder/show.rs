@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::which::{At, FolderLists, Which, bound, versions};
 use crate::cli::Context;
 use crate::cli::client::ApiClient;
-use crate::cli::error::{CliError, Exit};
+use crate::cli::error::{CliError, CliResult, Exit};
 use crate::cli::output::message;
 use crate::cli::text;
 use crate::folder::report::{FolderConflict, FolderReport, FolderState};
@@ -19,7 +19,7 @@ struct Conflicts {
 }
 
 /// Those of this machine, then those that the network knows beside them.
-pub(super) async fn list(context: &Context, agent: &ApiClient) -> Result<(), CliError> {
+pub(super) async fn list(context: &Context, agent: &ApiClient) -> CliResult {
     let all: FolderLists = agent.get("/folders", &[]).await?;
     let problem = all.problem();
     if let Some(problem) = &problem {
@@ -61,7 +61,7 @@ fn state(folder: &FolderReport) -> String {
     }
 }
 
-pub(super) async fn status(context: &Context, agent: &ApiClient, which: &Which) -> Result<(), CliError> {
+pub(super) async fn status(context: &Context, agent: &ApiClient, which: &Which) -> CliResult {
     let folders = if which.is_named() { vec![which.find(agent).await?] } else { bound(agent).await? };
     if context.out.json {
         return Ok(folders.iter().try_for_each(|folder| context.out.value(folder))?);
@@ -143,7 +143,7 @@ fn remarks(folder: &FolderReport) -> Vec<String> {
 }
 
 /// Copies, and what they are copies of.
-pub(super) async fn conflicts(context: &Context, agent: &ApiClient, which: &Which) -> Result<(), CliError> {
+pub(super) async fn conflicts(context: &Context, agent: &ApiClient, which: &Which) -> CliResult {
     let found = which.find_bound(agent).await?;
     let path = format!("/folders/{}/conflicts", found.folder);
     let Conflicts { conflicts } = agent.get(&path, &[]).await?;
@@ -157,7 +157,7 @@ pub(super) async fn conflicts(context: &Context, agent: &ApiClient, which: &Whic
     Ok(())
 }
 
-pub(super) async fn history(context: &Context, agent: &ApiClient, at: &At) -> Result<(), CliError> {
+pub(super) async fn history(context: &Context, agent: &ApiClient, at: &At) -> CliResult {
     let (folder, path) = at.find(agent).await?;
     let versions = versions(agent, &folder, &path).await?;
     if versions.is_empty() {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::cli::advice;
 use crate::cli::asking::ask;
 use crate::cli::client::ApiClient;
-use crate::cli::error::{CliError, Exit};
+use crate::cli::error::{CliError, CliResult, Exit};
 use crate::cli::output::message;
 use crate::cli::text;
 use crate::entry::composed;
@@ -92,12 +92,12 @@ impl Which {
         self.folder.as_deref().or(self.named.as_deref())
     }
 
-    pub(in crate::cli) async fn find(&self, agent: &ApiClient) -> Result<FolderReport, CliError> {
+    pub(in crate::cli) async fn find(&self, agent: &ApiClient) -> CliResult<FolderReport> {
         pick(bound(agent).await?, self.wanted())
     }
 
     /// The same, of those that have a directory: the configuration may name one that cannot be bound.
-    pub(super) async fn find_bound(&self, agent: &ApiClient) -> Result<FolderReport, CliError> {
+    pub(super) async fn find_bound(&self, agent: &ApiClient) -> CliResult<FolderReport> {
         let found = self.find(agent).await?;
         if !found.folder.is_empty() {
             return Ok(found);
@@ -109,7 +109,7 @@ impl Which {
 
 impl At {
     /// The folder, and the path from its root.
-    pub(super) async fn find(&self, agent: &ApiClient) -> Result<(FolderReport, String), CliError> {
+    pub(super) async fn find(&self, agent: &ApiClient) -> CliResult<(FolderReport, String)> {
         let (wanted, path) = split(&self.words, self.named.as_deref())?;
         let folder = pick_for(bound(agent).await?, wanted, path)?;
         for candidate in candidates(&folder, path) {
@@ -124,7 +124,7 @@ impl At {
 
 impl AskedFiles {
     /// The folder, and the file as it was typed.
-    pub(super) async fn find(&self, agent: &ApiClient) -> Result<(FolderReport, Option<String>), CliError> {
+    pub(super) async fn find(&self, agent: &ApiClient) -> CliResult<(FolderReport, Option<String>)> {
         let folders = bound(agent).await?;
         match (self.words.as_slice(), self.named.as_deref()) {
             ([], named) => Ok((pick(folders, named)?, None)),
@@ -145,7 +145,7 @@ fn is_asked(folders: &[FolderReport], word: &str) -> bool {
 }
 
 /// The folder, if one is named, and the path.
-fn split<'a>(words: &'a [String], named: Option<&'a str>) -> Result<(Option<&'a str>, &'a str), CliError> {
+fn split<'a>(words: &'a [String], named: Option<&'a str>) -> CliResult<(Option<&'a str>, &'a str)> {
     match (words, named) {
         ([path], named) => Ok((named, path)),
         ([folder, path], None) => Ok((Some(folder), path)),
@@ -156,7 +156,7 @@ fn split<'a>(words: &'a [String], named: Option<&'a str>) -> Result<(Option<&'a 
 }
 
 /// The id of a folder that the network knows, whether or not it is on this machine.
-pub(in crate::cli) async fn known(agent: &ApiClient, wanted: &str) -> Result<String, CliError> {
+pub(in crate::cli) async fn known(agent: &ApiClient, wanted: &str) -> CliResult<String> {
     let folders: FolderLists = agent.get("/folders", &[]).await?;
     if let Some(problem) = folders.problem() {
         return Err(problem);
@@ -175,7 +175,7 @@ pub(in crate::cli) async fn known(agent: &ApiClient, wanted: &str) -> Result<Str
     }
 }
 
-pub(super) async fn bound(agent: &ApiClient) -> Result<Vec<FolderReport>, CliError> {
+pub(super) async fn bound(agent: &ApiClient) -> CliResult<Vec<FolderReport>> {
     Ok(agent.get::<FolderLists>("/folders", &[]).await?.folders)
 }
 
@@ -183,7 +183,7 @@ pub(super) async fn versions(
     agent: &ApiClient,
     folder: &FolderReport,
     path: &str,
-) -> Result<Vec<FolderVersion>, CliError> {
+) -> CliResult<Vec<FolderVersion>> {
     // What cannot be the path of a file is none that the folder ever had.
     if folder.folder.is_empty() || crate::entry::EntryPath::parse(path).is_err() {
         return Ok(Vec::new());
@@ -203,7 +203,7 @@ fn named<'a>(folders: &'a [FolderReport], wanted: &str) -> Vec<&'a FolderReport>
 }
 
 /// The one that is named; the only one, if none is.
-fn pick(folders: Vec<FolderReport>, wanted: Option<&str>) -> Result<FolderReport, CliError> {
+fn pick(folders: Vec<FolderReport>, wanted: Option<&str>) -> CliResult<FolderReport> {
     let Some(wanted) = wanted else { return only(folders) };
     match named(&folders, wanted).as_slice() {
         [one] => Ok((*one).clone()),
@@ -220,7 +220,7 @@ fn pick(folders: Vec<FolderReport>, wanted: Option<&str>) -> Result<FolderReport
     }
 }
 
-fn only(mut folders: Vec<FolderReport>) -> Result<FolderReport, CliError> {
+fn only(mut folders: Vec<FolderReport>) -> CliResult<FolderReport> {
     match folders.len() {
         1 => Ok(folders.remove(0)),
         0 => Err(CliError::new(Exit::NotFound, "no folder is on this machine")
@@ -239,7 +239,7 @@ fn listed<'a>(folders: impl IntoIterator<Item = &'a FolderReport>) -> String {
 }
 
 /// The one that is named, or into which the path leads, or the only one.
-fn pick_for(folders: Vec<FolderReport>, wanted: Option<&str>, path: &str) -> Result<FolderReport, CliError> {
+fn pick_for(folders: Vec<FolderReport>, wanted: Option<&str>, path: &str) -> CliResult<FolderReport> {
     if wanted.is_some() {
         return pick(folders, wanted);
     }
@@ -312,7 +312,7 @@ pub(super) fn file_in(
     folder: &FolderReport,
     path: &str,
     is_there: impl Fn(&str) -> bool,
-) -> Result<String, CliError> {
+) -> CliResult<String> {
     let mut all = candidates(folder, path);
     let place = all.iter().position(|candidate| is_there(candidate)).unwrap_or_default();
     if place < all.len() {
@@ -330,7 +330,7 @@ pub(super) enum Chosen {
 }
 
 /// Asks a person on the terminal which folder is meant where several have the name; `None` where that is no question.
-pub(super) async fn ask_which(agent: &ApiClient, name: &str, path: &str) -> Result<Option<Chosen>, CliError> {
+pub(super) async fn ask_which(agent: &ApiClient, name: &str, path: &str) -> CliResult<Option<Chosen>> {
     let FolderLists { folders, known, .. } = agent.get("/folders", &[]).await?;
     let known: Vec<KnownFolder> =
         known.into_iter().filter(|one| composed(&one.name) == composed(name)).collect();

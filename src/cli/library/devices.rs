@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cli::Context;
-use crate::cli::error::CliError;
+use crate::cli::error::CliResult;
 use crate::cli::resolve;
 use crate::cli::text;
 
@@ -29,7 +29,7 @@ struct Devices {
     devices: Vec<DeviceBody>,
 }
 
-pub(in crate::cli) async fn decide(context: &Context, args: &DeviceArgs, what: &str) -> Result<(), CliError> {
+pub(in crate::cli) async fn decide(context: &Context, args: &DeviceArgs, what: &str) -> CliResult {
     let agent = context.agent()?;
     let endpoint_id = resolve::endpoint(&agent, &args.machine).await?;
     let done: Value = agent.post(&format!("/devices/{endpoint_id}/{what}"), &json!({})).await?;
@@ -37,7 +37,7 @@ pub(in crate::cli) async fn decide(context: &Context, args: &DeviceArgs, what: &
     context.out.result(&done, || format!("{standing} {}", text::escape(&endpoint_id)))
 }
 
-pub(in crate::cli) async fn devices(context: &Context) -> Result<(), CliError> {
+pub(in crate::cli) async fn devices(context: &Context) -> CliResult {
     let out = context.out;
     let Devices { devices } = context.agent()?.get("/devices", &[]).await?;
     out.list(&devices, &["ID", "NAME", "STANDING", "SINCE"], |device| {

@@ -9,7 +9,7 @@ use super::find;
 use crate::cli::Context;
 use crate::cli::asking::confirm;
 use crate::cli::client::ApiClient;
-use crate::cli::error::{CliError, Exit};
+use crate::cli::error::{CliError, CliResult, Exit};
 use crate::cli::output::message;
 use crate::cli::text;
 
@@ -52,11 +52,7 @@ struct ReleasedBody {
 }
 
 /// Shows what waits, asks, and shares just that: what comes meanwhile waits on.
-pub(super) async fn release(
-    context: &Context,
-    agent: &ApiClient,
-    args: &ReleaseArgs,
-) -> Result<(), CliError> {
+pub(super) async fn release(context: &Context, agent: &ApiClient, args: &ReleaseArgs) -> CliResult {
     let library = find(agent, &args.library).await?;
     let name = text::escape(&library.name);
     let path = format!("/libraries/{}/unreleased", library.id);
@@ -106,7 +102,7 @@ fn shown(waiting: &[WaitingBody]) -> Vec<String> {
 }
 
 /// Whether all of that is to be shared. Nobody is asked where nobody can answer.
-fn ask(name: &str, waiting: &[WaitingBody]) -> Result<(), CliError> {
+fn ask(name: &str, waiting: &[WaitingBody]) -> CliResult {
     let bytes = waiting.iter().fold(0_u64, |sum, one| sum.saturating_add(one.size));
     let what = format!("{} ({})", text::counted(waiting.len() as u64, "content"), text::bytes(bytes));
     for line in shown(waiting) {

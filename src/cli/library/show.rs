@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::cli::Context;
 use crate::cli::client::ApiClient;
-use crate::cli::error::{CliError, Exit};
+use crate::cli::error::{CliError, CliResult, Exit};
 use crate::cli::output::message;
 use crate::cli::text;
 use crate::clock::{now_ms, span};
@@ -100,7 +100,7 @@ pub(super) struct LibrariesBody {
     pub(super) libraries: Vec<LibraryBody>,
 }
 
-pub(super) async fn list(context: &Context, agent: &ApiClient) -> Result<(), CliError> {
+pub(super) async fn list(context: &Context, agent: &ApiClient) -> CliResult {
     let out = context.out;
     let LibrariesBody { libraries } = agent.get("/libraries", &[]).await?;
     let heading = ["ID", "NAME", "ACCESS", "ASSETS", "BYTES", "STATE", "MISSING", "CONNECTED", "PROBLEM"];
@@ -123,7 +123,7 @@ pub(super) async fn list(context: &Context, agent: &ApiClient) -> Result<(), Cli
     Ok(())
 }
 
-pub(super) fn show(context: &Context, library: &LibraryBody) -> Result<(), CliError> {
+pub(super) fn show(context: &Context, library: &LibraryBody) -> CliResult {
     let out = context.out;
     if out.json {
         return Ok(out.value(library)?);
@@ -174,11 +174,7 @@ impl IssuedBody {
 }
 
 /// The tickets of one library, or of all that are this node's own.
-pub(super) async fn tickets(
-    context: &Context,
-    agent: &ApiClient,
-    wanted: Option<&str>,
-) -> Result<(), CliError> {
+pub(super) async fn tickets(context: &Context, agent: &ApiClient, wanted: Option<&str>) -> CliResult {
     let out = context.out;
     let libraries = match wanted {
         Some(wanted) => vec![super::find(agent, wanted).await?],

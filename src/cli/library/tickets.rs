@@ -11,7 +11,7 @@ use super::{LibraryBody, find};
 use crate::cli::Context;
 use crate::cli::asking::confirm;
 use crate::cli::client::ApiClient;
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, CliResult};
 use crate::cli::output::message;
 use crate::cli::resolve;
 use crate::cli::text;
@@ -72,7 +72,7 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "expected a time such as 30m, 12h or 7d".to_owned())
 }
 
-pub(super) async fn invite(context: &Context, agent: &ApiClient, args: InviteArgs) -> Result<(), CliError> {
+pub(super) async fn invite(context: &Context, agent: &ApiClient, args: InviteArgs) -> CliResult {
     #[derive(Deserialize)]
     struct InvitedBody {
         ticket: String,
@@ -122,7 +122,7 @@ pub(super) async fn invite(context: &Context, agent: &ApiClient, args: InviteArg
     Ok(())
 }
 
-pub(in crate::cli) async fn join(context: &Context, args: JoinArgs) -> Result<(), CliError> {
+pub(in crate::cli) async fn join(context: &Context, args: JoinArgs) -> CliResult {
     let mut ticket = Zeroizing::new(args.ticket);
     if *ticket == "-" {
         ticket.clear();
@@ -189,7 +189,7 @@ impl PreviewBody {
 }
 
 /// Whether to share what is here already. Nobody is asked where nobody can answer: it is not shared then.
-fn ask_to_share(preview: &PreviewBody) -> Result<bool, CliError> {
+fn ask_to_share(preview: &PreviewBody) -> CliResult<bool> {
     let (ours, name) = (preview.matching.told(), text::escape(&preview.name));
     if !std::io::stdin().is_terminal() {
         message(&format!(

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::network::{self, Keys, KnownAgents};
 use super::{AgentWord, AskArgs, NOBODY, Row, complain, show};
 use crate::cli::Context;
-use crate::cli::error::{CliError, Exit};
+use crate::cli::error::{CliError, CliResult, Exit};
 use crate::cli::output::message;
 use crate::cli::progress::ProgressLine;
 use crate::cli::text;
@@ -32,7 +32,7 @@ struct AskOutcome {
 }
 
 /// The network as it answers.
-pub(super) async fn run(context: &Context, args: &AskArgs) -> Result<(), CliError> {
+pub(super) async fn run(context: &Context, args: &AskArgs) -> CliResult {
     let config = context.load_config(None, Vec::new())?.config;
     let keys = Keys::load(&config, args).await?.ok_or_else(|| network::no_keys(&config))?;
     let deadline = deadline(args);
@@ -45,7 +45,7 @@ fn deadline(args: &AskArgs) -> Instant {
 }
 
 /// What an agent has published about itself and those it has seen alive, in the DHT and on the relays.
-pub(super) async fn look_up(context: &Context, args: &AskArgs, id: EndpointId) -> Result<(), CliError> {
+pub(super) async fn look_up(context: &Context, args: &AskArgs, id: EndpointId) -> CliResult {
     let config = context.load_config(None, Vec::new())?.config;
     let keys = Keys::load(&config, args).await?.and_then(|keys| keys.network);
     let keys = keys.ok_or_else(|| network::no_keys(&config))?;
@@ -77,11 +77,7 @@ pub(super) async fn look_up(context: &Context, args: &AskArgs, id: EndpointId) -
 }
 
 /// As [`run`], for want of a daemon; `no_daemon` is the error if there is nothing to ask with or nobody to ask.
-pub(super) async fn without_daemon(
-    context: &Context,
-    args: &AskArgs,
-    no_daemon: CliError,
-) -> Result<(), CliError> {
+pub(super) async fn without_daemon(context: &Context, args: &AskArgs, no_daemon: CliError) -> CliResult {
     let config = context.load_config(None, Vec::new())?.config;
     let Some(keys) = Keys::load(&config, args).await? else { return Err(no_daemon) };
     let deadline = deadline(args);
@@ -105,7 +101,7 @@ async fn discover(
     keys: &Keys,
     known: &KnownAgents,
     deadline: Instant,
-) -> Result<(), CliError> {
+) -> CliResult {
     let endpoint = network::open(config, args.no_relay).await?;
     let asked = if args.asks() {
         ask(args, config, keys, known, &endpoint, deadline).await
@@ -128,7 +124,7 @@ async fn listen(
     known: &KnownAgents,
     endpoint: &Endpoint,
     deadline: Instant,
-) -> Result<AskOutcome, CliError> {
+) -> CliResult<AskOutcome> {
     let bootstrap = known.reachable();
     if bootstrap.is_empty() {
         return Err(nobody_to_ask());
@@ -155,7 +151,7 @@ async fn ask(
     known: &KnownAgents,
     endpoint: &Endpoint,
     deadline: Instant,
-) -> Result<AskOutcome, CliError> {
+) -> CliResult<AskOutcome> {
     let start = match args.from.as_ref().and_then(AgentWord::addr) {
         Some(agent) => vec![locate(config, keys, known, endpoint, known.of(agent.id), deadline).await?],
         None => known.reachable(),
@@ -201,7 +197,7 @@ async fn locate(
     endpoint: &Endpoint,
     agent: EndpointAddr,
     deadline: Instant,
-) -> Result<EndpointAddr, CliError> {
+) -> CliResult<EndpointAddr> {
     if !agent.addrs.is_empty() {
         return Ok(agent);
     }
@@ -247,7 +243,7 @@ async fn published(config: &Config, keys: &Keys, id: EndpointId) -> Option<Endpo
 }
 
 /// Tells the daemon where everyone is.
-async fn hand_over(context: &Context, found: &[Found]) -> Result<(), CliError> {
+async fn hand_over(context: &Context, found: &[Found]) -> CliResult {
     let agent = context.agent()?;
     let _progress = ProgressLine::spinner("handing the agents to the daemon");
     let mut handed = 0_u64;

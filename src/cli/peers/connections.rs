@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::fetch;
 use crate::cli::Context;
-use crate::cli::error::{CliError, Exit};
+use crate::cli::error::{CliError, CliResult, Exit};
 use crate::cli::{output, resolve, text};
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -15,7 +15,7 @@ struct DiallingBody {
     endpoint_id: String,
 }
 
-pub(super) async fn list(context: &Context) -> Result<(), CliError> {
+pub(super) async fn list(context: &Context) -> CliResult {
     let out = context.out;
     let peers = fetch(&context.agent()?).await?;
     let heading =
@@ -40,7 +40,7 @@ pub(super) async fn list(context: &Context) -> Result<(), CliError> {
 }
 
 /// Takes a peer out of what the node knows.
-pub(super) async fn forget(context: &Context, wanted: &str) -> Result<(), CliError> {
+pub(super) async fn forget(context: &Context, wanted: &str) -> CliResult {
     let agent = context.agent()?;
     let endpoint_id = resolve::endpoint(&agent, wanted).await?;
     agent.delete(&format!("/peers/{endpoint_id}")).await?;
@@ -48,7 +48,7 @@ pub(super) async fn forget(context: &Context, wanted: &str) -> Result<(), CliErr
     context.out.result(&value, || format!("forgot {}", text::escape(&endpoint_id)))
 }
 
-pub(super) async fn add(context: &Context, peer: &str, addrs: &[SocketAddr]) -> Result<(), CliError> {
+pub(super) async fn add(context: &Context, peer: &str, addrs: &[SocketAddr]) -> CliResult {
     let is_id = resolve::is_id(peer);
     if !is_id && !addrs.is_empty() {
         return Err(CliError::new(

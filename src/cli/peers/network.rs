@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{AgentWord, AskArgs};
 use crate::cli::Context;
-use crate::cli::error::{CliError, Exit};
+use crate::cli::error::{CliError, CliResult, Exit};
 use crate::cli::progress::ProgressLine;
 use crate::clock::now_ms;
 use crate::config::{Config, RelaySetting};
@@ -62,7 +62,7 @@ pub(super) struct Keys {
 
 impl Keys {
     /// From flags, settings and the data directory, as the daemon has them; nothing is made. `None` without any.
-    pub(super) async fn load(config: &Config, args: &AskArgs) -> Result<Option<Self>, CliError> {
+    pub(super) async fn load(config: &Config, args: &AskArgs) -> CliResult<Option<Self>> {
         let variable =
             std::env::var_os(TOPIC_SECRET_VARIABLE).map(|secret| secret.to_string_lossy().into_owned());
         let given = [
@@ -112,7 +112,7 @@ impl KnownAgents {
         config: &Config,
         args: &AskArgs,
         keys: &Keys,
-    ) -> Result<Self, CliError> {
+    ) -> CliResult<Self> {
         let mut known = Self::default();
         for addr in args.from.iter().filter_map(AgentWord::addr).chain(&args.bootstrap) {
             known.add(addr.clone());
@@ -176,7 +176,7 @@ async fn daemon(context: &Context) -> Option<EndpointAddr> {
 }
 
 /// Opens an endpoint with a key that nobody has seen before.
-pub(super) async fn open(config: &Config, no_relay: bool) -> Result<Endpoint, CliError> {
+pub(super) async fn open(config: &Config, no_relay: bool) -> CliResult<Endpoint> {
     let relay = if no_relay { RelayMode::Disabled } else { relay_mode(&config.relay_url)? };
     let addr = SocketAddr::new(config.bind_addr.ip(), 0);
     let bound = Box::pin(endpoint::bind(SecretKey::generate(), addr, relay)).await;
@@ -184,7 +184,7 @@ pub(super) async fn open(config: &Config, no_relay: bool) -> Result<Endpoint, Cl
 }
 
 /// The setting as iroh has it.
-pub(in crate::cli) fn relay_mode(setting: &RelaySetting) -> Result<RelayMode, CliError> {
+pub(in crate::cli) fn relay_mode(setting: &RelaySetting) -> CliResult<RelayMode> {
     Ok(match setting {
         RelaySetting::Default => RelayMode::Default,
         RelaySetting::Disabled => RelayMode::Disabled,
@@ -219,7 +219,7 @@ pub(super) async fn listen(
     peers_max: usize,
     deadline: Instant,
     progress: impl Fn(usize),
-) -> Result<HeardAgents, CliError> {
+) -> CliResult<HeardAgents> {
     let failed = |e: &dyn std::fmt::Display| CliError::failure(format!("cannot join the gossip topic: {e}"));
     let lookup = MemoryLookup::new();
     endpoint.address_lookup().map_err(|e| failed(&e))?.add(lookup.clone());

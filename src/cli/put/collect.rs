@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::PutSource;
 use super::own_dirs::{self, SecretFiles};
-use crate::cli::error::{CliError, Exit};
+use crate::cli::error::{CliError, CliResult, Exit};
 use crate::cli::output::message;
 use crate::cli::text;
 use crate::disk::oddity;
@@ -27,11 +27,7 @@ pub(super) struct Collected {
 }
 
 /// What makes no sense as a whole is an error before anything is stored.
-pub(super) fn collect(
-    files: &[PathBuf],
-    recursive: bool,
-    secrets: &SecretFiles,
-) -> Result<Collected, CliError> {
+pub(super) fn collect(files: &[PathBuf], recursive: bool, secrets: &SecretFiles) -> CliResult<Collected> {
     let mut all = Collected::default();
     for path in files {
         if path.as_os_str() == "-" {

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::CHUNK_BYTES;
 use super::collect::refusal;
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, CliResult};
 use crate::disk::{self, NotAFile};
 use crate::record::ContentHash;
 
@@ -46,7 +46,7 @@ pub(super) enum ReadError {
 }
 
 /// Opens a plain file, and nothing else: what may never answer, or do something when it is opened, is not waited for.
-pub(super) fn open(path: &Path) -> Result<File, CliError> {
+pub(super) fn open(path: &Path) -> CliResult<File> {
     let cannot = |e: io::Error| CliError::failure(ReadError::Io(e).to_string());
     disk::open_plain(path).map_err(|error| match NotAFile::of(&error) {
         Some(NotAFile(what)) => refusal(path, what),

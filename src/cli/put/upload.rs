@@ -14,7 +14,7 @@ use tokio_util::io::ReaderStream;
 use super::content::ReadError;
 use super::{CHUNK_BYTES, Meta, Stored};
 use crate::cli::client::ApiClient;
-use crate::cli::error::{CliError, Exit};
+use crate::cli::error::{CliError, CliResult, Exit};
 use crate::clock::rfc3339;
 
 /// Without any progress for this long, an upload is given up.
@@ -29,7 +29,7 @@ pub(super) async fn upload(
     (part, flow): (Part, Arc<Flow>),
     meta: &Meta,
     (name, modified_ms): (Option<String>, Option<u64>),
-) -> Result<Stored, CliError> {
+) -> CliResult<Stored> {
     let Meta { application, user, tags, mime_type, description, filename } = meta.clone();
     let fields = [
         ("application", application),

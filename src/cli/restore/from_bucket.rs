@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::super::Context;
-use super::super::error::{CliError, Exit};
+use super::super::error::{CliError, CliResult, Exit};
 use super::super::output::message;
 use super::super::progress::ProgressLine;
 use super::super::text;
@@ -27,7 +27,7 @@ pub(super) async fn run(
     config: Option<PathBuf>,
     data_dir: Option<PathBuf>,
     wish: FromBucket,
-) -> Result<(), CliError> {
+) -> CliResult {
     if context.names_another_node() {
         return Err(CliError::new(
             Exit::NotAllowed,
@@ -52,10 +52,7 @@ pub(super) async fn run(
 }
 
 /// Where it is read from, and what becomes of the place.
-fn order_of(
-    config: &Config,
-    FromBucket { from, store, alone }: FromBucket,
-) -> Result<SnapshotOrder, CliError> {
+fn order_of(config: &Config, FromBucket { from, store, alone }: FromBucket) -> CliResult<SnapshotOrder> {
     let configured = config.store.content.0.clone().filter(|place| place.url == from);
     if alone && configured.as_ref().is_some_and(|place| place.shared) {
         return Err(CliError::new(
@@ -79,7 +76,7 @@ fn order_of(
     Ok(SnapshotOrder { place, is_its_place, store, alone })
 }
 
-fn choose(context: &Context, choices: &[SnapshotChoice]) -> Result<(), CliError> {
+fn choose(context: &Context, choices: &[SnapshotChoice]) -> CliResult {
     context.out.list(choices, &["STORE", "LATEST SNAPSHOT", "ASSETS"], |choice| {
         vec![choice.store.clone(), choice.made_at.clone(), choice.assets.to_string()]
     })?;
@@ -88,7 +85,7 @@ fn choose(context: &Context, choices: &[SnapshotChoice]) -> Result<(), CliError>
 }
 
 /// Exit code 4 where not everything that is there could be used.
-fn show(context: &Context, report: &SnapshotRestored) -> Result<(), CliError> {
+fn show(context: &Context, report: &SnapshotRestored) -> CliResult {
     let shown = text::escape(&report.data_dir.display().to_string()).into_owned();
     if context.out.json {
         context.out.value(report)?;

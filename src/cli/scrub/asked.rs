@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde::Deserialize;
 
 use super::super::client::ApiClient;
-use super::super::error::{CliError, Exit};
+use super::super::error::{CliError, CliResult, Exit};
 use super::super::progress::ProgressLine;
 use super::super::text;
 use super::{DamagedAsset, Scrubbed};
@@ -33,7 +33,7 @@ pub(super) enum NodeScrub {
 }
 
 /// Has the node scrub, and waits for the end.
-pub(super) async fn run(store: &ApiClient, rate: Option<u64>) -> Result<NodeScrub, CliError> {
+pub(super) async fn run(store: &ApiClient, rate: Option<u64>) -> CliResult<NodeScrub> {
     let rate = rate.map(|mib| ("bytes_per_sec", mib.saturating_mul(1 << 20).to_string()));
     let begin = store.request(Method::POST, "/scrub").query(rate.as_slice());
     let pass = match store.call::<Begun>(begin).await {
@@ -63,7 +63,7 @@ pub(super) async fn run(store: &ApiClient, rate: Option<u64>) -> Result<NodeScru
     Ok(NodeScrub::Scrubbed(Scrubbed { checked, bytes, findings, besides: Some(besides) }))
 }
 
-async fn follow(store: &ApiClient, pass: u64) -> Result<ScrubResult, CliError> {
+async fn follow(store: &ApiClient, pass: u64) -> CliResult<ScrubResult> {
     let progress = ProgressLine::spinner("checking contents");
     loop {
         let ScrubReport { running, last, .. } = store.get("/scrub", &[]).await?;

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::super::assets::{Asset, AssetPage, PAGE_MAX};
 use super::super::client::ApiClient;
-use super::super::error::{CliError, Exit};
+use super::super::error::{CliError, CliResult, Exit};
 use super::super::get::read_local;
 use super::super::progress::ProgressLine;
 use super::{DamagedAsset, Scrubbed};
@@ -22,7 +22,7 @@ enum ReadOutcome {
 }
 
 /// Reads all that is held.
-pub(super) async fn run(store: &ApiClient, rate: Option<u64>) -> Result<Scrubbed, CliError> {
+pub(super) async fn run(store: &ApiClient, rate: Option<u64>) -> CliResult<Scrubbed> {
     let mut scrub = Scrub { store, pace: rate.map(ReadPace::new), bytes: 0 };
     let (checked, mut findings) = scrub.all().await?;
     for finding in &mut findings {
@@ -41,7 +41,7 @@ struct Scrub<'a> {
 
 impl Scrub<'_> {
     /// Reads all that is held, the oldest first: how many contents, and what is wrong.
-    async fn all(&mut self) -> Result<(u64, Vec<DamagedAsset>), CliError> {
+    async fn all(&mut self) -> CliResult<(u64, Vec<DamagedAsset>)> {
         let progress = ProgressLine::bytes("checking contents", None);
         let count = progress.counter();
         let (mut checked, mut findings) = (0, Vec::new());
@@ -81,7 +81,7 @@ impl Scrub<'_> {
     }
 
     /// What breaks off once is read again: the connection may have been at fault, and the store knows by then.
-    async fn check(&mut self, hash: ContentHash, count: &impl Fn(u64)) -> Result<ReadOutcome, CliError> {
+    async fn check(&mut self, hash: ContentHash, count: &impl Fn(u64)) -> CliResult<ReadOutcome> {
         let first = self.read(hash, count).await?;
         if !matches!(first, ReadOutcome::Wrong(_)) {
             return Ok(first);
@@ -91,7 +91,7 @@ impl Scrub<'_> {
         Ok(if matches!(second, ReadOutcome::Right) { first } else { second })
     }
 
-    async fn read(&mut self, hash: ContentHash, count: &impl Fn(u64)) -> Result<ReadOutcome, CliError> {
+    async fn read(&mut self, hash: ContentHash, count: &impl Fn(u64)) -> CliResult<ReadOutcome> {
         let mut response = match read_local(self.store, hash).await {
             Ok(response) => response,
             Err(error) if error.exit() == Exit::NotFound => return self.why_absent(hash, &error).await,
@@ -119,7 +119,7 @@ impl Scrub<'_> {
     }
 
     /// The store listed it as held a moment ago.
-    async fn why_absent(&self, hash: ContentHash, error: &CliError) -> Result<ReadOutcome, CliError> {
+    async fn why_absent(&self, hash: ContentHash, error: &CliError) -> CliResult<ReadOutcome> {
         match self.store.get::<Asset>(&format!("/asset/{hash}/meta"), &[]).await {
             Ok(asset) if asset.held => Ok(ReadOutcome::Wrong(error.to_string())),
             // Its content was there when it was listed.
