@@ -9,14 +9,14 @@ use utoipa::ToSchema;
 use super::ServiceState;
 use super::content::header_value;
 use super::model::Binary;
-use super::sync::{STALL, body_error, hash_bodies, malformed, protobuf, protobuf_body};
+use super::sync::{hash_bodies, malformed, messages, protobuf};
 use crate::entry::{EntryDigest, EntryHash, FolderId, FolderRecord};
 use crate::http::envelope::{ApiError, ApiResult, ErrorBody};
 use crate::http::extract::Params;
 use crate::record::{ContentHash, LibraryId};
 use crate::store::ContentStore;
 use crate::store::entries::{EntryOutcome, EntryPut, EntryQuery, StoredEntry};
-use crate::store::sync_wire::{BATCH_MAX, BodyReader, NEXT_CURSOR, entry_result_of, history_place_of};
+use crate::store::sync_wire::{BATCH_MAX, NEXT_CURSOR, entry_result_of, history_place_of};
 use crate::wire::proto::{EntryResult, PutEntry, RecordError, WireEntry};
 
 /// A path of a folder that changed.
@@ -163,14 +163,13 @@ pub(super) async fn with(State(service): ServiceState, request: Request) -> ApiR
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
 pub(super) async fn put(State(service): ServiceState, request: Request) -> ApiResult<Response> {
-    let mut body = BodyReader::new(protobuf_body(request)?.into_data_stream(), STALL);
-    let mut puts = Vec::new();
-    while let Some(wire) = body.message::<PutEntry>().await.map_err(body_error)? {
+    let put = |wire: PutEntry| {
         let entry = wire.entry.ok_or_else(|| malformed("there is no entry to put"))?;
         let expects = wire.expects.map(|digest| <[u8; 32]>::try_from(&digest[..]).map(EntryDigest));
         let expects = expects.transpose().map_err(|_| malformed("a digest has not 32 bytes"))?;
-        puts.push(EntryPut { record: checked(entry, puts.len())?, expects });
-    }
+        Ok(EntryPut { record: checked(entry)?, expects })
+    };
+    let puts = messages(request, "entries", put).await?;
     let hashes: Vec<EntryHash> = puts.iter().map(|put| put.record.hash()).collect();
     Ok(results(hashes, service.store.put_entries(puts).await?))
 }
@@ -196,21 +195,13 @@ pub(super) async fn take(
     request: Request,
 ) -> ApiResult<Response> {
     let through = id_of(&params, "through")?.map(LibraryId);
-    let mut body = BodyReader::new(protobuf_body(request)?.into_data_stream(), STALL);
-    let mut records = Vec::new();
-    while let Some(wire) = body.message::<WireEntry>().await.map_err(body_error)? {
-        records.push(checked(wire, records.len())?);
-    }
+    let records = messages(request, "entries", checked).await?;
     let hashes: Vec<EntryHash> = records.iter().map(FolderRecord::hash).collect();
     Ok(results(hashes, service.store.take_entries(records, through).await?))
 }
 
-/// An entry that keeps to the rules, of which `before` came before it. Agents check what they send: of one that does not, nothing
-/// can be said.
-fn checked(wire: WireEntry, before: usize) -> ApiResult<FolderRecord> {
-    if before == BATCH_MAX {
-        return Err(ApiError::body_too_large(format!("the request has more than {BATCH_MAX} entries")));
-    }
+/// An entry that keeps to the rules. Agents check what they send: of one that does not, nothing can be said.
+fn checked(wire: WireEntry) -> ApiResult<FolderRecord> {
     wire.try_into().map_err(|error: RecordError| malformed(error.to_string()))
 }
 

@@ -21,13 +21,14 @@ use crate::store::sync_wire::{
     STORE_ID, put, result_of, wire_holding,
 };
 use crate::store::{ContentStore, FeedEntry, ItemOutcome, Redating, StoredRecord};
+use crate::wire::decode::Inbound;
 use crate::wire::proto::{
     IngestResult, RecordError, RedateResult, WireFeedEntry, WireRecord, WireRedating, WireStoredRecord,
 };
 
 mod batch;
 
-pub(super) const STALL: Duration = BODY_STALL;
+const STALL: Duration = BODY_STALL;
 
 /// Whether a request carries the key, once.
 pub(super) fn has_key(service: &ServiceInner, headers: &HeaderMap) -> bool {
@@ -281,15 +282,9 @@ pub(super) async fn want(State(service): ServiceState, request: Request) -> ApiR
 
 /// A body of records: those that may be taken, and the place of each in the answer.
 async fn records_of(request: Request) -> ApiResult<(Slots, Vec<AssetRecord>)> {
-    let mut body = BodyReader::new(protobuf_body(request)?.into_data_stream(), STALL);
     let mut slots = Slots::default();
-    let mut records = Vec::new();
-    while let Some(wire) = body.message::<WireRecord>().await.map_err(body_error)? {
-        if let Some(record) = slots.take(wire)? {
-            records.push(record);
-        }
-    }
-    Ok((slots, records))
+    let records = messages(request, "records", |wire: WireRecord| slots.take(wire)).await?;
+    Ok((slots, records.into_iter().flatten().collect()))
 }
 
 fn result((hash, outcome): (ContentHash, ItemOutcome)) -> IngestResult {
@@ -309,14 +304,9 @@ fn result((hash, outcome): (ContentHash, ItemOutcome)) -> IngestResult {
         (status = 507, description = "The disk is full", body = ErrorBody),
     ))]
 pub(super) async fn redate(State(service): ServiceState, request: Request) -> ApiResult<Response> {
-    let mut body = BodyReader::new(protobuf_body(request)?.into_data_stream(), STALL);
-    let mut redatings = Vec::new();
-    while let Some(wire) = body.message::<WireRedating>().await.map_err(body_error)? {
-        if redatings.len() == BATCH_MAX {
-            return Err(ApiError::body_too_large(format!("the request has more than {BATCH_MAX} records")));
-        }
-        redatings.push(Redating::try_from(wire).map_err(|error| malformed(error.to_string()))?);
-    }
+    let redating =
+        |wire: WireRedating| Redating::try_from(wire).map_err(|error| malformed(error.to_string()));
+    let redatings = messages(request, "records", redating).await?;
     let before = service.store.redate(redatings.clone()).await?;
     let result = |(redating, before): (&Redating, Option<AssetRecord>)| RedateResult {
         hash: Bytes::copy_from_slice(&redating.hash().0),
@@ -365,6 +355,23 @@ impl Slots {
     }
 }
 
+/// What `take` makes of each message of a body, which has [`BATCH_MAX`] at most.
+pub(super) async fn messages<M: Inbound, T>(
+    request: Request,
+    what: &str,
+    mut take: impl FnMut(M) -> ApiResult<T>,
+) -> ApiResult<Vec<T>> {
+    let mut body = BodyReader::new(protobuf_body(request)?.into_data_stream(), STALL);
+    let mut taken = Vec::new();
+    while let Some(message) = body.message().await.map_err(body_error)? {
+        if taken.len() == BATCH_MAX {
+            return Err(ApiError::body_too_large(format!("the request has more than {BATCH_MAX} {what}")));
+        }
+        taken.push(take(message)?);
+    }
+    Ok(taken)
+}
+
 /// An answer of these messages, each behind its length.
 pub(super) fn protobuf<M: prost::Message>(messages: impl Iterator<Item = M>) -> Response {
     let mut body = Vec::new();
@@ -374,7 +381,7 @@ pub(super) fn protobuf<M: prost::Message>(messages: impl Iterator<Item = M>) -> 
     ([(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF))], Bytes::from(body)).into_response()
 }
 
-pub(super) fn protobuf_body(request: Request) -> ApiResult<Body> {
+fn protobuf_body(request: Request) -> ApiResult<Body> {
     if has_content_type(request.headers(), PROTOBUF) {
         Ok(request.into_body())
     } else {
@@ -390,7 +397,7 @@ pub(super) fn malformed(message: impl Into<String>) -> ApiError {
     )
 }
 
-pub(super) fn body_error(error: BodyError) -> ApiError {
+fn body_error(error: BodyError) -> ApiError {
     match error {
         BodyError::Stalled(_) => ApiError::stalled(),
         BodyError::Cut(_) | BodyError::Truncated => crate::http::extract::cut(error),

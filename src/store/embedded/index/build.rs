@@ -31,6 +31,7 @@ const FORMER: [&str; 6] = [
 /// How far the building is, for those who ask.
 #[derive(Debug)]
 pub(in super::super) struct Building {
+    /// Records that were looked at.
     done: AtomicU64,
     /// Those that there were when it began; 0 while none is built.
     of: AtomicU64,
