@@ -53,7 +53,6 @@ impl ActorState {
     }
 }
 
-/// One actor and those under it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActorStatus {
     /// Identity of the current incarnation; `None` while there is none.

@@ -77,7 +77,6 @@ pub struct Ready {
     pub ready: bool,
 }
 
-/// Whether an actor does its work.
 pub(super) fn is_running(actor: &ActorStatus) -> bool {
     actor.state == ActorState::Running
 }

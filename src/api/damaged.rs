@@ -33,7 +33,6 @@ pub struct DamagedView {
     pub is_within_reach: bool,
 }
 
-/// The latest of what is damaged.
 pub(super) async fn gather(view: &AgentView, status: Option<&StoreStatus>) -> Vec<DamagedView> {
     if status.is_none_or(|status| status.damaged == 0) {
         return Vec::new();

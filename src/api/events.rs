@@ -29,7 +29,6 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(2);
 pub const STREAMS_MAX: usize = 256;
 
-/// Where a watcher was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Cursor {
     /// Which process's numbers; the current one's if it did not say.

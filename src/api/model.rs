@@ -393,7 +393,6 @@ fn mailbox(actor: &ActorStatus) -> String {
     }
 }
 
-/// A clause as a sentence.
 fn capitalised(clause: &str) -> String {
     let mut chars = clause.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())

@@ -49,7 +49,6 @@ const ANSWER_HEADERS: [HeaderName; 8] = [
     header::RETRY_AFTER,
 ];
 
-/// A URL that the store cannot have.
 #[derive(Debug, thiserror::Error)]
 #[error("'{url}' is no URL of a CAN Service: {reason}")]
 pub struct StoreUrlError {

@@ -117,7 +117,6 @@ struct Check {
     took: Duration,
 }
 
-/// What all of it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Health {

@@ -83,7 +83,6 @@ async fn list(context: &Context) -> CliResult {
     Ok(())
 }
 
-/// A filter as it is typed.
 fn flags(filter: &FilterSpec) -> String {
     let mut all = Vec::new();
     let mut flag = |name: &str, value: Option<&String>| {

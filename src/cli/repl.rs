@@ -101,7 +101,6 @@ fn understand(line: &str) -> Result<ReplLine, String> {
     })
 }
 
-/// The commands as they are typed here.
 fn commands() -> clap::Command {
     Cli::command().no_binary_name(true).bin_name("").after_help(AFTER_HELP)
 }

@@ -154,7 +154,6 @@ pub(super) async fn trashed(store: &ApiClient, wanted: &str) -> CliResult<Conten
     pick_asset(TRASHED, wanted, in_trash(store, wanted).await?)
 }
 
-/// Live assets that may be meant.
 async fn live(store: &ApiClient, wanted: &str) -> CliResult<NamedAssets> {
     candidates(store, "/search", Some(("q", wanted.to_owned())), wanted).await
 }

@@ -241,7 +241,6 @@ pub(super) async fn start(config: Config, origins: Origins, signals: Option<Sign
     started.map_err(|e| CliError::several(e.sentences()))
 }
 
-/// Where everything is.
 fn announce(context: &Context, file: Option<&str>, config: &Config, node: &Node) -> CliResult {
     let page = page_url(node.api_addr());
     let generated = (node.passphrase_origin() == PassphraseOrigin::Generated)

@@ -84,7 +84,6 @@ fn difference(off_ms: i64) -> String {
     format!("{} {direction}", span(off_ms.unsigned_abs()))
 }
 
-/// What time it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reading {
     /// What counts, in milliseconds since the Unix epoch.
@@ -204,7 +203,6 @@ impl Evidence {
         self.heard.values().copied().filter(move |heard| at.uptime.saturating_sub(heard.at) <= HEARD_WITHIN)
     }
 
-    /// The least that it can be.
     fn least_ms(&self, at: Moment) -> u64 {
         let (least_ms, since) = self.least;
         least_ms.saturating_add(millis(at.uptime.saturating_sub(since)))

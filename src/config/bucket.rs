@@ -20,7 +20,6 @@ const KEYS_ELSEWHERE: &str =
 /// How long the code is that says which store is the only one left.
 const CODE_DIGITS: usize = 8;
 
-/// Fields of the table.
 const FIELDS: [&str; 9] = [
     "url",
     "endpoint",
@@ -248,7 +247,6 @@ impl Setting for ContentBucket {
     }
 }
 
-/// A bucket, or none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContentPlaceSetting(pub Option<ContentBucket>);
 

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use super::setting::{Setting, unexpected};
 use super::table::{FieldName, Scalar};
 
-/// Fields of an item.
 const FIELDS: [&str; 7] = ["path", "name", "mode", "send_only", "read_only", "removals", "scan_only"];
 /// As many as a node has folders.
 pub const FOLDERS_MAX: usize = 64;

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use super::setting::{GivenSetting, Setting, unexpected};
 use super::table::{FieldName, Scalar};
 
-/// Fields of the table.
 const FIELDS: [&str; 6] = ["application", "tags", "user", "mime_prefix", "hashes", FOLDER];
 /// Filters of libraries have this one, which is refused here.
 const FOLDER: &str = "folder";

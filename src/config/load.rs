@@ -124,7 +124,6 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One setting as it came out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoadedSetting {
     /// Full key, such as `discovery.mdns`.

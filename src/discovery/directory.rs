@@ -371,7 +371,6 @@ impl Directory {
         effects
     }
 
-    /// Forgets those that are shut out.
     pub fn forget(&mut self, is_shut_out: impl Fn(&EndpointId) -> bool) -> Vec<DirectoryEffect> {
         let gone = self.entries.extract_if(|id, _| is_shut_out(id));
         gone.map(|(id, _)| DirectoryEffect::Forgotten(id)).collect()

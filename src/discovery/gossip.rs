@@ -67,7 +67,6 @@ pub struct GossipState {
     sender: Option<GossipSender>,
     neighbours: HashSet<EndpointId>,
     joining: HashSet<EndpointId>,
-    /// What we said last, and when.
     said: Option<(Announcement, Instant)>,
     /// Something that others do not know yet, other than how much we hold.
     news: bool,

@@ -53,7 +53,6 @@ pub struct Published {
 /// Why there is no record of an agent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LookupError {
-    /// There is nowhere to look.
     #[error(
         "cannot look {0} up: both discovery.dht and discovery.pkarr_relays are off; switch one of them on"
     )]

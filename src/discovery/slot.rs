@@ -203,7 +203,6 @@ impl SlotKeys {
         all
     }
 
-    /// What seals the slots' contents.
     fn sealing_key(sealing: &Key) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(blake3::derive_key(CONTEXT_SLOT_SEAL, sealing.expose()))
     }

@@ -22,7 +22,6 @@ impl fmt::Debug for EntryDigest {
 /// One version of a record of a folder.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum FolderRecord {
-    /// What is at a path.
     Entry(EntryRecord),
     /// What the folder is: the record at the empty path.
     Definition(FolderDefinition),
@@ -31,7 +30,6 @@ pub enum FolderRecord {
 /// What a store does with a version that it did not have. All of it in one transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FolderMerge {
-    /// The version that the folder has.
     pub winner: FolderRecord,
     /// The version that lost, if there are two: for the history.
     pub history: Option<FolderRecord>,

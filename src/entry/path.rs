@@ -98,7 +98,6 @@ impl EntryPath {
         composed(&self.0)
     }
 
-    /// Whether both are one path.
     pub fn is_same(&self, other: &Self) -> bool {
         self.0 == other.0 || self.composed() == other.composed()
     }

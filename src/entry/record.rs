@@ -143,7 +143,6 @@ pub enum EntryError {
     /// Unsorted, or two of one writer.
     #[error("the versions that were seen are not sorted by writer, or two are of one writer")]
     SeenNotCanonical,
-    /// One that is not earlier.
     #[error("a version saw one that is not earlier than itself")]
     SeenTooLate,
     /// Later than 48 bits of milliseconds can say.

@@ -106,7 +106,6 @@ impl FolderAction {
     }
 }
 
-/// What to do about a path.
 pub(crate) fn plan(sight: &PathSight<'_>) -> FolderAction {
     let action = match (sight.disk, sight.agreed) {
         (DiskSight::Unknown | DiskSight::Foreign, _) | (DiskSight::Ignored, None) => FolderAction::Nothing,

@@ -77,7 +77,6 @@ impl FolderSettings {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FolderBinding {
-    /// Which folder, by which binding.
     pub(crate) marker: FolderMarker,
     pub(crate) path: PathBuf,
     pub(crate) settings: FolderSettings,

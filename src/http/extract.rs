@@ -140,7 +140,6 @@ impl Params {
     }
 }
 
-/// What a time can be given as.
 pub const TIME_HINT: &str =
     "give a time such as 2026-11-20T12:00:00Z, a date such as 2026-11-20, or milliseconds since 1970";
 

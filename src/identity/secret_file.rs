@@ -29,7 +29,6 @@ pub enum Mend {
     Ours,
 }
 
-/// A secret, as a file has it.
 #[derive(Debug)]
 pub struct KeptSecret {
     pub text: Zeroizing<String>,

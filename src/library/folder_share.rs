@@ -107,7 +107,6 @@ impl FolderShare {
         self.folder
     }
 
-    /// Whether members may have the content.
     pub fn belongs(&self, hash: &ContentHash) -> bool {
         self.state().belongs(hash)
     }

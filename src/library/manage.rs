@@ -66,7 +66,6 @@ pub struct Manager {
     pub book: AddressBook,
     /// Where addresses of members go.
     pub members: Candidates,
-    /// Who is shut out.
     pub gate: Gate,
     /// Who tells members what libraries have otherwise than the store.
     pub changes: LibraryChanges,
@@ -236,7 +235,6 @@ impl Manager {
         self.read_store(|(), entries| library.fill(&entries)).await
     }
 
-    /// All that is known of each.
     pub async fn list(&self) -> Result<Vec<LibraryDetail>, LibraryError> {
         let mut all = Vec::new();
         for id in self.libraries.shared().iter().filter_map(|library| library.id()) {
@@ -250,7 +248,6 @@ impl Manager {
         Ok(all)
     }
 
-    /// All that is known of one.
     pub async fn show(&self, id: LibraryId) -> Result<LibraryDetail, LibraryError> {
         self.write_news().await?;
         let library = self.find(id)?;

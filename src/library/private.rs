@@ -15,7 +15,6 @@ pub type Short = [u8; 16];
 pub struct Private(HashMap<Short, Short>);
 
 impl Private {
-    /// Takes in an asset as it is.
     pub fn add(&mut self, record: &AssetRecord) {
         self.0.insert(of_hash(&record.hash), of_edit(record.edit()));
     }

@@ -55,7 +55,6 @@ impl RemoteNet {
 /// What becomes of a connection that comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeAdmission {
-    /// It may begin its handshake.
     Begin,
     /// It has to show that it is where it says.
     Retry,

@@ -19,7 +19,6 @@ pub enum Refusal {
     Denied,
     #[error("this machine waits for approval: `can-sync approve` on the other side lets it in")]
     Waiting,
-    /// Its ticket does not hold.
     #[error("{0}")]
     Ticket(#[from] TicketError),
     #[error("the library was deleted")]

@@ -25,7 +25,6 @@ const IDS_MAX: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sighting {
     Session,
-    /// An announcement of its was heard.
     Announcement,
 }
 

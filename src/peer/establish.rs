@@ -448,7 +448,6 @@ async fn until_filled(library: &Library) {
     }
 }
 
-/// The mirror, if it was proved.
 fn mirror_among(known: &[KeyedLibrary], proved: &[ProvedSecret]) -> Option<KeyedLibrary> {
     let mut proved = proved.iter().filter_map(|proved| known.get(proved.index));
     proved.find(|(library, _)| library.is_mirror()).cloned()

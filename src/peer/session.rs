@@ -289,7 +289,6 @@ impl Session {
         self.ask_for_round(now, out);
     }
 
-    /// Whether we may offer what we have.
     pub fn gives(&self) -> bool {
         self.settings.gives
     }

@@ -38,7 +38,6 @@ fn composed(name: &str) -> Cow<'_, str> {
     if name.is_ascii() { Cow::Borrowed(name) } else { Cow::Owned(name.nfc().collect()) }
 }
 
-/// Whether text is no name.
 fn is_blank(name: &str) -> bool {
     name.trim().is_empty()
 }

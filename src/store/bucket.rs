@@ -254,7 +254,6 @@ impl Bucket {
         self.state.lock()
     }
 
-    /// Whether it may be used.
     fn check_settled(&self) -> Result<(), BucketError> {
         let state = self.state();
         match (&state.place, &state.trouble) {

@@ -226,7 +226,6 @@ fn in_order<O>(rejected: Vec<Option<O>>, sent: Vec<O>) -> Vec<O> {
     rejected.into_iter().filter_map(|outcome| outcome.or_else(|| sent.next())).collect()
 }
 
-/// Hashes as a body.
 fn concat<'a>(hashes: impl Iterator<Item = &'a [u8; 32]>) -> Vec<u8> {
     hashes.flatten().copied().collect()
 }

@@ -132,11 +132,9 @@ pub(crate) async fn whole_history(
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FolderPlaces {
     pub hash: ContentHash,
-    /// One of the folders.
     pub folder: FolderId,
     /// What people call it, where that is known.
     pub name: Option<String>,
-    /// One of its paths there.
     pub path: String,
     /// How many paths of all folders have it.
     pub paths: u64,

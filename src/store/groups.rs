@@ -87,7 +87,6 @@ pub fn groups_of(range: &Range<u64>) -> Range<u64> {
     range.start / GROUP_BYTES as u64..range.end.div_ceil(GROUP_BYTES as u64)
 }
 
-/// The bytes of a group.
 pub fn group_range(group: u64, size: u64) -> Range<u64> {
     let start = group * GROUP_BYTES as u64;
     start..(start + GROUP_BYTES as u64).min(size)

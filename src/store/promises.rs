@@ -93,7 +93,6 @@ pub enum DropAnswer {
 pub struct GivenPromise {
     /// Its endpoint id.
     pub to: [u8; 32],
-    /// How long it lasts from now on.
     pub lasts: Duration,
 }
 
@@ -114,7 +113,6 @@ impl OwnCopy {
         self.promised(now).is_some()
     }
 
-    /// Whether it may be marked.
     pub fn mark(&self, now: Duration) -> MarkAnswer {
         match self.promised(now) {
             Some(promised) => MarkAnswer::Promised(promised),
@@ -123,7 +121,6 @@ impl OwnCopy {
         }
     }
 
-    /// Whether it may be promised.
     pub fn promise(&self) -> PromiseAnswer {
         if self.dropping {
             PromiseAnswer::Dropping

@@ -46,7 +46,6 @@ use on_demand::FetchPort;
 pub(crate) use error::codes;
 pub use model::StatusJson;
 
-/// Where the API lives.
 pub const BASE_PATH: &str = "/api/v1/can/0";
 /// How often an event stream without events says that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);

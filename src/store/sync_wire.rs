@@ -148,7 +148,6 @@ pub fn put(body: &mut Vec<u8>, message: &impl Message) {
     let _ = message.encode_length_delimited(body);
 }
 
-/// An outcome as it is sent.
 pub fn result_of(hash: ContentHash, outcome: ItemOutcome) -> IngestResult {
     let (outcome, reason) = match outcome {
         ItemOutcome::Stored => (WireOutcome::Stored, String::new()),
@@ -198,7 +197,6 @@ pub fn entry_outcome_of(result: EntryResult) -> Result<EntryOutcome, String> {
     }
 }
 
-/// A holding as it is sent.
 pub fn wire_holding(holding: Holding) -> WireHolding {
     match holding {
         Holding::Held => WireHolding::Held,

@@ -91,7 +91,6 @@ impl Child {
 pub(super) enum SurveyAnswer {
     /// There was none when the others were asked.
     NotAsked,
-    /// It did not answer in time.
     Silence,
     Said(ActorDetail),
 }

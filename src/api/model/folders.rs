@@ -68,7 +68,6 @@ fn mode(folder: &FolderReport) -> String {
     if folder.mode == "both" { String::new() } else { format!(", {}", folder.mode) }
 }
 
-/// What can be asked of it now.
 fn actions(folder: &FolderReport) -> Vec<FolderButton> {
     if folder.folder.is_empty() {
         return Vec::new();

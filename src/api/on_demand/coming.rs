@@ -45,7 +45,6 @@ pub(super) async fn begun(view: &AgentView, record: AssetRecord, read_as: ReadAs
     ComingContent { record, chunks: chunks.boxed() }
 }
 
-/// How far a reader is.
 struct Reading {
     view: AgentView,
     key: WantKey,

@@ -116,7 +116,6 @@ impl PlaceError {
 
 #[derive(Debug)]
 pub(super) enum Place {
-    /// It is there already.
     There(PathBuf),
     /// In this directory, under a name that is chosen once it is whole. Until then it is in this file, which goes where it is dropped.
     Free(PathBuf, NamedTempFile),

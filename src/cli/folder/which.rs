@@ -79,7 +79,6 @@ pub(super) struct AskedFiles {
 }
 
 impl Which {
-    /// The one that is named so.
     pub(in crate::cli) fn of(wanted: &str) -> Self {
         Self { folder: Some(wanted.to_owned()), named: None }
     }

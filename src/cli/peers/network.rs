@@ -158,7 +158,6 @@ impl KnownAgents {
         self.0.values().filter(|addr| !addr.addrs.is_empty()).cloned().collect()
     }
 
-    /// All that is known of one agent.
     pub(super) fn of(&self, id: EndpointId) -> EndpointAddr {
         self.0.get(&id).cloned().unwrap_or_else(|| EndpointAddr::new(id))
     }
@@ -183,7 +182,6 @@ pub(super) async fn open(config: &Config, no_relay: bool) -> CliResult<Endpoint>
     bound.map_err(|e| CliError::failure(format!("cannot open a UDP socket at {addr}: {e}")))
 }
 
-/// The setting as iroh has it.
 pub(in crate::cli) fn relay_mode(setting: &RelaySetting) -> CliResult<RelayMode> {
     Ok(match setting {
         RelaySetting::Default => RelayMode::Default,

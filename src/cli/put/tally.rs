@@ -5,7 +5,6 @@ use crate::cli::text;
 
 /// Names that were left out and are told one by one where many files are stored.
 const LEFT_OUT_TOLD: u64 = 8;
-/// Names of one asset that are told.
 const NAMES_TOLD: usize = 4;
 
 #[derive(Debug, Default)]

@@ -8,7 +8,6 @@ use tokio::sync::{oneshot, watch};
 
 use crate::record::ContentHash;
 
-/// Who stores what.
 #[derive(Debug)]
 pub(super) struct PutTurns {
     /// The place of the file whose content is told next.

@@ -15,7 +15,6 @@ const JOIN_AGAIN: Duration = Duration::from_mins(2);
 const JOIN_RETRY_MIN: Duration = Duration::from_secs(15);
 const JOIN_RETRY_MAX: Duration = Duration::from_mins(10);
 
-/// How an agent that was alive stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AgentStanding {
     /// Heard of lately, or about to be asked.

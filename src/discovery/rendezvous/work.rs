@@ -18,7 +18,6 @@ use crate::identity::NetworkKeys;
 
 /// What to do about an agent that a slot held.
 pub(super) enum Location {
-    /// Its addresses are known.
     Known(EndpointAddr),
     LookUp(EndpointId),
 }

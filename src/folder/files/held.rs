@@ -109,7 +109,6 @@ impl HeldDir {
         }
     }
 
-    /// Removes a file, if it is there.
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
         match rustix::fs::unlinkat(self, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),

@@ -39,7 +39,6 @@ pub(super) struct MadeFile<'a> {
     pub(super) note: JournalNote,
     pub(super) temporary: OwnPath,
     pub(super) dir: HeldDir,
-    /// The name in the directory.
     pub(super) name: String,
     /// What is there, as it is to be replaced.
     pub(super) old: Option<RawStat>,

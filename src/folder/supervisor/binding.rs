@@ -53,7 +53,6 @@ pub(super) async fn with_rows<T: Send + 'static>(
     off_thread(move || work(&rows)).await?.map_err(|error| FolderError::Failed(error.to_string()))
 }
 
-/// Waits for the store.
 pub(super) async fn within<T>(answer: impl Future<Output = StoreResult<T>>) -> StoreResult<T> {
     let late = |_| StoreError::io("ask the store about folders", "it did not answer in time");
     timeout(STORE_WITHIN, answer).await.map_err(late)?

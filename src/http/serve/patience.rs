@@ -57,7 +57,6 @@ impl Patience {
         self.owed_ms.store(owed, Ordering::Relaxed);
     }
 
-    /// What it owes by now.
     pub(super) fn owed(&self) -> Duration {
         let since = self.waits_since.load(Ordering::Relaxed);
         let waiting = if since == 0 { 0 } else { (self.now_ms() + 1).saturating_sub(since) };

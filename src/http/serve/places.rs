@@ -51,7 +51,6 @@ const SLOW: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug)]
 pub(super) struct ClientPlaces {
     table: Arc<Mutex<HashMap<u64, Occupant>>>,
-    /// Places given so far.
     given: Arc<AtomicU64>,
     limits: ServeLimits,
 }

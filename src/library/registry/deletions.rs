@@ -5,7 +5,6 @@ use rusqlite::Transaction;
 use super::{Registry, RegistryError, signed, unsigned};
 use crate::record::{AssetRecord, ContentHash, Hlc};
 
-/// Who deletes, and where.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Deleter {
     /// Id of the library; empty for the mirror.

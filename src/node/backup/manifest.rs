@@ -187,7 +187,6 @@ pub(super) fn read_list(path: &Path) -> Result<Vec<ListedContent>, BackupError> 
     Ok(listed)
 }
 
-/// The contents that are in a backup.
 pub(super) fn hashes(listed: &[ListedContent]) -> HashSet<ContentHash> {
     listed.iter().filter(|content| content.is_here).map(|content| content.hash).collect()
 }

@@ -50,7 +50,6 @@ pub(crate) struct SnapshotOrder {
     pub(crate) alone: bool,
 }
 
-/// A store of which there are snapshots.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct SnapshotChoice {
     pub(crate) store: String,
@@ -349,7 +348,6 @@ impl SnapshotRun {
 }
 
 impl SnapshotRestored {
-    /// What there is, for people.
     pub(crate) fn sentence(&self) -> String {
         format!(
             "{} as of {}, {} of them with their contents",

@@ -40,7 +40,6 @@ impl Dropping {
         self.fresh.front().copied().or_else(rested)
     }
 
-    /// Begins what there is room for.
     pub(super) fn begin(&mut self, now: Duration, random: Random<'_>, out: &mut Vec<DropEffect>) {
         if self.is_over_time(now) {
             let all = self

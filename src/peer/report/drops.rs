@@ -7,7 +7,6 @@ use crate::text::amounts::counted;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DropRefused {
-    /// One at a time.
     #[error("another command lets go of contents already")]
     Busy,
     /// A store that cannot.

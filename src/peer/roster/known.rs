@@ -20,7 +20,6 @@ pub(super) const OFFER_MIRROR_EVERY_MAX: Duration = Duration::from_hours(1);
 /// The part of the roster that a peer takes up: each has its limit, so that what anybody can say fills no other's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Share {
-    /// A user named it.
     Named,
     /// It proved before that it knows the passphrase, or was alive in an earlier run.
     Own,

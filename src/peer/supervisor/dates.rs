@@ -27,7 +27,6 @@ const LOOK_AGAIN: Duration = Duration::from_mins(10);
 const SAVE_EVERY: Duration = Duration::from_mins(1);
 /// Versions that are dated anew in one transaction.
 const BATCH: usize = 500;
-/// For the store to do it.
 const STORE_WITHIN: Duration = Duration::from_secs(30);
 
 /// What PeersActor knows of clocks.

@@ -22,7 +22,6 @@ use crate::transfer::schedule::SessionId;
 
 /// How long a command goes on. What takes longer is asked for once more, by another one.
 const COMMAND_WITHIN: Duration = Duration::from_mins(50);
-/// Outcomes in one report.
 const REPORTED_MAX: usize = 1_000;
 /// Machines that are named although they are not connected.
 const AWAY_TOLD: usize = 5;

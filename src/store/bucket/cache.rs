@@ -17,7 +17,6 @@ use tempfile::TempPath;
 use crate::disk::open_plain;
 use crate::record::ContentHash;
 
-/// A directory of contents.
 #[derive(Debug)]
 pub(crate) struct ContentCache {
     dir: PathBuf,

@@ -64,7 +64,6 @@ impl Marker {
         Self { can_sync_bucket: VERSION, place, owner, shared, opening, halted: None, inherited: false }
     }
 
-    /// The same, with this opening.
     pub(super) fn opened(self, opening: String) -> Self {
         Self { opening, halted: None, ..self }
     }

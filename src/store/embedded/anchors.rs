@@ -61,7 +61,6 @@ impl Anchors {
         }
     }
 
-    /// What became of the database.
     pub(super) fn database_problem(&self) -> Option<String> {
         if self.released.load(Ordering::Relaxed) {
             return None;
@@ -98,7 +97,6 @@ impl Anchors {
         self.released.store(true, Ordering::Relaxed);
     }
 
-    /// That the contents are away.
     pub(super) fn contents_problem(&self) -> Option<String> {
         if self.released.load(Ordering::Relaxed) {
             return None;
@@ -139,7 +137,6 @@ impl DatabaseFile {
         Some(Self { inode: meta.ino(), born_ms: born.and_then(|born| u64::try_from(born.as_millis()).ok()) })
     }
 
-    /// As it is kept in a database.
     pub(super) fn from_columns(inode: Option<i64>, born_ms: Option<i64>) -> Option<Self> {
         let born_ms = born_ms.map(i64::cast_unsigned);
         Some(Self { inode: inode?.cast_unsigned(), born_ms })

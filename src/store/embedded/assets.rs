@@ -5,7 +5,6 @@ use crate::record::{ContentHash, META_BYTES_MAX};
 use crate::store::StoreResult;
 
 impl EmbeddedStore {
-    /// An asset or its tombstone.
     pub async fn asset(&self, hash: ContentHash) -> StoreResult<Option<StoredAsset>> {
         let found = self.0.shared.readers.run("look up an asset", move |conn| rows::find(conn, hash)).await?;
         Ok(found.map(|stored| {

@@ -25,7 +25,6 @@ pub struct CopiedFigures {
     pub assets: u64,
 }
 
-/// A content that belongs to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CopiedContent {
     pub hash: ContentHash,
@@ -80,7 +79,6 @@ impl CopiedDatabase {
         )
     }
 
-    /// Contents that are not there, and wanted.
     pub fn wanted_contents(&self) -> rusqlite::Result<Vec<CopiedContent>> {
         self.contents(
             "SELECT hash, size, filename FROM records WHERE deleted = 0 AND content IS NULL AND wanted = 1",

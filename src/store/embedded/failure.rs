@@ -17,7 +17,6 @@ pub(super) enum Abort {
     Sql(rusqlite::Error),
     /// The file system said so.
     Io {
-        /// What was attempted, on what.
         action: String,
         source: io::Error,
     },

@@ -74,7 +74,6 @@ pub(super) fn forget_old(conn: &mut Connection, shared: &StoreShared) -> rusqlit
     Ok(())
 }
 
-/// Whether there may be more of them.
 pub(super) fn has_old(shared: &StoreShared) -> bool {
     shared.promises.has_old.load(Ordering::Relaxed)
 }

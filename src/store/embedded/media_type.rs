@@ -260,7 +260,6 @@ impl Name {
         Self { ending: ending.to_ascii_lowercase(), listed: mime_guess::from_path(name).first_raw() }
     }
 
-    /// What a text of this name is.
     fn text_type(&self, head: &[u8]) -> Option<&'static str> {
         // Qt keeps translations in files that are called as those of a programming language.
         if self.ending == "ts" && head.starts_with(b"<?xml") {

@@ -47,7 +47,6 @@ pub(super) fn ingest(
 /// What becomes of a record that comes without its content, where that is not here either.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Absence {
-    /// It is not taken.
     Refused,
     /// It is taken, and its content is wanted.
     Taken,

@@ -39,7 +39,6 @@ const FIRST_PAUSE: Duration = Duration::from_mins(1);
 /// Increments behind one base, at most.
 const PARTS_MAX: u32 = 10_000;
 
-/// How snapshots stand.
 pub(super) struct Snapshots {
     /// `None` where none are made.
     pace: Option<SnapshotPace>,

@@ -18,7 +18,6 @@ pub(super) const SUMS_PER_ROW: usize = 1024;
 /// Contents whose sums are made at the same time: it is the disk that is waited for.
 const MAKERS: usize = 2;
 
-/// Keeps the sums of a content.
 pub(super) fn write(conn: &Connection, hash: ContentHash, sums: &[GroupSum]) -> rusqlite::Result<()> {
     for (part, sums) in sums.chunks(SUMS_PER_ROW).enumerate() {
         conn.prepare_cached("INSERT OR REPLACE INTO content_sums (hash, part, sums) VALUES (?1, ?2, ?3)")?

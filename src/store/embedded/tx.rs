@@ -315,7 +315,6 @@ impl Tx<'_> {
         }
     }
 
-    /// What there is of a small content.
     pub(super) fn find_inline(&self, id: i64) -> rusqlite::Result<InlineContent> {
         match rows::find_inline(self.probe, id)? {
             // It may have come with this transaction.

@@ -34,7 +34,6 @@ pub struct IngestFields {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ingested {
-    /// The asset as it is now.
     pub asset: StoredAsset,
     /// `false` if the store held this content, as a live asset, before.
     pub new: bool,

@@ -20,7 +20,6 @@ pub enum KeyError {
     /// Nothing, or characters that no header can carry.
     #[error("{place} holds no usable sync API key: it must be one line of visible ASCII characters{}", because(*fault))]
     Malformed {
-        /// Where it should be.
         place: String,
         /// What is there instead, if it is no secret at all.
         fault: Option<TextFault>,

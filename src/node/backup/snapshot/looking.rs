@@ -119,7 +119,6 @@ pub(super) fn check_place(
     Ok(())
 }
 
-/// What there is of each store.
 pub(super) async fn choices(bucket: &Bucket, parts: &[PartName]) -> Result<Vec<SnapshotChoice>, BackupError> {
     let latest = parts.iter().zip(parts.iter().skip(1).map(Some).chain([None]));
     let latest = latest.filter(|(name, next)| next.is_none_or(|next| next.store != name.store));

@@ -282,7 +282,6 @@ impl Agent {
             && stored.contents.is_disjoint(&stored.unwanted)
     }
 
-    /// Its version of every asset.
     pub(super) fn versions(&self) -> BTreeMap<ContentHash, AssetRecord> {
         let stored = self.store.stored();
         stored.records.iter().map(|(hash, (_, record))| (*hash, record.clone())).collect()

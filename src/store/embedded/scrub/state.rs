@@ -19,7 +19,6 @@ pub(in super::super) struct ScrubState {
     pub(super) pass: u64,
     /// When it began; `None` when none is under way.
     pub(super) begun_ms: Option<u64>,
-    /// Whether a user asked for it.
     pub(super) asked: bool,
     /// The rate that the user asked for.
     pub(super) bytes_per_sec: Option<u64>,

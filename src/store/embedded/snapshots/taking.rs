@@ -29,7 +29,6 @@ pub(crate) struct TakenItems {
     pub(crate) passed_over: u64,
 }
 
-/// An item that was looked at.
 enum Item {
     Asset(Box<AssetItem>),
     Entry { record: Option<Box<FolderRecord>>, history: Vec<FolderRecord> },

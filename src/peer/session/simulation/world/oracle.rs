@@ -17,7 +17,6 @@ pub(super) enum Circle {
 pub(super) struct KnowledgeOracle {
     /// The owner of each agent.
     pub(super) groups: Vec<usize>,
-    /// Agents that are members of each library.
     members: BTreeMap<LibraryId, Vec<(usize, Access)>>,
     /// To tell what belongs.
     libraries: HashMap<LibraryId, std::sync::Arc<Library>>,

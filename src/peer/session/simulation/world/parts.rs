@@ -133,7 +133,6 @@ impl SimLane {
     }
 }
 
-/// What a PeerActor has.
 pub(super) struct SimSide {
     pub(super) agent: usize,
     pub(super) id: SessionId,
