@@ -29,39 +29,34 @@ pub trait ContentStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Invalid`] for a cursor that is none; [`StoreError::NoFolders`], or [`StoreError::Unsupported`].
-    fn entries(&self, query: EntryQuery) -> StoreFuture<'_, EntryPage> {
-        drop(query);
+    fn entries(&self, _query: EntryQuery) -> StoreFuture<'_, EntryPage> {
         Box::pin(async { Err(StoreError::NoFolders) })
     }
 
     /// The records of folders of these names, in any order; unknown ones are left out. At most 1,000.
-    fn entries_named(&self, hashes: Vec<EntryHash>) -> StoreFuture<'_, Vec<FolderRecord>> {
-        drop(hashes);
+    fn entries_named(&self, _hashes: Vec<EntryHash>) -> StoreFuture<'_, Vec<FolderRecord>> {
         Box::pin(async { Err(StoreError::NoFolders) })
     }
 
     /// What folders have now with one of these contents, in any order: at most [`PLACES_MAX`](super::entries::PLACES_MAX) entries for up to 1,000
     /// contents. A store that cannot look by content knows none.
-    fn entries_with(&self, contents: Vec<ContentHash>) -> StoreFuture<'_, Vec<FolderRecord>> {
-        drop(contents);
+    fn entries_with(&self, _contents: Vec<ContentHash>) -> StoreFuture<'_, Vec<FolderRecord>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 
     /// The versions of what is at a path that lost, the newest first, those that come after `before`; at most 1,000.
     fn entry_history(
         &self,
-        folder: FolderId,
-        path: String,
-        before: Option<HistoryPlace>,
+        _folder: FolderId,
+        _path: String,
+        _before: Option<HistoryPlace>,
     ) -> StoreFuture<'_, Vec<FolderRecord>> {
-        let _ = (folder, path, before);
         Box::pin(async { Err(StoreError::NoFolders) })
     }
 
     /// Takes versions that are written here, each if what is there is what it names. Answers in the same order once all that is
     /// [`EntryOutcome::Stored`] is durable. At most 1,000.
-    fn put_entries(&self, puts: Vec<EntryPut>) -> StoreFuture<'_, Vec<EntryOutcome>> {
-        drop(puts);
+    fn put_entries(&self, _puts: Vec<EntryPut>) -> StoreFuture<'_, Vec<EntryOutcome>> {
         Box::pin(async { Err(StoreError::NoFolders) })
     }
 
@@ -70,10 +65,9 @@ pub trait ContentStore: Send + Sync + 'static {
     /// with its library alone, and with that no others.
     fn take_entries(
         &self,
-        records: Vec<FolderRecord>,
-        library: Option<LibraryId>,
+        _records: Vec<FolderRecord>,
+        _library: Option<LibraryId>,
     ) -> StoreFuture<'_, Vec<EntryOutcome>> {
-        let _ = (records, library);
         Box::pin(async { Err(StoreError::NoFolders) })
     }
 
@@ -83,14 +77,12 @@ pub trait ContentStore: Send + Sync + 'static {
     }
 
     /// Says that a folder comes by a ticket of this library from now on; only of one that the store has nothing of.
-    fn claim_folder(&self, folder: FolderId, library: LibraryId) -> StoreFuture<'_, FolderClaim> {
-        let _ = (folder, library);
+    fn claim_folder(&self, _folder: FolderId, _library: LibraryId) -> StoreFuture<'_, FolderClaim> {
         Box::pin(async { Err(StoreError::NoFolders) })
     }
 
     /// Forgets all of a folder that came by a ticket of this library; contents stay. Of another one it does nothing.
-    fn drop_folder(&self, folder: FolderId, library: LibraryId) -> StoreFuture<'_, ()> {
-        let _ = (folder, library);
+    fn drop_folder(&self, _folder: FolderId, _library: LibraryId) -> StoreFuture<'_, ()> {
         Box::pin(async { Ok(()) })
     }
 
@@ -115,8 +107,7 @@ pub trait ContentStore: Send + Sync + 'static {
     }
 
     /// Whether a content that is held waits to be uploaded to object storage, where contents go there once they are acknowledged.
-    fn upload_wait(&self, hash: ContentHash) -> StoreFuture<'_, Option<UploadWait>> {
-        let _ = hash;
+    fn upload_wait(&self, _hash: ContentHash) -> StoreFuture<'_, Option<UploadWait>> {
         Box::pin(async { Ok(None) })
     }
 
@@ -138,31 +129,27 @@ pub trait ContentStore: Send + Sync + 'static {
     /// [`groups::proof_nodes`] says. Empty where the store has no such proof: the content is small, or the store does not keep any.
     fn proof(
         &self,
-        hash: ContentHash,
-        groups: std::ops::Range<u64>,
+        _hash: ContentHash,
+        _groups: std::ops::Range<u64>,
     ) -> StoreFuture<'_, Vec<groups::GroupSum>> {
-        let _ = (hash, groups);
         Box::pin(async { Ok(Vec::new()) })
     }
 
     /// Those of these contents that are small and at hand, checked against their hashes, in one read: for sending many
     /// at once. May leave out any. At most 1,000 hashes; the caller bounds what that may hold.
-    fn small_contents(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<(ContentHash, Bytes)>> {
-        drop(hashes);
+    fn small_contents(&self, _hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<(ContentHash, Bytes)>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 
     /// The file that has a content, open for reading and unchecked, where there is one on this machine: whoever reads it hashes all of it,
     /// and asks for [`content`](Self::content) where that is wrong. Nothing is ever written to it.
-    fn content_file(&self, hash: ContentHash) -> StoreFuture<'_, Option<std::fs::File>> {
-        let _ = hash;
+    fn content_file(&self, _hash: ContentHash) -> StoreFuture<'_, Option<std::fs::File>> {
         Box::pin(async { Ok(None) })
     }
 
     /// Whether content of so many bytes would be taken now, as far as the store can tell before it comes: what it
     /// cannot take need not be transferred.
-    fn check_room(&self, bytes: u64) -> StoreResult {
-        let _ = bytes;
+    fn check_room(&self, _bytes: u64) -> StoreResult {
         Ok(())
     }
 
@@ -172,8 +159,7 @@ pub trait ContentStore: Send + Sync + 'static {
     }
 
     /// Contents that are damaged here, are set aside, and did not come again yet, the latest first. At most 1,000.
-    fn damaged(&self, limit: usize) -> StoreFuture<'_, Vec<ScrubFinding>> {
-        let _ = limit;
+    fn damaged(&self, _limit: usize) -> StoreFuture<'_, Vec<ScrubFinding>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 
@@ -183,15 +169,13 @@ pub trait ContentStore: Send + Sync + 'static {
     fn ingest(&self, batch: Vec<IncomingAsset>) -> StoreFuture<'_, Vec<ItemOutcome>>;
 
     /// Whether a content of this size may be where this store keeps its own before it has it ([`take_over`](Self::take_over)).
-    fn may_take_over(&self, size: u64) -> bool {
-        let _ = size;
+    fn may_take_over(&self, _size: u64) -> bool {
         false
     }
 
     /// Takes an asset whose content another store put where this one keeps its own, as in a bucket that both use: all of it is
     /// read and hashed first. Durable once it is answered; `None` where the content is not there, not right, or cannot be read now.
-    fn take_over(&self, record: AssetRecord) -> StoreFuture<'_, Option<ItemOutcome>> {
-        drop(record);
+    fn take_over(&self, _record: AssetRecord) -> StoreFuture<'_, Option<ItemOutcome>> {
         Box::pin(async { Ok(None) })
     }
 
@@ -216,14 +200,12 @@ pub trait ContentStore: Send + Sync + 'static {
 
     /// Marks copies that are about to be let go of, durably: none of them is promised to anybody from then on. Same order.
     /// At most 1,000.
-    fn mark_dropping(&self, hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<MarkAnswer>> {
-        drop(hashes);
+    fn mark_dropping(&self, _hashes: Vec<ContentHash>) -> StoreFuture<'_, Vec<MarkAnswer>> {
         Box::pin(async { Err(promises::unsupported()) })
     }
 
     /// Takes marks away: those of these contents, at most 1,000, or all.
-    fn clear_dropping(&self, hashes: Option<Vec<ContentHash>>) -> StoreFuture<'_, ()> {
-        drop(hashes);
+    fn clear_dropping(&self, _hashes: Option<Vec<ContentHash>>) -> StoreFuture<'_, ()> {
         Box::pin(async { Ok(()) })
     }
 
@@ -231,21 +213,18 @@ pub trait ContentStore: Send + Sync + 'static {
     /// [not wanted](super::Holding::Unwanted). Not later than the terms say, by [`Clock::uptime`](crate::clock::Clock::uptime) of the clock that the
     /// store was opened with, and only while the terms hold, which are looked at in the same transaction. Same order, same durability. At
     /// most 1,000.
-    fn drop_marked(&self, hashes: Vec<ContentHash>, terms: DropTerms) -> StoreFuture<'_, Vec<DropAnswer>> {
-        let _ = (hashes, terms);
+    fn drop_marked(&self, _hashes: Vec<ContentHash>, _terms: DropTerms) -> StoreFuture<'_, Vec<DropAnswer>> {
         Box::pin(async { Err(promises::unsupported()) })
     }
 
     /// Promises another machine, by its endpoint id, to keep a copy for [`promises::KEPT_FOR`]: durable once it is answered.
     /// Nothing but a user's deletion removes it then.
-    fn promise(&self, hash: ContentHash, to: [u8; 32]) -> StoreFuture<'_, PromiseAnswer> {
-        let _ = (hash, to);
+    fn promise(&self, _hash: ContentHash, _to: [u8; 32]) -> StoreFuture<'_, PromiseAnswer> {
         Box::pin(async { Err(promises::unsupported()) })
     }
 
     /// Whether a copy is about to be let go of, and to whom it is promised.
-    fn standing(&self, hash: ContentHash) -> StoreFuture<'_, CopyStanding> {
-        let _ = hash;
+    fn standing(&self, _hash: ContentHash) -> StoreFuture<'_, CopyStanding> {
         Box::pin(async { Ok(CopyStanding::default()) })
     }
 
