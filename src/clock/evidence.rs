@@ -132,7 +132,6 @@ impl Evidence {
         Self { heard: HashMap::new(), has_met_devices: false, least: (built_ms, at.uptime), confirmed_ms: 0 }
     }
 
-    /// See [`Clock::hear`](super::Clock::hear).
     pub fn hear(&mut self, device: DeviceId, shows_ms: u64, at: Moment) {
         self.has_met_devices = true;
         self.heard.insert(device, DeviceClock { shows_ms, at: at.uptime });
@@ -143,7 +142,6 @@ impl Evidence {
         }
     }
 
-    /// See [`Clock::note_confirmed`](super::Clock::note_confirmed).
     pub fn note_confirmed(&mut self, ms: u64, at: Moment) {
         if ms > self.confirmed_ms {
             self.confirmed_ms = ms;
@@ -153,23 +151,19 @@ impl Evidence {
         }
     }
 
-    /// See [`Clock::confirmed_ms`](super::Clock::confirmed_ms).
     pub fn confirmed_ms(&self) -> u64 {
         self.confirmed_ms
     }
 
-    /// See [`Clock::has_met_devices`](super::Clock::has_met_devices).
     pub fn has_met_devices(&self) -> bool {
         self.has_met_devices
     }
 
-    /// See [`Clock::restore`](super::Clock::restore).
     pub fn restore(&mut self, confirmed_ms: u64, has_met_devices: bool, at: Moment) {
         self.note_confirmed(confirmed_ms, at);
         self.has_met_devices |= has_met_devices;
     }
 
-    /// See [`Clock::reading`](super::Clock::reading).
     pub fn read(&self, at: Moment) -> Reading {
         let mut differences: Vec<i64> = self.recent(at).map(|heard| heard.difference(at)).collect();
         differences.sort_unstable();
@@ -190,7 +184,6 @@ impl Evidence {
         reading(at.own_ms, most.map(|difference| Doubt::Undecided { off_ms: difference.saturating_neg() }))
     }
 
-    /// See [`Clock::is_vouched_for`](super::Clock::is_vouched_for).
     pub fn is_vouched_for(&self, at: Moment) -> bool {
         if !self.has_met_devices {
             return true;
