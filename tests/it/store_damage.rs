@@ -76,7 +76,7 @@ async fn holding(store: &EmbeddedStore, hash: ContentHash) -> Holding {
 async fn becomes_absent(store: &EmbeddedStore, hash: ContentHash) {
     eventually("it is set aside", async || {
         // In the store itself, and not only suspected.
-        let all = store.changes(0, 1000).await.unwrap().unwrap();
+        let all = store.changes(0, 1000).await.unwrap().unwrap().assets;
         let now = all.iter().find(|asset| asset.record.hash == hash).unwrap().holding;
         (now == Holding::Wanted).then_some(()).ok_or_else(|| format!("{now:?}"))
     })

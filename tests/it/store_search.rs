@@ -214,7 +214,7 @@ async fn check(store: &EmbeddedStore, filters: &[ListFilter]) {
     let mut known = BTreeMap::new();
     let mut since = 0;
     loop {
-        let changes = store.changes(since, 1000).await.expect("changes").expect("no reset");
+        let changes = store.changes(since, 1000).await.expect("changes").expect("no reset").assets;
         let Some(last) = changes.last() else { break };
         since = last.seq;
         known.extend(changes.into_iter().map(|asset| (asset.record.hash, asset)));

@@ -342,14 +342,8 @@ impl ContentStore for EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// As [`ContentStore::feed`], but the assets as this store holds them; `None` stands for a reset.
-    pub async fn changes(&self, since: u64, limit: usize) -> StoreResult<Option<Vec<StoredAsset>>> {
-        let changes = self.changes_with_formers(since, limit, false).await?;
-        Ok(changes.map(|changes| changes.assets.into_iter().map(|(asset, _)| asset).collect()))
-    }
-
-    /// The same with the records of folders.
-    pub async fn all_changes(&self, since: u64, limit: usize) -> StoreResult<Option<StoreChanges>> {
+    /// As [`ContentStore::feed_with_entries`], but the assets as this store holds them; `None` stands for a reset.
+    pub async fn changes(&self, since: u64, limit: usize) -> StoreResult<Option<StoreChanges>> {
         let changes = self.changes_with_formers(since, limit, true).await?;
         Ok(changes.map(|ChangesPage { assets, entries, .. }| StoreChanges {
             assets: assets.into_iter().map(|(asset, _)| asset).collect(),

@@ -141,8 +141,7 @@ impl ChangeStream {
             }
             // Marked as seen before the feed is read, so that a commit in between is not slept through.
             self.signal.borrow_and_update();
-            let read =
-                if self.is_foreign { Ok(None) } else { self.store.all_changes(self.cursor, PAGE).await };
+            let read = if self.is_foreign { Ok(None) } else { self.store.changes(self.cursor, PAGE).await };
             match read {
                 Ok(Some(page)) if page.assets.is_empty() && page.entries.is_empty() => {
                     self.signal.changed().await.ok()?;
