@@ -92,10 +92,7 @@ pub fn oddity(file_type: FileType) -> Option<&'static str> {
 }
 
 /// Opens a plain file for reading, and nothing else: what may never answer, or does something when it is opened, is neither opened nor
-/// waited for.
-///
-/// # Errors
-/// What the system says; [`NotAFile`].
+/// waited for ([`NotAFile`]).
 pub fn open_plain(path: &Path) -> io::Result<File> {
     check_plain(fs::metadata(path)?.file_type())?;
     let flags = OFlags::NONBLOCK.union(OFlags::NOCTTY).bits().cast_signed();
@@ -128,9 +125,6 @@ fn is_shared(error: Errno) -> bool {
 }
 
 /// Makes the names in a directory durable, as far as its file system can: some refuse to, and keep them all the same.
-///
-/// # Errors
-/// What the system says of a file system that can.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
     match File::open(path).and_then(|dir| dir.sync_all()) {
         Err(error) if cannot_sync_dirs(&error) => Ok(()),
@@ -139,9 +133,6 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
 }
 
 /// As [`sync_dir`], of one that is open.
-///
-/// # Errors
-/// What the system says of a file system that can.
 pub fn sync_open_dir(dir: &File) -> io::Result<()> {
     match dir.sync_all() {
         Err(error) if cannot_sync_dirs(&error) => Ok(()),
@@ -236,9 +227,6 @@ fn is_one_of(error: &io::Error, errors: &[Errno]) -> bool {
 }
 
 /// Does `work` again after each of the `pauses` while it fails with what may pass. Blocks.
-///
-/// # Errors
-/// The last failure.
 pub fn patiently<T>(pauses: &[Duration], mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for pause in pauses {
         match work() {

@@ -38,10 +38,7 @@ macro_rules! counted {
 }
 pub(crate) use counted;
 
-/// Puts a message into the form in which it waits. For [`counted!`].
-///
-/// # Errors
-/// None; the type is ractor's.
+/// Puts a message into the form in which it waits. For [`counted!`]; it never fails.
 pub fn post<M: Any + Send>(message: M, to: &ActorId) -> Result<BoxedMessage, BoxedDowncastErr> {
     let counted = COUNTED.read().get(to).cloned();
     Posted { message, _ticket: counted.map(MessageTicket::issue) }.box_message(to)

@@ -53,10 +53,7 @@ pub enum BucketUrl {
 }
 
 impl BucketUrl {
-    /// Reads one.
-    ///
-    /// # Errors
-    /// What was expected instead.
+    /// Reads one; an error says what was expected instead.
     pub fn parse(text: &str) -> Result<Self, String> {
         Self::from_text(text)
     }

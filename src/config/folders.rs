@@ -61,9 +61,6 @@ impl ConfiguredFolder {
 
 impl ConfiguredFolders {
     /// Takes in one more.
-    ///
-    /// # Errors
-    /// There are too many, or one before has the same directory.
     fn push(&mut self, folder: ConfiguredFolder) -> Result<(), String> {
         if self.0.len() == FOLDERS_MAX {
             return Err(format!("expected at most {FOLDERS_MAX} folders"));

@@ -115,10 +115,7 @@ impl Setting for HttpUrl {
 pub struct ServiceUrl(String);
 
 impl ServiceUrl {
-    /// From `http://host:port`, with or without the API's path.
-    ///
-    /// # Errors
-    /// What was expected instead.
+    /// From `http://host:port`, with or without the API's path; an error says what was expected instead.
     pub fn parse(text: &str) -> Result<Self, String> {
         Self::from_text(text)
     }

@@ -168,10 +168,7 @@ impl Mdns {
         }
     }
 
-    /// Who answers within a time, to somebody called `id` who does not say where it is.
-    ///
-    /// # Errors
-    /// If no interface takes multicast.
+    /// Who answers within a time, to somebody called `id` who does not say where it is. An error where no interface takes multicast.
     pub async fn find(&self, id: EndpointId, within: Duration) -> Result<Vec<EndpointAddr>, String> {
         let (sender, mut answers) = mpsc::channel(ANSWERS_MAX);
         let _discoverer = self.start(id, &Networks::look().await, sender, "")?;

@@ -91,9 +91,6 @@ impl DirectWriter {
     }
 
     /// Writes all of `bytes` at `at`: whole pages past memory, the rest through `file`, which is the same one.
-    ///
-    /// # Errors
-    /// What the system says of both ways.
     pub fn write_all_at(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
         let written = self.write_pages(bytes, at);
         file.write_all_at(&bytes[written..], at + written as u64)

@@ -49,9 +49,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 
 impl Params {
     /// The value of a parameter that may be there once.
-    ///
-    /// # Errors
-    /// It is there more than once.
     pub fn one(&self, name: &str) -> ApiResult<Option<&str>> {
         let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
         match (values.next(), values.next()) {
@@ -61,9 +58,6 @@ impl Params {
     }
 
     /// As [`Params::one`], owned.
-    ///
-    /// # Errors
-    /// It is there more than once.
     pub fn text(&self, name: &str) -> ApiResult<Option<String>> {
         Ok(self.one(name)?.map(ToOwned::to_owned))
     }
@@ -80,9 +74,6 @@ impl Params {
     }
 
     /// A whole number.
-    ///
-    /// # Errors
-    /// It is none, or there more than once.
     pub fn number(&self, name: &str) -> ApiResult<Option<u64>> {
         let not_a_number =
             |_| ApiError::invalid_parameter(name, "is not a whole number", "give a number such as 50");
@@ -90,18 +81,12 @@ impl Params {
     }
 
     /// `true` or `false`.
-    ///
-    /// # Errors
-    /// It is neither, or there more than once.
     pub fn flag(&self, name: &str) -> ApiResult<Option<bool>> {
         let neither = |_| ApiError::invalid_parameter(name, "is unknown", "give true or false");
         self.one(name)?.map(|value| value.parse().map_err(neither)).transpose()
     }
 
     /// How many results are wanted: `default` unless given, at most `max`.
-    ///
-    /// # Errors
-    /// It is zero or no number.
     pub fn limit(&self, default: usize, max: usize) -> ApiResult<usize> {
         match self.number("limit")? {
             None => Ok(default),
@@ -111,9 +96,6 @@ impl Params {
     }
 
     /// Hashes, repeated or separated by commas; at most `max`.
-    ///
-    /// # Errors
-    /// One is malformed, or there are too many.
     pub fn hashes(&self, name: &str, max: usize) -> ApiResult<Vec<ContentHash>> {
         let hashes = self.many(name).map(parse_hash).collect::<ApiResult<Vec<_>>>()?;
         if hashes.len() > max {
@@ -190,10 +172,7 @@ impl DayEdge {
     }
 }
 
-/// A content hash as text.
-///
-/// # Errors
-/// 400 for anything but 64 lower-case hexadecimal digits.
+/// A content hash as text: 64 lower-case hexadecimal digits.
 pub fn parse_hash(text: &str) -> ApiResult<ContentHash> {
     text.parse().map_err(|error: crate::record::ParseIdError| {
         ApiError::bad_request(
@@ -318,10 +297,7 @@ pub fn cut(error: impl Display) -> ApiError {
     )
 }
 
-/// The endpoint id in a path or body.
-///
-/// # Errors
-/// 400 `invalid_endpoint_id` for anything but 64 hexadecimal digits.
+/// The endpoint id in a path or body: 64 hexadecimal digits.
 pub fn parse_endpoint_id(text: &str) -> ApiResult<EndpointId> {
     text.parse().map_err(|_| {
         let shown = quoted(text);

@@ -214,10 +214,7 @@ impl Drop for AnswerStream<'_> {
 
 impl Sender {
     /// Sends everything that `want` asks for over one new stream, in order. `turn` is its place among the requests for large
-    /// contents ([`SendStreams::turn_for`]).
-    ///
-    /// # Errors
-    /// See [`SendError`]; the stream is reset then, and the receiver asks again.
+    /// contents ([`SendStreams::turn_for`]). After an error, the stream is reset, and the receiver asks again.
     pub async fn serve(&self, want: Want, turn: Option<Turn>) -> Result<(), SendError> {
         let worth_bulk = want.contents.len() >= PACK_WORTH_BULK;
         let mut stream = AnswerStream { sender: self, turn, worth_bulk, open: None, is_lost: false };

@@ -303,10 +303,7 @@ fn candidates(folder: &FolderReport, path: &str) -> Vec<String> {
     all
 }
 
-/// The path from the folder's root: the first for which `is_there` holds, else the likeliest.
-///
-/// # Errors
-/// It leads nowhere in the folder.
+/// The path from the folder's root: the first for which `is_there` holds, else the likeliest. An error where it leads nowhere in it.
 pub(super) fn file_in(
     folder: &FolderReport,
     path: &str,

@@ -1,10 +1,7 @@
 //! A line as words, quoted as in a shell. Pure.
 
 /// Splits at blanks. Single quotes take everything as it is, double quotes all but `\"` and `\\`; outside of both, a backslash
-/// takes the next character as it is.
-///
-/// # Errors
-/// If a quote or a backslash at the end has nothing to go with it.
+/// takes the next character as it is. An error where a quote or a backslash at the end has nothing to go with it.
 pub(super) fn split(line: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

@@ -114,10 +114,7 @@ impl Drop for ListingConnection {
 }
 
 impl ListingConnection {
-    /// Connects, and proves that we know one of `keys`; the agent has to know one of them as well.
-    ///
-    /// # Errors
-    /// See [`ListError`]. Takes 13 s at most.
+    /// Connects, and proves that we know one of `keys`; the agent has to know one of them as well. Takes 13 s at most.
     pub async fn connect(endpoint: &Endpoint, addr: EndpointAddr, keys: &[Key]) -> Result<Self, ListError> {
         let peer = addr.id;
         let connecting = Box::pin(timeout(CONNECT_WITHIN, endpoint.connect(addr, ALPN)));
@@ -173,10 +170,7 @@ impl ListingConnection {
     }
 
     /// Asks for one page: at most `limit` agents (256 whatever is asked for), beginning at `cursor`, which is empty or comes
-    /// from an earlier page.
-    ///
-    /// # Errors
-    /// See [`ListError`]. Takes 5 s at most.
+    /// from an earlier page. Takes 5 s at most.
     pub async fn list_page(&self, cursor: Bytes, limit: usize) -> Result<ListingPage, ListError> {
         let page = timeout(PAGE_WITHIN, self.ask(cursor, limit)).await;
         page.unwrap_or(Err(ListError::Timeout { what: "answer", within: PAGE_WITHIN }))
@@ -197,10 +191,7 @@ impl ListingConnection {
         Ok(page)
     }
 
-    /// Asks for everyone, up to `limit` agents. Once a first page has come, trouble costs what has not come yet.
-    ///
-    /// # Errors
-    /// What the first page came to. Takes 20 s at most.
+    /// Asks for everyone, up to `limit` agents. Once a first page has come, trouble costs what has not come yet. Takes 20 s at most.
     pub async fn list_all(&self, limit: usize) -> Result<Listed, ListError> {
         let mut listed = Listed::default();
         let mut seen = HashMap::new();

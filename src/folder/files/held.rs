@@ -116,10 +116,7 @@ impl HeldDir {
         }
     }
 
-    /// Every name that it has, its own and its parent's left out.
-    ///
-    /// # Errors
-    /// What the system says before the end; more than [`NAMES_MAX`].
+    /// Every name that it has, its own and its parent's left out. More than [`NAMES_MAX`] are an error.
     pub(super) fn list(&self) -> io::Result<Vec<ListedName>> {
         let mut names = Vec::new();
         // Reads through a description of its own, so that two may read at a time.

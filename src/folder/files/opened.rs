@@ -97,8 +97,6 @@ impl FolderDir {
         }
     }
 
-    /// # Errors
-    /// Somebody wants this to stop.
     pub(super) fn check_stop(&self) -> io::Result<()> {
         let is_stopped = self.stop.load(Ordering::Relaxed);
         if is_stopped { Err(io::Error::new(io::ErrorKind::Interrupted, "stopped")) } else { Ok(()) }

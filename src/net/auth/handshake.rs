@@ -120,10 +120,7 @@ impl Handshake {
         }
     }
 
-    /// Takes a frame in. `own` are our proofs on this connection.
-    ///
-    /// # Errors
-    /// See [`AuthError`]; the stream is over then.
+    /// Takes a frame in. `own` are our proofs on this connection. An error ends the stream.
     pub fn handle(&mut self, kind: frame::Kind, own: &OwnProofs) -> Result<HandshakeStep, AuthError> {
         match (&self.phase, kind) {
             (HandshakePhase::Hello, frame::Kind::Hello(hello)) => self.on_hello(&hello),

@@ -158,9 +158,6 @@ pub fn summary_to_wire(blinded: &Bytes, summary: &Summary) -> LibrarySummary {
 }
 
 /// The summary of the library `blinded` among those that a peer sent.
-///
-/// # Errors
-/// If it is not there, or has a fingerprint of another length.
 pub fn summary_from_wire(blinded: &Bytes, summaries: &[LibrarySummary]) -> Result<Summary, WireError> {
     let malformed = || WireError::Malformed("no summary of the shared library".into());
     let found = summaries.iter().take(LIBRARIES_MAX).find(|s| s.blinded == *blinded).ok_or_else(malformed)?;

@@ -70,9 +70,6 @@ pub(super) struct UploadedContents {
 
 impl Objects {
     /// Makes the client and the cache. Blocks.
-    ///
-    /// # Errors
-    /// A sentence.
     pub(super) fn open(config: &BucketConfig, cache: PathBuf, if_missing: IfMissing) -> Result<Self, String> {
         let shown = cache.display().to_string();
         Ok(Self {

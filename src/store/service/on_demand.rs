@@ -37,9 +37,6 @@ pub enum ReadAs {
 }
 
 /// Gets the content of an asset that is known and not held, within a time of its own.
-///
-/// # Errors
-/// It cannot be had, or not in time, as whoever asked is to be told.
 pub type FetchContent =
     Arc<dyn Fn(ContentHash, ReadAs) -> BoxFuture<'static, ApiResult<FetchedContent>> + Send + Sync>;
 

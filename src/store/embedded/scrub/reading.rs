@@ -101,10 +101,7 @@ impl ReadThrottle {
         *self.waits_for.lock()
     }
 
-    /// Some bytes were read, which took so long. Waits until there may be more. Blocks.
-    ///
-    /// # Errors
-    /// It is stopped.
+    /// Some bytes were read, which took so long. Waits until there may be more; an error says that it is stopped. Blocks.
     pub(in super::super) fn took(&self, bytes: u64, worked: Duration) -> io::Result<()> {
         self.within.fetch_add(bytes, Ordering::Relaxed);
         let rate = self.rate.load(Ordering::Relaxed);
