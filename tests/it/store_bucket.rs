@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use can_sync::testing::clock::Clock;
 use can_sync::testing::record::ContentHash;
@@ -172,6 +173,20 @@ async fn a_place_belongs_to_one_store_unless_both_say_otherwise() {
     assert_eq!(deletions.count(), 0);
     assert_eq!(bucket.objects(), [theirs, own, hash_of(&unneeded)].into());
     assert_eq!(read(&second, theirs, 0, None).await, Ok(both));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_waits_for_a_place_says_why() {
+    let (one, two, bucket) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), TestBucket::start().await);
+    until_usable(&open(&one, bucket.config()).await).await;
+    let mut shared = bucket.config();
+    shared.place.shared = true;
+    shared.patience.settle = Duration::from_mins(1);
+    let second = open(&two, shared).await;
+    let why = second.status().await.unwrap().contents_away.unwrap();
+    assert!(why.contains("belongs to several stores from now on: it is used once 60 s have passed"), "{why}");
+    second.close().await;
 }
 
 async fn until_nothing_is_pending(dir: &tempfile::TempDir) {

@@ -26,7 +26,6 @@ use std::time::Instant;
 use data_encoding::HEXLOWER;
 use object_store::{PutMode, UpdateVersion};
 
-use super::health::TroubleKind;
 use super::marker::{Marker, PlaceId, Unsettled};
 use super::{Bucket, BucketError};
 use crate::store::StoreId;
@@ -98,10 +97,7 @@ impl Bucket {
                 }
                 Some(code) if !is_decided => {
                     if !claim.halts.contains(code) {
-                        // Until nothing is deleted any more that was begun before.
-                        let why = "another store takes the place for its own: it is used in a moment";
-                        self.note_trouble(why, TroubleKind::Place);
-                        tokio::time::sleep(self.patience.settle).await;
+                        self.let_others_finish("another store takes the place for its own").await;
                     }
                     return Ok(PlaceUse::Halted(code.clone()));
                 }

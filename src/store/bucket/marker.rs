@@ -186,10 +186,17 @@ impl Bucket {
     /// For the heir of a place that comes there for the first time: should its former owner run after all, it may have looked a moment
     /// ago whether it may delete. Until that is over nothing there is counted on. Who is ended meanwhile waits anew.
     async fn wait_for_former_owner(&self, claim: &Claim) -> Result<PlaceUse, Unsettled> {
-        let why = "the place was taken over from a store that is said to be gone: it is used in a moment";
-        self.note_trouble(why, TroubleKind::Place);
-        tokio::time::sleep(self.patience.settle).await;
+        self.let_others_finish("the place was taken over from a store that is said to be gone").await;
         self.claim(claim).await
+    }
+
+    /// Waits until nothing is deleted any more that somebody began to delete before the marker said what it says now. Until then the
+    /// place counts as away, for this reason.
+    pub(super) async fn let_others_finish(&self, why: &str) {
+        let settle = self.patience.settle;
+        let until = format!("{why}: it is used once {} s have passed", settle.as_secs());
+        self.note_trouble(&until, TroubleKind::Place);
+        tokio::time::sleep(settle).await;
     }
 
     /// Says that others use the place.
@@ -202,12 +209,7 @@ impl Bucket {
             Err(error) => return Err(error.into()),
         }
         if !is_alone {
-            tracing::info!(
-                bucket = self.shown,
-                "the place belongs to several stores from now on: it is used in a moment"
-            );
-            // Until nothing is deleted any more that was begun before.
-            tokio::time::sleep(self.patience.settle).await;
+            self.let_others_finish("the place belongs to several stores from now on").await;
         }
         // Its owner may have written it at the same time.
         if self.read_marker().await?.0.shared {
