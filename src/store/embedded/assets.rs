@@ -16,8 +16,8 @@ impl EmbeddedStore {
     /// Live assets, filtered, ordered by creation, in pages. A cursor keeps its place whatever is added meanwhile.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] for a cursor that is not one of this order, or too many hashes; [`StoreError::Busy`] where
-    /// too many others search; [`StoreError::Io`].
+    /// `StoreError::Invalid` for a cursor that is not one of this order, or too many hashes; `StoreError::Busy` where
+    /// too many others search; `StoreError::Io`.
     pub async fn list(&self, query: ListQuery) -> StoreResult<ListPage> {
         self.0.shared.scrub.note_use();
         let query = query::Prepared::new(query)?;
@@ -41,7 +41,7 @@ impl EmbeddedStore {
     /// Changes the metadata of a live asset. Nothing is written if it is that already.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], also for a deleted one; [`StoreError::Invalid`] for metadata over its limits; the
+    /// `StoreError::NotFound`, also for a deleted one; `StoreError::Invalid` for metadata over its limits; the
     /// errors of writing.
     pub async fn patch(&self, hash: ContentHash, patch: MetaPatch) -> StoreResult<StoredAsset> {
         self.patch_version(hash, patch, None).await
@@ -51,7 +51,7 @@ impl EmbeddedStore {
     /// ([`StoredAsset::version_tag`]).
     ///
     /// # Errors
-    /// [`StoreError::Changed`] if it is of another; those of [`EmbeddedStore::patch`].
+    /// `StoreError::Changed` if it is of another; those of [`EmbeddedStore::patch`].
     pub async fn patch_version(
         &self,
         hash: ContentHash,
@@ -66,7 +66,7 @@ impl EmbeddedStore {
     /// Deletes a live asset: a tombstone remains, and its content stays in the trash for 30 days.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], also for one deleted before; the errors of writing.
+    /// `StoreError::NotFound`, also for one deleted before; the errors of writing.
     pub async fn delete(&self, hash: ContentHash) -> StoreResult<StoredAsset> {
         self.delete_version(hash, None).await
     }
@@ -74,7 +74,7 @@ impl EmbeddedStore {
     /// As [`EmbeddedStore::delete`], if the asset is of one of the versions that it is `meant_for`.
     ///
     /// # Errors
-    /// [`StoreError::Changed`] if it is of another; those of [`EmbeddedStore::delete`].
+    /// `StoreError::Changed` if it is of another; those of [`EmbeddedStore::delete`].
     pub async fn delete_version(
         &self,
         hash: ContentHash,
@@ -87,7 +87,7 @@ impl EmbeddedStore {
     /// machines.
     ///
     /// # Errors
-    /// Those of [`EmbeddedStore::delete_version`]; [`StoreError::Invalid`] where too many files have it.
+    /// Those of [`EmbeddedStore::delete_version`]; `StoreError::Invalid` where too many files have it.
     pub async fn delete_from_folders(
         &self,
         hash: ContentHash,

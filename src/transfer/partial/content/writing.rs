@@ -21,7 +21,7 @@ impl Partial {
     /// were proved, with their sums. The write goes on when nobody waits for it; `None` if there is nothing to write.
     ///
     /// # Errors
-    /// [`StoreError::Full`] and [`StoreError::Io`], also for what was written by others before.
+    /// `StoreError::Full` and `StoreError::Io`, also for what was written by others before.
     pub fn begin_write(
         self: &Arc<Self>,
         offset: u64,
