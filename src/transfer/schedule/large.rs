@@ -170,7 +170,7 @@ impl Scheduler {
     }
 
     /// Which source of a content is expected to be done first, given what each has sent already. Of one whose speed is not known,
-    /// the best is hoped; that it is slow shows soon.
+    /// the best is hoped; that it is slow shows soon. One that was too slow just now is the last.
     #[expect(clippy::cast_precision_loss, reason = "times are for comparing")]
     pub(super) fn fastest(&self, key: WantKey, givers: &[(SessionId, u64)]) -> Option<SessionId> {
         let wanted = self.wanted.get(&key)?;
@@ -178,7 +178,11 @@ impl Scheduler {
         let secs = |session: SessionId| {
             let given = givers.iter().find(|giver| giver.0 == session).map_or(0, |giver| giver.1);
             let left = size.saturating_sub(given) as f64;
-            let rate = self.sources.get(&session).map_or(0.0, |source| source.rate);
+            let source = self.sources.get(&session);
+            if source.is_some_and(|source| source.rests(self.now)) {
+                return f64::INFINITY;
+            }
+            let rate = source.map_or(0.0, |source| source.rate);
             // Of those whose speed is not known, who sent the most.
             if rate > 0.0 { left / rate } else { left * 1e-12 }
         };

@@ -1,5 +1,7 @@
 //! Requests on their way: what each was for, and what becomes of it when they end.
 
+use std::collections::BTreeSet;
+
 use super::parts::PartsPhase;
 use super::source::JUDGED_AFTER;
 use super::wanted::{Flight, Requested, Wanted, WantedState, charge};
@@ -17,7 +19,7 @@ impl Scheduler {
         let theirs = self.flights.iter().filter(|(_, flight)| flight.session == session);
         let theirs: Vec<(u64, Vec<WantKey>)> =
             theirs.map(|(request, flight)| (*request, flight.keys())).collect();
-        let mut took = false;
+        let (mut took, mut for_others) = (false, BTreeSet::new());
         for (request, keys) in theirs {
             let others_have = |key: &WantKey| {
                 let sources = self.wanted.get(key).map(|wanted| wanted.sources.iter());
@@ -34,6 +36,7 @@ impl Scheduler {
             self.revoke(request, out);
             for key in shared {
                 self.requeue(key);
+                for_others.insert(key);
             }
             let came = came.unwrap_or(0);
             let reason = format!("no progress: {came} bytes in {} s or more", JUDGED_AFTER.as_secs());
@@ -43,6 +46,12 @@ impl Scheduler {
         }
         if took && let Some(source) = self.sources.get_mut(&session) {
             source.rest(self.now);
+        }
+        // Nobody else is asked for what it was asked for alone.
+        for key in for_others {
+            if self.parts_mut(&key).is_some_and(|parts| parts.only == Some(session)) {
+                self.choose_only(key, &[], out);
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::record::AssetMeta;
 
+mod alone;
 mod asking;
 mod parts;
 mod proofs;
