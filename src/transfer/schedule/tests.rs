@@ -8,6 +8,7 @@ use crate::record::AssetMeta;
 
 mod alone;
 mod asking;
+mod ledger;
 mod parts;
 mod proofs;
 mod random;

@@ -41,6 +41,9 @@ fn a_failing_store_pauses_everything_and_loses_nothing() {
     assert_eq!(s.announce(A, None, vec![other.clone()]), []);
     let all = fetched(&s.resume());
     assert_eq!(all, [(A, key(&r)), (A, key(&other))]);
+    s.pause();
+    assert_eq!(s.announce(B, None, vec![record(3, 10)]), [], "nor while somebody wants it so");
+    assert_eq!(fetched(&s.resume()).len(), 1);
 }
 
 #[test]
@@ -53,6 +56,24 @@ fn small_assets_travel_in_packs_past_large_ones() {
     let packs = s.announce(A, None, small);
     assert_eq!(packs.len(), 1, "one request");
     assert_eq!(fetched(&packs).len(), 100);
+}
+
+#[test]
+fn a_request_has_a_limited_number_of_contents_and_bytes_of_one_library_and_each_content_once() {
+    let packs = |decisions: Vec<ScheduleDecision>| -> Vec<usize> {
+        let pack = |decision: &ScheduleDecision| fetched(std::slice::from_ref(decision)).len();
+        decisions.iter().map(pack).collect()
+    };
+    let many = (0..1_000).map(|n| record(n, 10)).collect();
+    assert_eq!(packs(scheduler().announce(A, None, many)), [PACK_ASSETS, 1_000 - PACK_ASSETS]);
+    let large = (0..40).map(|n| record(n, SMALL_BYTES_MAX)).collect();
+    assert_eq!(packs(scheduler().announce(A, None, large)), [32, 8]);
+    let mut s = scheduler();
+    s.pause();
+    s.announce(A, None, vec![record(1, 10), record(2, 10)]);
+    s.announce(A, None, vec![record(2, 12), record(3, 10)]);
+    s.announce(A, Some(LibraryId([1; 32])), vec![record(4, 10), record(5, 10)]);
+    assert_eq!(packs(s.resume()), [2; 3]);
 }
 
 #[test]

@@ -8,7 +8,11 @@ use super::*;
 fn a_large_asset_comes_in_parts_from_all_who_have_it() {
     let mut s = scheduler();
     let r = record(1, 10 * PART_BYTES + 5);
+    s.announce(C, None, vec![record(2, 100_000), record(3, 10)]);
+    assert!(!s.compares_speeds(), "of whole ones each has one source");
+    s.session_ended(C);
     let of_a = parts(&s.announce(A, None, vec![r.clone()]));
+    assert!(s.compares_speeds());
     assert_eq!(of_a.iter().map(|part| part.2.start / PART_BYTES).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
     let of_b = parts(&s.announce(B, None, vec![r.clone()]));
     assert_eq!(of_b.iter().map(|part| part.2.start / PART_BYTES).collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
@@ -37,6 +41,7 @@ fn a_large_asset_comes_in_parts_from_all_who_have_it() {
         [ScheduleDecision::Settled { session: B, keys: vec![key(&r)] }]
     );
     assert_eq!((s.missing(), s.in_flight, s.flights.len()), ((0, 0), 0, 0));
+    assert!(!s.compares_speeds());
 }
 
 #[test]
@@ -51,6 +56,8 @@ fn who_has_nothing_left_to_do_helps_a_slow_one() {
     let out = run(&mut s, 2, &[(A, 1_000_000), (B, 100_000_000)]);
     fast.extend(parts(&out));
     assert_eq!(fast.len(), 5, "as many as it may have: {out:?}");
+    let starts: BTreeSet<u64> = fast.iter().map(|part| part.2.start).collect();
+    assert_eq!(starts.len(), 5, "and none of them twice: {fast:?}");
     // One part at a time has the two of them; the first has done it for both.
     let (_, request, range) = fast[1].clone();
     let done = s.part_finished(B, request, Ok(()));
@@ -120,6 +127,61 @@ fn who_comes_late_and_finds_nothing_free_shows_how_fast_it_is() {
 }
 
 #[test]
+fn a_part_is_asked_of_another_source_where_that_is_done_much_sooner() {
+    const MIB: f64 = 1_048_576.0;
+    // Rates of the two, 0 where none is known; for how long A has been asked; whether B is asked, too. A takes 16 s for both parts at
+    // 1 MiB/s, and B 8 s for one.
+    for (of_a, of_b, secs, is_asked) in [
+        (1.0, 100.0, 0.0, true),
+        (1.0, 1.1, 0.0, true),
+        (1.0, 1.05, 0.0, false),
+        (1.0, 1.0, 0.0, false),
+        (1.0, 2.0, 6.5, true),
+        (1.0, 2.0, 7.5, false),
+        // One try shows how fast it is.
+        (1.0, 0.0, 13.5, true),
+        (1.0, 0.0, 14.5, false),
+        (0.0, 0.0, 0.5, false),
+        (0.0, 0.0, 1.5, true),
+    ] {
+        let mut s = scheduler();
+        let r = record(1, 2 * PART_BYTES);
+        s.announce(A, None, vec![r.clone()]);
+        s.pause();
+        s.announce(B, None, vec![r.clone()]);
+        for (session, rate) in [(A, of_a), (B, of_b)] {
+            s.sources.get_mut(&session).unwrap().rate = rate * MIB;
+        }
+        s.advance(s.now + Duration::from_secs_f64(secs));
+        assert_eq!(!parts(&s.resume()).is_empty(), is_asked, "{of_a} {of_b} {secs}");
+    }
+}
+
+#[test]
+fn what_cannot_be_taken_here_is_said_to_all_who_have_it() {
+    let mut s = scheduler();
+    let r = record(1, 2 * PART_BYTES);
+    let open = [A, B].map(|session| s.announce(session, None, vec![r.clone()])).concat();
+    complete(&mut s, open);
+    let reason = "larger than the disk".to_owned();
+    let failed = s.committed(key(&r), Committed::NotTaken(FetchFailure::Asset(reason.clone())));
+    let expected =
+        [A, B].map(|session| ScheduleDecision::Failed { session, key: key(&r), reason: reason.clone() });
+    assert_eq!((failed, s.missing()), (expected.to_vec(), (0, 0)));
+}
+
+#[test]
+fn what_was_spoilt_here_comes_once_more_from_all() {
+    let mut s = scheduler();
+    let r = record(1, 2 * PART_BYTES);
+    let open = [A, B].map(|session| s.announce(session, None, vec![r.clone()])).concat();
+    complete(&mut s, open);
+    let again = parts(&s.committed(key(&r), Committed::Again));
+    assert_eq!(again.iter().map(|part| part.0).collect::<Vec<_>>(), [A, B]);
+    assert_eq!(s.missing(), (1, r.size));
+}
+
+#[test]
 fn equals_do_not_do_the_same_work_twice() {
     let mut s = scheduler();
     let r = record(1, 6 * PART_BYTES);
@@ -169,8 +231,6 @@ fn nobody_is_blamed_for_what_waits_here() {
         assert_eq!(s.tick(start + Duration::from_secs(second), [(A, held)]), []);
     }
 }
-
-/// Asks for everything, and has it arrive.
 
 #[test]
 fn who_is_slow_does_not_stay_the_only_source() {

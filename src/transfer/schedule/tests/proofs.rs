@@ -125,6 +125,14 @@ fn a_record_with_a_wrong_root_comes_from_one_source_at_a_time_and_nobody_is_dist
     for request in requests_of(&whole, A) {
         s.part_finished(A, request, Ok(()));
     }
+    // Also where it is taken once more, since it was spoilt here.
+    let again = s.committed(key(&r), Committed::Again);
+    assert_eq!(again, [ScheduleDecision::Restrict { key: key(&r), session: A }]);
+    let whole = s.restricted(key(&r), Ok(()));
+    assert_eq!(asked_for(&whole), BTreeSet::from([(A, None)]));
+    for request in requests_of(&whole, A) {
+        s.part_finished(A, request, Ok(()));
+    }
     let stored = s.committed(key(&r), Committed::Stored);
     assert!(stored.contains(&ScheduleDecision::Misnamed { session: A, key: key(&r) }), "{stored:?}");
     assert!(
@@ -146,6 +154,74 @@ fn what_most_sources_say_is_taken_for_true() {
     assert_eq!(revoked(&third).len(), requests_of(&first, A).len());
     let again = s.restricted(key(&r), Ok(()));
     assert_eq!(asked_for(&again), BTreeSet::from([(B, Some(7)), (C, Some(7))]));
+}
+
+#[test]
+fn a_root_that_comes_later_counts_for_what_has_not_begun() {
+    let (plain, rooted) = (record(1, 4 * PART_BYTES), rooted(1, 4 * PART_BYTES, 7));
+    let mut s = scheduler();
+    s.announce(A, None, vec![plain.clone()]);
+    let second = s.announce(B, None, vec![rooted.clone()]);
+    assert!(!second.contains(&ScheduleDecision::Restart(key(&plain))), "it goes on: {second:?}");
+    let mut s = scheduler();
+    s.pause();
+    s.announce(A, None, vec![plain.clone()]);
+    assert_eq!(s.announce(B, None, vec![rooted]), [ScheduleDecision::Restart(key(&plain))]);
+    s.resume();
+    assert_eq!(asked_for(&s.restricted(key(&plain), Ok(()))), BTreeSet::from([(B, Some(7))]));
+}
+
+/// A says one root of a content of four parts, and so many of them are here, when B and C say another one.
+fn outvoted_with(here: usize) -> (Scheduler, AssetRecord, Vec<ScheduleDecision>) {
+    let mut s = scheduler();
+    let r = rooted(1, 4 * PART_BYTES, 9);
+    let asked = s.announce(A, None, vec![r.clone()]);
+    for request in &requests_of(&asked, A)[..here] {
+        s.part_finished(A, *request, Ok(()));
+    }
+    let out = [B, C].map(|session| s.announce(session, None, vec![rooted(1, r.size, 7)])).concat();
+    (s, r, out)
+}
+
+#[test]
+fn what_is_half_here_goes_on_whatever_most_say_while_somebody_says_so() {
+    for (here, is_begun_anew) in [(1, true), (2, false), (3, false)] {
+        let (mut s, r, out) = outvoted_with(here);
+        let restart = ScheduleDecision::Restart(key(&r));
+        assert_eq!(out.contains(&restart), is_begun_anew, "{here}: {out:?}");
+        // Once nobody does any more, it is begun anew however much of it is here.
+        assert_eq!(s.session_ended(A).contains(&restart), !is_begun_anew, "{here}");
+    }
+}
+
+#[test]
+fn a_content_is_not_begun_anew_for_ever() {
+    let (mut s, r, out) = outvoted_with(0);
+    let restart = ScheduleDecision::Restart(key(&r));
+    assert!(out.contains(&restart));
+    // Two more at a time say the other one again.
+    let mut begun = 1;
+    for n in 0..20 {
+        s.restricted(key(&r), Ok(()));
+        let root = if n / 2 % 2 == 0 { 9 } else { 7 };
+        let out = s.announce(SessionId(10 + n), None, vec![rooted(1, r.size, root)]);
+        begun += usize::from(out.contains(&restart));
+    }
+    assert_eq!(begun, 4);
+}
+
+#[test]
+fn who_lies_about_what_was_proved_is_known_also_where_it_comes_once_more() {
+    let mut s = scheduler();
+    let r = rooted(1, 4 * PART_BYTES, 7);
+    let asked = s.announce(A, None, vec![r.clone()]);
+    for request in requests_of(&asked, A) {
+        s.part_finished(A, request, Ok(()));
+    }
+    s.announce(B, None, vec![r.clone()]);
+    let again = s.committed(key(&r), Committed::Again);
+    let lied = s.part_finished(B, requests_of(&again, B)[0], false_proof());
+    assert!(lied.iter().any(|d| matches!(d, ScheduleDecision::Lied { session: B, .. })), "{lied:?}");
 }
 
 #[test]
