@@ -176,5 +176,36 @@ mod tests {
     fn this_machine_is_not_older_than_its_program() {
         let clock = Clock::system();
         assert!(built_ms() > 1_700_000_000_000 && clock.now_ms() >= built_ms(), "{clock:?}");
+        assert!(now_ms() > 1_700_000_000_000 && since_boot() > Duration::ZERO);
+    }
+
+    #[test]
+    fn what_one_clone_hears_all_know() {
+        const NOW: u64 = 4_000_000_000_000;
+        let hour = 3_600_000;
+        let clock = Clock::reading_from(|| Moment { own_ms: NOW, uptime: Duration::from_secs(7) });
+        assert!(!clock.has_met_devices() && clock.is_vouched_for(), "there never was another");
+        let other = clock.clone();
+        for device in [1, 2] {
+            other.hear([device; 32], NOW + hour);
+        }
+        assert_eq!((clock.now_ms(), clock.own_ms(), clock.uptime().as_secs()), (NOW + hour, NOW, 7));
+        assert!(clock.has_met_devices() && clock.is_vouched_for());
+        other.note_confirmed(NOW + 5);
+        assert_eq!(clock.confirmed_ms(), NOW + 5);
+        // Another run knows what this one wrote down, and heard nobody yet.
+        let next = Clock::reading_from(|| Moment { own_ms: NOW, uptime: Duration::ZERO });
+        next.restore(NOW + hour, true);
+        assert_eq!((next.now_ms(), next.confirmed_ms()), (NOW + hour, NOW + hour));
+        assert!(next.has_met_devices() && !next.is_vouched_for());
+    }
+
+    #[test]
+    fn times_and_rests_are_told_where_there_are_any() {
+        assert_eq!(rfc3339(1_700_000_000_001).as_deref(), Some("2023-11-14T22:13:20.001Z"));
+        assert_eq!([u64::MAX, i64::MAX.unsigned_abs()].map(rfc3339), [None, None]);
+        let etas =
+            [(10, 4.0), (8, 4.0), (0, 4.0), (10, 0.0), (10, -1.0)].map(|(bytes, rate)| eta_secs(bytes, rate));
+        assert_eq!(etas, [Some(3), Some(2), None, None, None]);
     }
 }

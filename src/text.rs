@@ -134,6 +134,7 @@ mod tests {
     #[test]
     fn people_take_these_for_the_same() {
         for (one, other) in [
+            ("Desk", "dESK"),
             ("Café", "cafe\u{301}"),
             ("STRASSE", "straße"),
             ("Strasse", "STRA\u{1e9e}E"),
@@ -153,6 +154,15 @@ mod tests {
         for (one, other) in [("resume", "résumé"), ("a", "b"), ("ı", "l"), ("straße", "strase")] {
             assert!(!same_text(one, other), "{one} {other}");
         }
+    }
+
+    #[test]
+    fn what_others_wrote_is_repeated_in_part() {
+        let long = "\u{e9}".repeat(300);
+        assert_eq!([quoted(&long), quoted("short")].map(|text| text.chars().count()), [80, 5]);
+        assert_eq!(short_id("0123456789abcdef"), "0123456789");
+        assert_eq!(stated("no\n room\u{1b}"), "no room");
+        assert_eq!(stated(&long).chars().count(), 200);
     }
 
     #[test]

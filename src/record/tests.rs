@@ -25,7 +25,15 @@ fn ids_round_trip_and_refuse_everything_else() {
 }
 
 #[test]
+fn a_hash_is_of_one_content() {
+    let of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let hash: ContentHash = of_abc.parse().unwrap();
+    assert!(hash.is_of(b"abc") && !hash.is_of(b"abd"));
+}
+
+#[test]
 fn an_edit_is_later_than_the_clock_and_than_what_it_edits() {
+    assert_eq!(Hlc::end_of_ms(5).0 + 1, Hlc::from_ms(6).0);
     let old = Hlc::from_ms(1_000);
     assert_eq!(old.next(2_000), Hlc::from_ms(2_000));
     assert_eq!(old.next(500), Hlc(old.0 + 1));
@@ -54,6 +62,50 @@ fn a_version_that_is_dated_anew_is_the_same_edit() {
     ] {
         assert_ne!(one.edit(), different.edit());
     }
+}
+
+#[test]
+fn the_very_same_version_says_the_same_and_came_the_same_way() {
+    let one = AssetRecord { via: Some(LibraryId([4; 32])), ..record(5, 1, "a") };
+    assert!(one.is_version_of(&AssetRecord { blake3: Some([1; 32]), ..one.clone() }));
+    for other in [
+        AssetRecord { hlc: Hlc(6), ..one.clone() },
+        AssetRecord { writer: WriterId([2; 32]), ..one.clone() },
+        AssetRecord { via: None, ..one.clone() },
+        AssetRecord { own_content: true, ..one.clone() },
+        AssetRecord { deleted: true, ..one.clone() },
+    ] {
+        assert!(!one.is_version_of(&other) && !other.is_version_of(&one), "{other:?}");
+    }
+    let again = one.reasserted(Hlc(9));
+    assert_eq!((again.hlc, again.edit()), (Hlc(10), one.edit()));
+}
+
+#[test]
+fn content_that_users_put_stays_theirs_until_they_delete_it() {
+    let mine = record(1, 1, "a");
+    let came = AssetRecord { via: Some(LibraryId([4; 32])), ..record(2, 2, "b") };
+    let kept = AssetRecord { own_content: true, ..came.clone() };
+    let gone = |record: &AssetRecord| AssetRecord { deleted: true, ..record.clone() };
+    for (before, after, is_own) in [
+        (&mine, &came, true),
+        (&kept, &came, true),
+        (&came, &came, false),
+        (&came, &kept, true),
+        // A user deleted it, or it was nobody's of ours; a member deleted what is ours.
+        (&gone(&mine), &came, false),
+        (&gone(&came), &came, false),
+        (&gone(&kept), &came, true),
+        (&mine, &gone(&came), false),
+    ] {
+        let now = after.clone().keeping_own(before);
+        assert_eq!(now, AssetRecord { own_content: is_own, ..after.clone() }, "after {before:?}");
+        assert_eq!(now.is_own(), is_own);
+    }
+    // What a user writes is theirs without that mark.
+    assert!(mine.clone().keeping_own(&kept) == mine && mine.is_own());
+    let outside = came.outside_libraries();
+    assert_eq!((outside.via, outside.is_own()), (Some(LibraryId::NONE), true));
 }
 
 #[test]
@@ -113,6 +165,9 @@ fn limits_of_metadata() {
     assert_eq!(meta(vec!["é".repeat(129)]).validate(), Err(MetaError::TagTooLong(129)));
     assert_eq!(meta(vec!["b".into(), "a".into()]).validate(), Err(MetaError::TagsNotCanonical));
     assert_eq!(meta(vec!["a".into(), "a".into()]).validate(), Err(MetaError::TagsNotCanonical));
+    let most = (0..TAGS_MAX).map(|i| format!("{i:03}") + &"é".repeat(TAG_CHARS_MAX - 3)).collect();
+    assert_eq!(meta(most).validate(), Ok(()));
+    assert_eq!(meta(vec![String::new(), "a".into()]).validate(), Err(MetaError::TagsNotCanonical));
     let long = AssetMeta { description: Some("x".repeat(META_BYTES_MAX + 1)), ..AssetMeta::default() };
     assert_eq!(long.validate(), Err(MetaError::TooLarge(META_BYTES_MAX + 1)));
     assert_eq!(AssetMeta::normalise_tags([" b ", "a", "", "b"]), ["a", "b"]);

@@ -56,7 +56,7 @@ mod tests {
             ["now", "1s ago", "59s ago", "1m ago", "59m ago", "1h ago", "23h ago", "1d ago"]
         );
         assert_eq!(ago(0, 5_000), "now");
-        assert_eq!([5, 60, 65, 3_700, 90_000].map(duration), ["5s", "1m", "1m 5s", "1h 1m", "1d 1h"]);
+        assert_eq!([5, 60, 65, 8_000, 100_000].map(duration), ["5s", "1m", "1m 5s", "2h 13m", "1d 3h"]);
     }
 
     #[test]

@@ -46,8 +46,8 @@ fn alone_before_the_newest_confirmed_record_time_goes_on_from_there() {
     evidence.note_confirmed(NOW - 2 * DAY, at(NOW, 20));
     assert_eq!(evidence.confirmed_ms(), NOW - DAY);
     let reading = evidence.read(at(NOW - 30 * DAY, 70));
-    assert_eq!(reading.now_ms, NOW - DAY + MINUTE);
-    assert!(matches!(reading.doubt, Some(Doubt::Behind { .. })));
+    assert_eq!((reading.now_ms, reading.earlier_ms()), (NOW - DAY + MINUTE, NOW - 30 * DAY));
+    assert_eq!(reading.doubt, Some(Doubt::Behind { by_ms: 29 * DAY + MINUTE }));
     // What an earlier run knew counts from the start of this one.
     let mut restarted = Evidence::new(BUILT, at(0, 0));
     restarted.restore(NOW - DAY, true, at(0, 0));
@@ -79,7 +79,7 @@ fn a_machine_that_is_minutes_fast_drags_nobody() {
 fn two_that_agree_outvote_this_machine() {
     let evidence = having_heard(&[NOW, NOW + MINUTE], at(NOW + DAY, 0));
     let reading = evidence.read(at(NOW + DAY, 0));
-    assert_eq!(reading.now_ms, NOW);
+    assert_eq!((reading.now_ms, reading.earlier_ms()), (NOW, NOW));
     assert_eq!(reading.doubt, Some(Doubt::Outvoted { off_ms: DAY.cast_signed(), devices: 2 }));
     let text = reading.doubt.unwrap().to_string();
     assert!(text.contains("24 hours ahead of 2 other machines"), "{text}");

@@ -57,6 +57,9 @@ fn a_name_is_added_where_there_is_room() {
     assert_eq!(full.add_name("two"), NameOutcome::LeftOut, "one byte too many");
     assert_eq!(full.add_name("2."), NameOutcome::Added);
     assert_eq!((full.text_bytes(), full.validate()), (META_BYTES_MAX, Ok(())));
+    let mut blank = AssetMeta { description: Some("d".repeat(META_BYTES_MAX - 2)), ..meta(Some("  "), &[]) };
+    assert_eq!(blank.add_name("ab"), NameOutcome::Added, "in its place");
+    assert_eq!(blank.text_bytes(), META_BYTES_MAX);
     let mut nameless = AssetMeta { description: Some("d".repeat(META_BYTES_MAX)), ..meta(None, &[]) };
     assert_eq!(nameless.add_name("a"), NameOutcome::LeftOut);
 }
@@ -98,6 +101,9 @@ fn what_is_taken_away_is_noted_and_what_comes_back_is_not() {
     let mut again = meta(Some("c"), &["a", "b"]);
     again.note_dropped(HASH, &after);
     assert_eq!(again.dropped_names, [dropped_id(HASH, COMPOSED)]);
+    let mut named = meta(Some("c"), &[]);
+    named.note_dropped(HASH, &meta(Some(" "), &[]));
+    assert_eq!(named.dropped_names, [0; 0], "a blank name is none");
     // The latest stay.
     let mut last = again;
     let most = DROPPED_NAMES_MAX as u64;
