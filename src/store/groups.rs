@@ -226,6 +226,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn bytes_lie_in_groups() {
+        let group = GROUP_BYTES as u64;
+        for (range, groups) in [
+            (0..1, 0..1),
+            (group - 1..group + 1, 0..2),
+            (group..2 * group, 1..2),
+            (5 * group + 1..9 * group + 1, 5..10),
+        ] {
+            assert_eq!(groups_of(&range), groups, "{range:?}");
+        }
+        assert_eq!(group_range(0, 10), 0..10);
+        assert_eq!(group_range(1, group + 10), group..group + 10);
+        assert_eq!(group_range(3, 9 * group), 3 * group..4 * group);
+    }
+
     /// Of content of so many groups, with sums by chance.
     fn tree(count: u64) -> Vec<GroupSum> {
         (0..count).map(|group| *blake3::hash(&group.to_le_bytes()).as_bytes()).collect()
@@ -249,6 +265,17 @@ mod tests {
         assert_eq!(proof_nodes(count, &(count - 1..count + 1)), [], "past the end");
         assert_eq!(proof_nodes(1, &(0..1)), [], "one group is its own root");
         assert_eq!(proof_nodes(9, &(3..3)), []);
+    }
+
+    #[test]
+    fn what_may_not_be_asked_for_is_not_proved_by_true_hashes_either() {
+        let (sums, mut nodes) = (tree(200), Vec::new());
+        let wanted = 0..PROOF_GROUPS_MAX + 1;
+        collect_nodes(0..200, &wanted, &mut nodes);
+        let index = |group: u64| usize::try_from(group).unwrap();
+        let proof: Vec<GroupSum> =
+            nodes.iter().map(|node| subtree(&sums[index(node.start)..index(node.end)])).collect();
+        assert_eq!(check_proof(&root(&sums), 200, &wanted, &proof), None);
     }
 
     proptest! {

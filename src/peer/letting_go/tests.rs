@@ -70,11 +70,27 @@ impl OneDrop {
 }
 
 #[test]
+fn the_piece_may_be_anywhere_and_its_proof_is_of_these_bytes_and_this_question() {
+    for size in [0, 1, SAMPLE_BYTES, SAMPLE_BYTES + 1, 3 * SAMPLE_BYTES] {
+        let last = size.saturating_sub(SAMPLE_BYTES);
+        assert_eq!([0, last, last + 1].map(|random| sample_offset(size, random)), [0, last, 0], "{size}");
+    }
+    let begun = |random: u8| {
+        let rules = DropRules { min_copies: 1, own_place: [0; 32], until: NOW + Duration::from_mins(10) };
+        Dropping::new(rules, [(HASH, 1 << 30)]).handle(DropInput::Tick, NOW, &mut || [random; 32])
+    };
+    assert_ne!(begun(1), begun(2), "nobody knows before which piece it is");
+    let proof = proof_of(&[1; 32], b"bytes");
+    assert!(proof_of(&[2; 32], b"bytes") != proof && proof_of(&[1; 32], b"bytez") != proof);
+}
+
+#[test]
 fn it_goes_with_promises_of_enough_places() {
     let mut one = OneDrop::new(2, 3);
     one.prepared();
     assert_eq!(one.asked.len(), 2, "no more are asked than are needed");
     one.answered(NOW, 0, one.promise(0, 1));
+    assert_eq!(one.asked.len(), 2, "nor once one has promised");
     // The second one has its copy where the first one has it.
     one.answered(NOW, 1, one.promise(1, 1));
     assert_eq!((one.asked.len(), one.effects.len()), (3, 0));
@@ -149,8 +165,13 @@ fn what_is_tried_in_vain_is_given_up_before_the_command_is_over() {
         one.tell(now, DropInput::Cleared { hash: HASH });
         if tried < TRIES_MAX {
             assert!(matches!(one.job.shortfall(), Some(KeptBecause::TooFew { .. })), "{tried}");
-            now += Duration::from_secs(91);
+            // Each time it rests for about twice as long.
+            let (rest, tries) = (REST_MIN * 2_u32.pow(tried - 1), one.effects.len());
+            one.tell(now + rest / 2 - Duration::from_millis(1), DropInput::Tick);
+            assert_eq!(one.effects.len(), tries, "{tried}");
+            now += rest * 3 / 2;
             one.tell(now, DropInput::Tick);
+            assert!(matches!(one.effects[tries..], [DropEffect::Prepare { .. }]), "{tried}");
         }
     }
     assert!(matches!(one.outcome(), DropOutcome::Kept(KeptBecause::TooFew { .. })));
@@ -205,6 +226,45 @@ fn nobody_waits_for_the_silent_or_longer_than_the_command() {
 }
 
 #[test]
+fn who_has_much_to_read_may_take_longer_and_nobody_for_ever() {
+    let mins = Duration::from_mins;
+    for (size, patience) in [(5, mins(1)), (BYTES_PER_SEC * 60, mins(2)), (u64::MAX, mins(40))] {
+        let rules = DropRules { min_copies: 1, own_place: [0; 32], until: NOW + mins(120) };
+        let mut job = Dropping::new(rules, [(HASH, size)]);
+        let mut tell = |input, now| job.handle(input, now, &mut || [1; 32]);
+        for n in 1..=2 {
+            tell(DropInput::HolderUp { session: session(n), holder: [u8::try_from(n).unwrap(); 32] }, NOW);
+        }
+        let marked = PreparedCopy::Marked { sample: Bytes::from_static(b"bytes") };
+        let asked = tell(DropInput::Prepared { hash: HASH, answer: Ok(marked) }, NOW);
+        assert!(matches!(asked[..], [DropEffect::Ask { session: SessionId(1), .. }]), "{asked:?}");
+        assert_eq!(tell(DropInput::Tick, NOW + patience - Duration::from_millis(1)), [], "{size}");
+        let next = tell(DropInput::Tick, NOW + patience);
+        assert!(matches!(next[..], [DropEffect::Ask { session: SessionId(2), .. }]), "{size}: {next:?}");
+    }
+}
+
+#[test]
+fn who_was_asked_is_waited_for_no_longer_than_promises_count_or_the_user_wants() {
+    let late = NOW + DROP_WITHIN;
+    for (now, input, why) in [
+        (NOW, DropInput::Cancel, KeptBecause::Cancelled),
+        (NOW + Duration::from_hours(3), DropInput::Tick, KeptBecause::Late),
+        (late, DropInput::Tick, KeptBecause::Late),
+    ] {
+        let mut one = OneDrop::new(2, 2);
+        one.job.rules.until = NOW + Duration::from_hours(2);
+        one.prepared();
+        one.answered(NOW, 0, one.promise(0, 1));
+        assert_eq!(one.effects, []);
+        one.tell(now, input);
+        assert_eq!(one.effects, [DropEffect::Clear { hash: HASH }], "{why:?}");
+        one.tell(now, DropInput::Cleared { hash: HASH });
+        assert_eq!(*one.outcome(), DropOutcome::Kept(why));
+    }
+}
+
+#[test]
 fn what_is_promised_or_not_here_stays_as_it_is() {
     for (answer, expected) in [
         (
@@ -233,4 +293,23 @@ fn many_contents_go_a_few_at_a_time() {
     assert_eq!(next.len(), 1);
     let ended = job.handle(DropInput::Cancel, NOW, &mut random);
     assert_eq!((ended.len(), job.left()), (0, AT_ONCE), "what is begun is brought to an end");
+}
+
+#[test]
+fn large_contents_wait_for_each_other_and_one_that_is_too_large_goes_alone() {
+    let rules = DropRules { min_copies: 1, own_place: [0; 32], until: NOW + Duration::from_hours(1) };
+    let [small, large, huge] = [1, 2, 3].map(|n| ContentHash([n; 32]));
+    let sizes = [(small, 10), (large, BYTES_AT_ONCE - 10), (huge, BYTES_AT_ONCE + 1)];
+    let mut job = Dropping::new(rules, sizes);
+    let mut begun = |input| -> Vec<ContentHash> {
+        let hash = |effect| match effect {
+            DropEffect::Prepare { hash, .. } => hash,
+            other => panic!("{other:?}"),
+        };
+        job.handle(input, NOW, &mut || [1; 32]).into_iter().map(hash).collect()
+    };
+    assert_eq!(begun(DropInput::Tick), [small, large], "just as much as may be");
+    let not_held = |hash| DropInput::Prepared { hash, answer: Ok(PreparedCopy::Not(MarkAnswer::NotHeld)) };
+    assert_eq!(begun(not_held(small)), []);
+    assert_eq!(begun(not_held(large)), [huge]);
 }
