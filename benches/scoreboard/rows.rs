@@ -262,10 +262,13 @@ pub(crate) static ROWS: &[Row] = &[
     },
     Row {
         key: "migrations",
-        what: "data directories of earlier versions, killed in the middle of a migration",
-        promise: "all readable",
+        what: "data directories that each version left, and databases of every schema, killed in the middle of a migration",
+        promise: "all readable; 50 kills of each",
         runs: &[
+            it("frozen::"),
             it("store_embedded::a_directory_from_before_contents_could_be_absent_opens"),
+            lib("discovery::address_book::tests::a_book_of_the_first_version_is_taken_over"),
+            lib("library::registry::tests::a_registry_from_before_epochs_and_the_brake_on_deletions_is_taken_over"),
             lib("store::embedded::schema::kills::whatever_was_stored_is_there_when_a_migration_was_killed")
                 .with(&[("CAN_SYNC_TEST_KILLS", "50")]),
         ],

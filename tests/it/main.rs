@@ -42,6 +42,7 @@ mod folder_torture;
 mod folders;
 mod folders_on_disk;
 mod foreign_folders;
+mod frozen;
 mod gossip;
 mod healing;
 mod holding;

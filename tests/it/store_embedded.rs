@@ -1,6 +1,7 @@
 //! The embedded store: the contract that it shares with others, and what it promises beyond that.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,22 +105,9 @@ async fn everything_is_there_after_a_restart() {
     assert_ne!(again.record.writer, WriterId::NULL);
 }
 
-#[tokio::test]
-async fn a_directory_from_before_contents_could_be_absent_opens() {
-    let dir = tempfile::tempdir().unwrap();
-    let contents = [noise(100, 1), noise(300_000, 2)];
-    let store = open(dir.path()).await;
-    for content in &contents {
-        upload(&store, content, tagged(&["a"])).await;
-    }
-    let gone = upload(&store, b"gone", IngestFields::default()).await.asset.record.hash;
-    store.delete(gone).await.unwrap();
-    let mut before = (read_feed(&store, 0, 10).await, store.status().await.unwrap());
-    // What was deleted had been something else, which the first schema did not keep.
-    before.0.iter_mut().for_each(|entry| entry.formers.clear());
-    store.close().await;
-    // As the first schema had it.
-    let database = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
+/// Makes a database one of the first schema, without what only later ones have.
+pub(crate) fn to_first_schema(path: &Path) {
+    let database = rusqlite::Connection::open(path).unwrap();
     database
         .execute_batch(
             "DROP TABLE waiting_objects; DROP TABLE waiting_totals; DROP TABLE dropping; DROP TABLE promises; DROP TABLE bucket_openings; DROP TABLE bucket_halts; DROP TABLE bucket; DROP TABLE pending_objects;
@@ -170,7 +158,23 @@ async fn a_directory_from_before_contents_could_be_absent_opens() {
              PRAGMA user_version = 1;",
         )
         .unwrap();
-    drop(database);
+}
+
+#[tokio::test]
+async fn a_directory_from_before_contents_could_be_absent_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let contents = [noise(100, 1), noise(300_000, 2)];
+    let store = open(dir.path()).await;
+    for content in &contents {
+        upload(&store, content, tagged(&["a"])).await;
+    }
+    let gone = upload(&store, b"gone", IngestFields::default()).await.asset.record.hash;
+    store.delete(gone).await.unwrap();
+    let mut before = (read_feed(&store, 0, 10).await, store.status().await.unwrap());
+    // What was deleted had been something else, which the first schema did not keep.
+    before.0.iter_mut().for_each(|entry| entry.formers.clear());
+    store.close().await;
+    to_first_schema(&dir.path().join("store.db"));
 
     let store = open(dir.path()).await;
     // It says so for as long as its index is made.
