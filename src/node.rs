@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Limits, Origins};
 use crate::discovery::channel::{ChannelReport, ChannelState, Channels};
 use crate::events::EventLog;
+use crate::folder::supervisor::{SpawnFolder, spawn_folder};
 use crate::http::ServeLimits;
 use crate::identity::PassphraseOrigin;
 use crate::net::endpoint;
@@ -84,6 +85,19 @@ pub struct StartOutput {
     pub clock: Clock,
 }
 
+/// How the actors are started of which there are many; tests put others in their place.
+#[derive(Clone)]
+pub struct ActorStarts {
+    pub peer: SpawnPeer,
+    pub folder: SpawnFolder,
+}
+
+impl Default for ActorStarts {
+    fn default() -> Self {
+        Self { peer: spawn_peer(), folder: spawn_folder() }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shutdown {
     pub reason: String,
@@ -108,15 +122,15 @@ impl Node {
     /// # Errors
     /// One sentence with the next step; nothing that was there before has changed then.
     pub async fn start(config: Config, output: StartOutput) -> Result<Self, StartError> {
-        Box::pin(Self::start_with(config, output, spawn_peer())).await
+        Box::pin(Self::start_with(config, output, ActorStarts::default())).await
     }
 
-    /// As [`Node::start`], with PeerActors of the caller's: tests have theirs fail at the worst moment.
+    /// As [`Node::start`], with actors of the caller's: tests have theirs fail at the worst moment.
     #[doc(hidden)]
     pub async fn start_with(
         config: Config,
         output: StartOutput,
-        spawn_peer: SpawnPeer,
+        starts: ActorStarts,
     ) -> Result<Self, StartError> {
         let mut resources = Resources::open(&config, output.origins, output.clock, &output.progress).await?;
         (output.progress)("starting the actors");
@@ -134,7 +148,7 @@ impl Node {
         let cells = Cells::default();
         let channels = discovery::channels(&config);
         resources.on_demand.connect(fetch_content(tree::view(&config, &resources, &cells, &channels)));
-        let children = tree::children(&config, &resources, &cells, &channels, output.signals, spawn_peer);
+        let children = tree::children(&config, &resources, &cells, &channels, output.signals, starts);
         let events = resources.events.clone();
         let on_degraded = |kind: ChildKind, why: Option<&str>| {
             if let Some(why) = why {

@@ -129,6 +129,10 @@ pub mod events {
 pub mod feed {
     pub use crate::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
 }
+pub mod folder {
+    pub use crate::folder::actor::FolderActor;
+    pub use crate::folder::supervisor::SpawnFolder;
+}
 pub mod fuzz;
 pub mod http {
     pub use crate::http::SharedListener;
@@ -178,7 +182,7 @@ pub mod net {
     }
 }
 pub mod node {
-    pub use crate::node::{Node, Shutdown, StartOutput};
+    pub use crate::node::{ActorStarts, Node, Shutdown, StartOutput};
     pub mod dump {
         pub use crate::node::dump::{render, render_channels};
     }

@@ -247,6 +247,19 @@ pub(crate) static ROWS: &[Row] = &[
         short_within: SHORT,
     },
     Row {
+        key: "hung",
+        what: "an actor that takes no message while some wait: each kind, and real ones in a whole node",
+        promise: "killed within 40 s, told, and started again; what it is for goes on",
+        runs: &[
+            it("hung::"),
+            it("supervisor::every_kind_that_hangs_is_started_again"),
+            it("supervisor::one_that_does_not_come_on_is_started_again_within_its_budget"),
+        ],
+        lacks: None,
+        within: minutes(10),
+        short_within: SHORT,
+    },
+    Row {
         key: "events",
         what: "the store's event stream is cut again and again; its service is gone, fails, is slow",
         promise: "0 missed, 0 effects twice; caught up within 10 s",

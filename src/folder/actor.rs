@@ -119,6 +119,7 @@ pub struct FolderActorState {
     is_paused: bool,
 }
 
+/// One bound directory.
 pub struct FolderActor;
 
 impl Actor for FolderActor {

@@ -33,6 +33,7 @@ mod directory;
 mod error;
 mod orders;
 
+pub use children::{SpawnFolder, spawn_folder};
 pub use error::FolderError;
 pub(crate) use orders::FolderWishes;
 pub use orders::{FolderOrder, UnboundFolder};
@@ -88,6 +89,7 @@ pub enum FoldersMsg {
 pub struct FoldersArgs {
     pub(crate) context: FolderContext,
     pub(crate) configured: Arc<[FolderOrder]>,
+    pub(crate) spawn_folder: SpawnFolder,
 }
 
 struct BoundFolder {

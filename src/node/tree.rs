@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::resources::Resources;
 use super::signals::{SignalActor, SignalArgs, SignalMsg, Signals};
-use super::{discovery, protocols};
+use super::{ActorStarts, discovery, protocols};
 use crate::actor::ServiceCell;
 use crate::actor::policy::ChildKind;
 use crate::actor::supervisor::{Child, RootMsg};
@@ -20,12 +20,14 @@ use crate::discovery::rendezvous::{RendezvousActor, RendezvousMsg};
 use crate::feed::{CanServiceActor, CanServiceArgs, CanServiceMsg};
 use crate::folder::FolderMode;
 use crate::folder::files::Forbidden;
-use crate::folder::supervisor::{FolderOrder, FolderWishes, FoldersActor, FoldersArgs, FoldersMsg};
+use crate::folder::supervisor::{
+    FolderOrder, FolderWishes, FoldersActor, FoldersArgs, FoldersMsg, SpawnFolder,
+};
 use crate::folder::work::{FolderContext, FolderLocks};
 use crate::library::actor::{LibraryActor, LibraryArgs, LibraryMsg};
 use crate::library::manage::Manager;
 use crate::peer::args::{
-    DiscoveryLinks, FirstPeers, PeerLimits, PeersArgs, PeersLimits, Replica, SpawnPeer, spawn_peer,
+    DiscoveryLinks, FirstPeers, PeerLimits, PeersArgs, PeersLimits, Replica, spawn_peer,
 };
 use crate::peer::establish::Introduction;
 use crate::peer::messages::PeersMsg;
@@ -93,7 +95,7 @@ pub(super) fn children(
     cells: &Cells,
     channels: &Channels,
     signals: Option<Signals>,
-    spawn_peer: SpawnPeer,
+    starts: ActorStarts,
 ) -> Vec<Child> {
     let can_service = CanServiceArgs {
         store: Arc::clone(&resources.store),
@@ -106,7 +108,8 @@ pub(super) fn children(
     let rendezvous = discovery::rendezvous(config, resources, cells, channels);
     let gossip = discovery::gossip(config, resources, cells, channels);
     let library = LibraryArgs { manager: manager(resources, cells, channels.clone()) };
-    let peers = PeersArgs { spawn_peer, ..peers_args(config, resources, cells, channels.clone()) };
+    let peers =
+        PeersArgs { spawn_peer: starts.peer, ..peers_args(config, resources, cells, channels.clone()) };
     let http =
         HttpArgs { listener: resources.api_listener.clone(), view: view(config, resources, cells, channels) };
     let mut children = vec![
@@ -134,7 +137,7 @@ pub(super) fn children(
             move || (LibraryActor, library.clone()),
             |reply| LibraryMsg::GetHealth { reply },
         ),
-        folders(config, resources, cells),
+        folders(config, resources, cells, starts.folder),
         Child::new(
             ChildKind::Peers,
             Arc::clone(&cells.peers),
@@ -175,7 +178,7 @@ pub(super) fn children(
     children
 }
 
-fn folders(config: &Config, resources: &Resources, cells: &Cells) -> Child {
+fn folders(config: &Config, resources: &Resources, cells: &Cells, spawn_folder: SpawnFolder) -> Child {
     let args = FoldersArgs {
         context: FolderContext {
             store: Arc::clone(&resources.store),
@@ -197,6 +200,7 @@ fn folders(config: &Config, resources: &Resources, cells: &Cells) -> Child {
             libraries: Arc::clone(&resources.libraries),
         },
         configured: config.folders.0.iter().map(folder_order).collect(),
+        spawn_folder,
     };
     Child::new(
         ChildKind::Folders,

@@ -47,6 +47,7 @@ mod gossip;
 mod healing;
 mod holding;
 mod hostile;
+mod hung;
 mod kill;
 mod layers;
 mod letting_go;

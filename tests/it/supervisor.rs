@@ -151,6 +151,21 @@ async fn one_that_does_not_come_on_is_started_again_within_its_budget() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_kind_that_hangs_is_started_again() {
+    let tree = Tree::start(&ChildKind::ALL).await;
+    for kind in ChildKind::ALL {
+        tree.send(kind, FaultyMsg::Hang);
+    }
+    for kind in ChildKind::ALL {
+        let again = tree.wait_for_restarts(kind, 1).await;
+        let why = again.last_error.expect("it failed");
+        assert!(why.starts_with("took no message for 30s while "), "{kind}: {why}");
+        assert_eq!(tree.ping(kind).await, Ok(2), "{kind}");
+    }
+    assert!(!tree.outcome.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_who_ask_at_once_share_one_survey() {
     let asked = Arc::new(AtomicU32::new(0));
     let cell = Arc::new(ServiceCell::new("CanServiceActor"));

@@ -1,9 +1,11 @@
 //! The FolderActors: which there are, and what becomes of one that fails.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
-use ractor::{Actor, ActorId, ActorRef, RpcReplyPort};
+use futures::future::BoxFuture;
+use ractor::{Actor, ActorCell, ActorId, ActorRef, RpcReplyPort, SpawnErr};
 
 use super::{BoundFolder, FoldersMsg, FoldersState, binding};
 use crate::actor::policy::{ChildKind, policy};
@@ -14,6 +16,21 @@ use crate::entry::FolderId;
 use crate::events::NodeEvent;
 use crate::folder::actor::{FolderActor, FolderArgs, FolderMsg};
 use crate::folder::rows::{FolderBinding, FolderBindings};
+
+/// How a FolderActor is started; tests put another one in its place.
+pub type SpawnFolder = Arc<
+    dyn Fn(FolderArgs, ActorCell) -> BoxFuture<'static, Result<ActorRef<FolderMsg>, SpawnErr>> + Send + Sync,
+>;
+
+#[must_use]
+pub fn spawn_folder() -> SpawnFolder {
+    Arc::new(|args, supervisor| {
+        Box::pin(async move {
+            let (actor, _) = Actor::spawn_linked(None, FolderActor, args, supervisor).await?;
+            Ok(actor)
+        })
+    })
+}
 
 impl FoldersState {
     /// Starts those that are new, and stops those that are gone; those that are bound in another way are both.
@@ -71,8 +88,8 @@ impl FoldersState {
         let args = FolderArgs { context: self.args.context.clone(), binding: bound.binding.clone() };
         self.starts += 1;
         bound.generation = self.starts;
-        match Actor::spawn_linked(None, FolderActor, args, myself.get_cell()).await {
-            Ok((actor, _)) => {
+        match (self.args.spawn_folder)(args, myself.get_cell()).await {
+            Ok(actor) => {
                 bound.watched = Some(WatchedActor::new(actor.get_cell()));
                 bound.actor = Some(actor);
                 bound.degraded = false;

@@ -32,7 +32,11 @@ impl Machine {
 
     /// As [`Self::start`]; `adjust` changes the configuration first.
     pub(crate) async fn start_with(name: &str, adjust: impl FnOnce(&mut Config)) -> Self {
-        let node = TestNode::start(name, adjust).await;
+        Self::around(TestNode::start(name, adjust).await)
+    }
+
+    /// Gives a node a directory.
+    pub(crate) fn around(node: TestNode) -> Self {
         let home = tempfile::tempdir().expect("a directory");
         fs::create_dir(home.path().join("Photos")).expect("a directory");
         Self { node, home }

@@ -1,12 +1,11 @@
 //! Whole nodes in this process, on loopback, with directories of their own: real QUIC, real SQLite, real HTTP.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use can_sync::testing::config::{Config, Origins, RelaySetting, SettingSources};
 use can_sync::testing::node::signals::Signals;
-use can_sync::testing::node::{Node, Shutdown, StartOutput};
-use can_sync::testing::peer::args::{SpawnPeer, spawn_peer};
+use can_sync::testing::node::{ActorStarts, Node, Shutdown, StartOutput};
+use can_sync::testing::peer::args::SpawnPeer;
 use can_sync::testing::store::can_http::CanHttpStore;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
@@ -29,7 +28,7 @@ pub(crate) struct TestNode {
     node: Option<Node>,
     /// While it is down.
     ports: Option<KeptPorts>,
-    spawn_peer: SpawnPeer,
+    starts: ActorStarts,
     clock: SetClock,
     pub(crate) http: reqwest::Client,
 }
@@ -54,7 +53,7 @@ pub(crate) fn config(name: &str, dir: &TempDir) -> Config {
 impl TestNode {
     /// Starts a node; `adjust` changes its configuration first.
     pub(crate) async fn start(name: &str, adjust: impl FnOnce(&mut Config)) -> Self {
-        Self::start_with(name, spawn_peer(), adjust).await
+        Self::start_by(name, &SetClock::right(), adjust).await
     }
 
     /// As [`Self::start`], for many at once.
@@ -68,18 +67,23 @@ impl TestNode {
         spawn_peer: SpawnPeer,
         adjust: impl FnOnce(&mut Config),
     ) -> Self {
-        Self::start_all(name, SetClock::right(), spawn_peer, adjust).await
+        Self::start_as(name, ActorStarts { peer: spawn_peer, ..ActorStarts::default() }, adjust).await
+    }
+
+    /// As [`Self::start`], with such actors of the test's own.
+    pub(crate) async fn start_as(name: &str, starts: ActorStarts, adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::start_all(name, SetClock::right(), starts, adjust).await
     }
 
     /// As [`Self::start`], on a machine with this clock.
     pub(crate) async fn start_by(name: &str, clock: &SetClock, adjust: impl FnOnce(&mut Config)) -> Self {
-        Self::start_all(name, clock.clone(), spawn_peer(), adjust).await
+        Self::start_all(name, clock.clone(), ActorStarts::default(), adjust).await
     }
 
     async fn start_all(
         name: &str,
         clock: SetClock,
-        spawn_peer: SpawnPeer,
+        starts: ActorStarts,
         adjust: impl FnOnce(&mut Config),
     ) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -88,7 +92,7 @@ impl TestNode {
         // Whatever made a client first has installed the same provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let mut node = Self { _dir: dir, config, node: None, ports: None, spawn_peer, clock, http };
+        let mut node = Self { _dir: dir, config, node: None, ports: None, starts, clock, http };
         node.boot().await;
         node
     }
@@ -102,9 +106,9 @@ impl TestNode {
             signals: Some(Signals::from_stream(futures::stream::pending())),
             clock: self.clock.start(),
         };
-        let (config, spawn_peer) = (self.config.clone(), Arc::clone(&self.spawn_peer));
+        let (config, starts) = (self.config.clone(), self.starts.clone());
         self.ports = None;
-        let node = Box::pin(Node::start_with(config, output, spawn_peer)).await.expect("the node starts");
+        let node = Box::pin(Node::start_with(config, output, starts)).await.expect("the node starts");
         self.config.listen_addr = node.api_addr();
         self.node = Some(node);
     }
