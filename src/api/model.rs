@@ -364,6 +364,8 @@ pub(super) struct ActorRow {
     pub(super) restarts: u32,
     pub(super) uptime: String,
     pub(super) mailbox: String,
+    /// Messages that found no actor.
+    pub(super) undelivered: u64,
     pub(super) queued: Option<u64>,
     pub(super) notes: Vec<String>,
 }
@@ -380,6 +382,7 @@ fn actor_rows(tree: &ActorStatus) -> Rows<ActorRow> {
         restarts: actor.restarts,
         uptime: duration(actor.uptime_secs),
         mailbox: mailbox(actor),
+        undelivered: actor.undelivered,
         queued: actor.queued,
         notes: actor.detail.iter().chain(&actor.last_error).map(|text| shown(text)).collect(),
     })

@@ -52,7 +52,10 @@ async fn the_figures_are_those_of_the_node() {
     many.push(peer(100, "away", ConnectionState::Waiting));
     let first = many[0].endpoint_id.clone();
     agent.set_peers(SyncState::InSync, many);
-    agent.tree.lock().children[0].restarts = 2;
+    {
+        let child = &mut agent.tree.lock().children[0];
+        (child.restarts, child.mailbox, child.mailbox_ms, child.undelivered) = (2, 4, 2_500, 3);
+    }
 
     let answer = agent.get("/metrics").header("accept", OPEN_METRICS).send().await.unwrap();
     let content_type = answer.headers()["content-type"].to_str().unwrap().to_owned();
@@ -71,6 +74,9 @@ async fn the_figures_are_those_of_the_node() {
         ("can_sync_part_up{part=\"peers\"}", 1.0),
         ("can_sync_actor_restarts_total{kind=\"PeersActor\"}", 2.0),
         ("can_sync_actors_running{kind=\"PeersActor\"}", 1.0),
+        ("can_sync_actor_mailbox_messages{kind=\"PeersActor\"}", 4.0),
+        ("can_sync_actor_mailbox_oldest_seconds{kind=\"PeersActor\"}", 2.5),
+        ("can_sync_actor_undelivered_messages_total{kind=\"PeersActor\"}", 3.0),
         (&format!("can_sync_peer_sent_bytes_total{{endpoint_id=\"{first}\"}}"), 1_000.0),
         (&format!("can_sync_peer_rtt_seconds{{endpoint_id=\"{first}\"}}"), 0.0125),
         (&format!("can_sync_peer_bulk_connections{{endpoint_id=\"{first}\"}}"), 1.0),

@@ -164,6 +164,19 @@ async fn raster_images_are_shown_and_other_content_is_not() {
 }
 
 #[tokio::test]
+async fn what_waits_for_an_actor_and_what_found_none_is_shown() {
+    let agent = Agent::start().await;
+    {
+        let child = &mut agent.tree.lock().children[0];
+        (child.mailbox, child.mailbox_ms, child.undelivered) = (7_001, 64_000, 7_002);
+    }
+    let html = agent.text("/page/live").await;
+    for shown in ["7001, 1m 4s", "7002"] {
+        assert!(html.contains(&format!("<td class=\"number\">{shown}")), "{shown} in {html}");
+    }
+}
+
+#[tokio::test]
 async fn what_does_not_answer_leaves_a_sentence() {
     let (_probe, service) = hung().await;
     let agent = Agent::start_with(|view| {
