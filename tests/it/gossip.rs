@@ -28,6 +28,7 @@ use iroh::address_lookup::memory::MemoryLookup;
 use iroh::{Endpoint, EndpointAddr, EndpointId, SecretKey};
 use iroh_gossip::api::{GossipReceiver, GossipSender};
 use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
+use iroh_gossip::proto::TopicId;
 use iroh_tickets::endpoint::EndpointTicket;
 use parking_lot::Mutex;
 use ractor::Actor;
@@ -248,13 +249,18 @@ struct Member {
 
 impl Member {
     async fn join(through: &Agent) -> Self {
+        Self::join_at(through.addr(), through.args.topic).await
+    }
+
+    async fn join_at(through: EndpointAddr, topic: TopicId) -> Self {
         let endpoint = bind(SecretKey::generate()).await;
-        let lookup = MemoryLookup::from_endpoint_info([through.addr()]);
+        let id = through.id;
+        let lookup = MemoryLookup::from_endpoint_info([through]);
         endpoint.address_lookup().expect("it is open").add(lookup);
         let gossip = gossip::start(&endpoint);
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(endpoint.clone(), gossip.clone(), Arc::default()));
-        let topic = gossip.subscribe_and_join(through.args.topic, vec![through.id()]);
+        let topic = gossip.subscribe_and_join(topic, vec![id]);
         let topic = timeout(PATIENCE, topic).await.expect("in time").expect("it joins");
         let (sender, receiver) = topic.split();
         Self { _endpoint: endpoint, _gossip: gossip, sender, receiver, _accepting: accepting }
@@ -290,9 +296,9 @@ fn announcement(key: &SecretKey, name: &str) -> Announcement {
 }
 
 /// Another message with the same announcement: gossip drops what it has seen.
-fn wrapped(signed: &Bytes, n: u8) -> Bytes {
-    // A field 15 of two bytes, which nobody knows.
-    [signed.as_ref(), &[0x7a, 1, n]].concat().into()
+fn wrapped(signed: &Bytes, n: u64) -> Bytes {
+    // A field 15 of eight bytes, which nobody knows.
+    [signed.as_ref(), &[0x7a, 8], &n.to_le_bytes()].concat().into()
 }
 
 fn candidates(seen: &[PeersMsg], channel: Channel) -> Vec<EndpointAddr> {
