@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use iroh::EndpointAddr;
@@ -16,7 +16,10 @@ use crate::support::command::User;
 use crate::support::daemon::{Daemon, embedded_yaml};
 use crate::support::infrastructure::Infrastructure;
 use crate::support::nodes::{TestNode, eventually, eventually_within};
+use crate::support::scoreboard;
 
+/// How soon all machines say that there are two.
+const NAMED_WITHIN: Duration = Duration::from_mins(1);
 /// Longer than a copy is told of after it is gone.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(200);
 
@@ -84,6 +87,7 @@ async fn both_copies_and_the_third_say_so_and_nothing_takes_turns() {
     let (at_third, at_original) = (follow(&third).await, follow(&original).await);
     original.dial(&third).await;
     original.wait_in_sync().await;
+    let began = Instant::now();
     copy.dial(&third).await;
     tokio::join!(is_told(&original), is_told(&copy));
     eventually("the third one says of whom", async || {
@@ -94,6 +98,9 @@ async fn both_copies_and_the_third_say_so_and_nothing_takes_turns() {
         said.then_some(()).ok_or_else(|| of_peers.to_string())
     })
     .await;
+    let took = began.elapsed();
+    let figure = format!("a copied directory: named on all three machines after {:.1} s", took.as_secs_f64());
+    scoreboard::figure(took <= NAMED_WITHIN, &figure);
     eventually("the one that was there is listed as connected", async || {
         let listed = third.peer(&original.id()).await;
         let is_so = listed["path"].is_string() && listed["last_error"].to_string().contains("two machines");

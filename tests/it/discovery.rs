@@ -1,16 +1,23 @@
 //! Whole nodes that have nothing in common but the passphrase, and one way of finding each other at a time; the
 //! infrastructure is real and on loopback.
 
+use std::time::{Duration, Instant};
+
 use can_sync::testing::config::{Config, SlotFormat};
 use can_sync::testing::discovery::channel::Channel;
 use serde_json::Value;
 
 use crate::support::infrastructure::Infrastructure;
 use crate::support::nodes::{TestNode, eventually};
+use crate::support::scoreboard;
 
-/// Starts two nodes, and waits until they are connected and have each other's asset.
-async fn meet(adjust: impl Fn(&mut Config)) -> [TestNode; 2] {
+/// How soon two that have one way of finding each other are connected.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Starts two nodes, and waits until they are connected and have each other's asset. How long they took until they were connected.
+async fn meet(adjust: impl Fn(&mut Config)) -> ([TestNode; 2], Duration) {
     let nodes = [TestNode::start("first", &adjust).await, TestNode::start("second", &adjust).await];
+    let began = Instant::now();
     let mut hashes = Vec::new();
     for (i, node) in nodes.iter().enumerate() {
         hashes.push(node.ingest(format!("content of node {i}"), &[]).await);
@@ -18,6 +25,7 @@ async fn meet(adjust: impl Fn(&mut Config)) -> [TestNode; 2] {
     for (node, other) in [(&nodes[0], &nodes[1]), (&nodes[1], &nodes[0])] {
         connected(node, &other.id()).await;
     }
+    let took = began.elapsed();
     for node in &nodes {
         for hash in &hashes {
             eventually("the other's content", async || {
@@ -26,12 +34,14 @@ async fn meet(adjust: impl Fn(&mut Config)) -> [TestNode; 2] {
             .await;
         }
     }
-    nodes
+    (nodes, took)
 }
 
 /// As [`meet`], and checks that this channel did it: it led at least one of the two to the other.
 async fn meet_through(channel: Channel, adjust: impl Fn(&mut Config)) {
-    let nodes = meet(adjust).await;
+    let (nodes, took) = meet(adjust).await;
+    let figure = format!("{}: connected after {:.1} s", channel.name(), took.as_secs_f64());
+    scoreboard::figure(took <= CONNECTED_WITHIN, &figure);
     let mut found = 0;
     for (node, other) in [(&nodes[0], &nodes[1]), (&nodes[1], &nodes[0])] {
         let sources = node.peer(&other.id()).await["sources"].clone();
@@ -154,7 +164,7 @@ async fn another_passphrase_is_another_network() {
         network.dht(config);
         config.discovery.mdns = true;
     };
-    let [first, second] = meet(adjust).await;
+    let ([first, second], _) = meet(adjust).await;
     let stranger = TestNode::start("stranger", |config| {
         adjust(config);
         config.sync_passphrase = Some("eight other otters hum a quite different tune".into());

@@ -1,11 +1,12 @@
 //! Real networks: everything between two agents passes a forwarder that delays, loses, repeats and reorders datagrams, is cut,
 //! and changes its address.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::forwarder::{Link, Rate, Way};
-use crate::support::nodes::{TestNode, eventually, eventually_within};
+use crate::support::nodes::{DEADLINE, TestNode, eventually, eventually_within};
 use crate::support::path::Pair;
+use crate::support::scoreboard;
 
 const MIB: usize = 1 << 20;
 /// A path that is whole again is used within this time.
@@ -106,6 +107,34 @@ async fn all_of_it_at_once_leaves_both_sides_equal() {
         rate: Some(Rate::new(4_000_000, Duration::from_millis(100))),
     };
     let _ = sync_and_live(bad, 4).await;
+}
+
+/// As long as a way around half the world, and bad in every way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_asset_arrives_over_a_long_and_bad_path() {
+    let mib = scoreboard::number("CAN_SYNC_TEST_PATH_MIB", 3);
+    let link = Link {
+        delay: Duration::from_millis(50),
+        jitter: Duration::from_millis(5),
+        loss: 0.05,
+        duplicate: 0.05,
+        reorder: 0.05,
+        rate: None,
+    };
+    let Some(pair) = Pair::start([link; 2], scoreboard::seed(8)).await else { return };
+    pair.near.ingest(bytes(8, mib * MIB), &[]).await;
+    let began = Instant::now();
+    pair.dial().await;
+    let patience = DEADLINE + Duration::from_secs(20) * u32::try_from(mib).expect("not that many");
+    eventually_within(patience, "all of it", async || {
+        let held = pair.far.held().await.len();
+        (held == 1).then_some(()).ok_or_else(|| "not yet".to_owned())
+    })
+    .await;
+    let took = began.elapsed().as_secs_f64();
+    pair.end_equal().await;
+    let figure = format!("{mib} MiB over 100 ms there and back, 5 % lost, repeated, reordered: {took:.1} s");
+    scoreboard::figure(true, &figure);
 }
 
 /// A transfer of this many bytes, half of it done; the asset's hash.

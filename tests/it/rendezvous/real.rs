@@ -19,6 +19,7 @@ use super::{entry, slots};
 use crate::support::infrastructure::Infrastructure;
 use crate::support::nodes::{eventually, eventually_within};
 use crate::support::rendezvous::{Agent, KEYS, PASSPHRASE, secret_key, slot_keys};
+use crate::support::scoreboard;
 
 fn relays(network: &Infrastructure) -> NetworkSettings {
     NetworkSettings { relays: vec![network.relay_url()], dht: false, dht_bootstrap: None, dht_bind: None }
@@ -221,7 +222,12 @@ async fn poisoned(format: SlotFormat, channel: Channel, network: &Infrastructure
         start.elapsed()
     };
     let (took, ()) = tokio::join!(meet, poison);
-    println!("{format:?} through {}: found after {took:?} among 1,000 fakes", channel.name());
+    let figure = format!(
+        "{format:?} slots through {}: found after {:.1} s among 1,000 fakes",
+        channel.name(),
+        took.as_secs_f64()
+    );
+    scoreboard::figure(took <= Duration::from_mins(1), &figure);
     for agent in &mut agents {
         let candidates = agent.candidates();
         assert!(!candidates.contains_key(&agent.id), "itself");

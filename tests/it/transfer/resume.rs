@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::support::daemon::{Daemon, embedded_yaml};
 use crate::support::nodes::eventually;
+use crate::support::scoreboard;
 
 const SEED: u64 = 0x7061_7274_6961_6c73;
 const BYTES: u64 = 120_000_000;
@@ -84,7 +85,8 @@ async fn what_was_durable_is_not_sent_again() {
     let stored = to.http.get(to.store_url(&format!("/asset/{hash}"))).send().await.unwrap();
     let stored = stored.bytes().await.unwrap();
     assert_eq!(data_encoding::HEXLOWER.encode(&Sha256::digest(&stored)), hash);
-    println!("seed {SEED:#x}: {got} bytes received for {BYTES} with {KILLS} kills, {:?}", began.elapsed());
+    println!("seed {SEED:#x}: all there after {:?}", began.elapsed());
+    scoreboard::figure(true, &format!("{KILLS} kills in a transfer: {got} bytes received for {BYTES}"));
     assert!(got * 100 <= BYTES * 105, "{got} bytes were received for {BYTES}");
     eventually("nothing is left lying", async || {
         let left: Vec<_> = std::fs::read_dir(to.data_dir().join("partial")).unwrap().collect();
