@@ -120,7 +120,7 @@ impl Watched {
     /// The least rate of a controller that says how fast to send, in bytes a second: that window in half a round trip.
     fn least_rate(&self) -> u64 {
         let micros = u64::try_from(self.round_trip.as_micros() / 2).unwrap_or(u64::MAX);
-        if micros == 0 { 0 } else { self.floor().saturating_mul(1_000_000) / micros }
+        self.floor().saturating_mul(1_000_000).checked_div(micros).unwrap_or(0)
     }
 }
 

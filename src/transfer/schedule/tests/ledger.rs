@@ -2,7 +2,6 @@
 
 use proptest::prelude::*;
 
-use super::*;
 use crate::transfer::schedule::parts::{Parts, PartsPhase};
 
 #[derive(Clone, Copy, Debug)]
