@@ -167,7 +167,8 @@ fn what_is_tried_in_vain_is_given_up_before_the_command_is_over() {
             assert!(matches!(one.job.shortfall(), Some(KeptBecause::TooFew { .. })), "{tried}");
             // Each time it rests for about twice as long.
             let (rest, tries) = (REST_MIN * 2_u32.pow(tried - 1), one.effects.len());
-            one.tell(now + rest / 2 - Duration::from_millis(1), DropInput::Tick);
+            let just_before = (rest / 2).saturating_sub(Duration::from_millis(1));
+            one.tell(now + just_before, DropInput::Tick);
             assert_eq!(one.effects.len(), tries, "{tried}");
             now += rest * 3 / 2;
             one.tell(now, DropInput::Tick);
@@ -238,7 +239,11 @@ fn who_has_much_to_read_may_take_longer_and_nobody_for_ever() {
         let marked = PreparedCopy::Marked { sample: Bytes::from_static(b"bytes") };
         let asked = tell(DropInput::Prepared { hash: HASH, answer: Ok(marked) }, NOW);
         assert!(matches!(asked[..], [DropEffect::Ask { session: SessionId(1), .. }]), "{asked:?}");
-        assert_eq!(tell(DropInput::Tick, NOW + patience - Duration::from_millis(1)), [], "{size}");
+        assert_eq!(
+            tell(DropInput::Tick, NOW + patience.saturating_sub(Duration::from_millis(1))),
+            [],
+            "{size}"
+        );
         let next = tell(DropInput::Tick, NOW + patience);
         assert!(matches!(next[..], [DropEffect::Ask { session: SessionId(2), .. }]), "{size}: {next:?}");
     }
@@ -302,9 +307,9 @@ fn large_contents_wait_for_each_other_and_one_that_is_too_large_goes_alone() {
     let sizes = [(small, 10), (large, BYTES_AT_ONCE - 10), (huge, BYTES_AT_ONCE + 1)];
     let mut job = Dropping::new(rules, sizes);
     let mut begun = |input| -> Vec<ContentHash> {
-        let hash = |effect| match effect {
-            DropEffect::Prepare { hash, .. } => hash,
-            other => panic!("{other:?}"),
+        let hash = |effect| {
+            let DropEffect::Prepare { hash, .. } = effect else { panic!("{effect:?}") };
+            hash
         };
         job.handle(input, NOW, &mut || [1; 32]).into_iter().map(hash).collect()
     };

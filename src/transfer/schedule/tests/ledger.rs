@@ -85,12 +85,16 @@ proptest! {
                 Step::Take => {
                     let next = returned.first().or(untouched.first()).copied();
                     prop_assert_eq!(parts.take(request), next);
-                    next.into_iter().for_each(|part| list[at(part)] = Stands::Flying(vec![request]));
+                    if let Some(part) = next {
+                        list[at(part)] = Stands::Flying(vec![request]);
+                    }
                 }
                 Step::TakeLast => {
                     let next = untouched.last().or(returned.last()).copied();
                     prop_assert_eq!(parts.take_last(request), next);
-                    next.into_iter().for_each(|part| list[at(part)] = Stands::Flying(vec![request]));
+                    if let Some(part) = next {
+                        list[at(part)] = Stands::Flying(vec![request]);
+                    }
                 }
                 Step::Hedge(which) => if let Some((part, mut requests)) = flying(&list, which) {
                     parts.hedge(part, request);
