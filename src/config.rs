@@ -38,6 +38,8 @@ pub const ENV_PREFIX: &str = "CAN_SYNC_";
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+/// Room for a piece of content and what goes with it: with less, nothing moves.
+const IN_FLIGHT_BYTES_MIN: u64 = 256 * KIB;
 
 settings! {
     /// Everything that can be configured.
@@ -274,6 +276,17 @@ impl Config {
 impl Limits {
     fn check(&self, rule: &mut RuleCheck<'_>) {
         const PER_PEER: &str = "limits.in_flight_per_peer_bytes";
+    /// Lowers defaults to what was said to be the most of it: nobody has to name a part of it as well.
+    fn follow(&mut self, is_said: impl Fn(&str) -> bool) {
+        if !is_said("limits.max_dialled") {
+            self.max_dialled = self.max_dialled.min(self.max_connections);
+        }
+        if !is_said("limits.in_flight_per_peer_bytes") {
+            let most = self.in_flight_bytes.max(IN_FLIGHT_BYTES_MIN);
+            self.in_flight_per_peer_bytes = self.in_flight_per_peer_bytes.min(most);
+        }
+    }
+
         rule(self.scrub_bytes_per_sec >= 64 * KIB, &["limits.scrub_bytes_per_sec"], &|| {
             "expected at least 64 KiB, or a scrub comes to no end; scrub_interval_days: 0 turns it off"
                 .to_owned()
@@ -291,13 +304,16 @@ impl Limits {
             format!("expected at most max_connections, which is {most}")
         });
         let (per_peer, all) = (self.in_flight_per_peer_bytes, self.in_flight_bytes);
-        rule(per_peer >= 256 * KIB, &[PER_PEER], &|| {
-            "expected at least 256 KiB, or nothing can move".to_owned()
-        });
+        for (keys, bytes) in [(&[PER_PEER], per_peer), (&["limits.in_flight_bytes"], all)] {
+            rule(bytes >= IN_FLIGHT_BYTES_MIN, keys, &|| {
+                "expected at least 256 KiB, or nothing can move".to_owned()
+            });
+        }
         rule(self.http_connections >= 16, &["limits.http_connections"], &|| {
             "expected at least 16, or programs and the page take turns".to_owned()
         });
-        rule(per_peer <= all, &[PER_PEER, "limits.in_flight_bytes"], &|| {
+        let most = all.max(IN_FLIGHT_BYTES_MIN);
+        rule(per_peer <= most, &[PER_PEER, "limits.in_flight_bytes"], &|| {
             format!("expected at most in_flight_bytes, which is {all}")
         });
         let longest = self.dial_backoff_max;
@@ -314,7 +330,7 @@ type RuleCheck<'a> = dyn FnMut(bool, &'static [&'static str], &dyn Fn() -> Strin
 
 /// A rule that a configuration breaks.
 struct BrokenRule {
-    /// The settings that it compares, the one to blame first.
+    /// The settings that it compares: first the one that it is about. Blamed is the first of them that somebody said.
     keys: &'static [&'static str],
     problem: String,
 }

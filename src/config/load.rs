@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::lay_file;
 use super::setting::Laid;
-use super::{Config, ConfigError, ConfigErrors, ConfigLayer, ENV_PREFIX};
+use super::{BrokenRule, Config, ConfigError, ConfigErrors, ConfigLayer, ENV_PREFIX};
 
 /// A configuration file is a few kilobytes; anything beyond this was named by mistake.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -202,12 +202,19 @@ impl Config {
         for FlagValue { key, flag, text } in &sources.flags {
             errors.extend(lay_text(&mut loaded, Origin::Flag(flag), key, text));
         }
+        let Loaded { config, origins, .. } = &mut loaded;
+        config.limits.follow(|key| origins.contains_key(key));
         let named = |key: &&str| errors.iter().any(|error| error.key() == Some(*key));
         let broken = loaded.config.check().into_iter();
         // What compares a value that was not taken says nothing about what was meant.
         let broken = broken.filter(|rule| !rule.keys.iter().any(named));
-        let broken: Vec<_> =
-            broken.map(|rule| invalid(loaded.origin(rule.keys[0]), rule.keys[0], rule.problem)).collect();
+        let broken: Vec<_> = broken
+            .map(|BrokenRule { keys, problem }| {
+                // A default has no place, and is nobody's mistake.
+                let said = keys.iter().find_map(|key| loaded.origins.get(*key)).cloned();
+                invalid(said.unwrap_or(Origin::Default), keys[0], problem)
+            })
+            .collect();
         errors.extend(broken);
         (loaded, errors)
     }

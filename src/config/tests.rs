@@ -264,7 +264,19 @@ fn settings_that_contradict_each_other_are_errors() {
             "limits:\n  max_connections: 8\n  max_dialled: 9\n",
             "test.yaml:3: limits.max_dialled: expected at most",
         ),
-        ("limits:\n  in_flight_bytes: 1 MiB\n", "limits.in_flight_per_peer_bytes"),
+        (
+            "limits:\n  in_flight_bytes: 1 MiB\n  in_flight_per_peer_bytes: 2 MiB\n",
+            "test.yaml:3: limits.in_flight_per_peer_bytes: expected at most in_flight_bytes",
+        ),
+        ("limits:\n  in_flight_bytes: 1\n", "test.yaml:2: limits.in_flight_bytes: expected at least 256 KiB"),
+        (
+            "listen_addr: 127.0.0.1:3210\n",
+            "test.yaml:1: can_listen_addr: 127.0.0.1:3210 is taken by listen_addr",
+        ),
+        (
+            "limits:\n  dial_backoff_max_secs: 1\n  dial_backoff_min_secs: 2\n",
+            "test.yaml:3: limits.dial_backoff_min",
+        ),
         ("limits:\n  dial_backoff_min_secs: 301\n", "limits.dial_backoff_min_secs"),
         ("limits:\n  upload_bytes_per_sec: 0\n", "limits.upload_bytes_per_sec: expected at least 1 KiB"),
     ];
@@ -277,6 +289,29 @@ fn settings_that_contradict_each_other_are_errors() {
     load("listen_addr: 0.0.0.0:1\napi_token_file: /token\n").unwrap();
     load("listen_addr: 127.0.0.1:0\ncan_listen_addr: 127.0.0.1:0\n").expect("port 0 never clashes");
     load("can_service_url: http://h:1\nlisten_addr: 127.0.0.1:3210\n").expect("nothing listens on 3210");
+}
+
+#[test]
+fn a_default_follows_what_was_said_of_the_whole() {
+    let loaded = load("limits:\n  max_connections: 8\n  in_flight_bytes: 1 MiB\n").unwrap();
+    let limits = &loaded.config.limits;
+    assert_eq!((limits.max_dialled, limits.in_flight_per_peer_bytes), (8, 1 << 20));
+    assert_eq!(loaded.origin("limits.max_dialled"), Origin::Default);
+    let limits = load("limits:\n  max_connections: 100\n").unwrap().config.limits;
+    assert_eq!((limits.max_dialled, limits.in_flight_per_peer_bytes), (16, 8 << 20));
+    let env = [("CAN_SYNC_LIMITS_MAX_DIALLED", "9")];
+    let error = load_with("limits:\n  max_connections: 8\n", &env, &[]).unwrap_err();
+    assert!(
+        error.starts_with("CAN_SYNC_LIMITS_MAX_DIALLED: limits.max_dialled: expected at most"),
+        "{error}"
+    );
+    let error = error_lines("limits:\n  in_flight_bytes: 1 KiB\n");
+    assert_eq!(error.len(), 1, "{error:?}");
+}
+
+/// Each error that `yaml` gives.
+fn error_lines(yaml: &str) -> Vec<String> {
+    error(yaml).lines().map(str::to_owned).collect()
 }
 
 #[test]
