@@ -224,7 +224,9 @@ impl Config {
         }
         for node in self.discovery.dht_bootstrap.iter().flatten() {
             if let Some(problem) = value::node_problem(node) {
-                rule(false, &["discovery.dht_bootstrap"], &|| format!("'{node}': {problem}"));
+                // What stands before an `@` is a secret, whatever it was meant for.
+                let shown = node.rsplit_once('@').map_or(node.clone(), |(_, place)| format!("…@{place}"));
+                rule(false, &["discovery.dht_bootstrap"], &|| format!("'{shown}': {problem}"));
             }
         }
         if let Some(problem) = value::name_problem(&self.name) {
@@ -274,8 +276,6 @@ impl Config {
 }
 
 impl Limits {
-    fn check(&self, rule: &mut RuleCheck<'_>) {
-        const PER_PEER: &str = "limits.in_flight_per_peer_bytes";
     /// Lowers defaults to what was said to be the most of it: nobody has to name a part of it as well.
     fn follow(&mut self, is_said: impl Fn(&str) -> bool) {
         if !is_said("limits.max_dialled") {
@@ -287,6 +287,8 @@ impl Limits {
         }
     }
 
+    fn check(&self, rule: &mut RuleCheck<'_>) {
+        const PER_PEER: &str = "limits.in_flight_per_peer_bytes";
         rule(self.scrub_bytes_per_sec >= 64 * KIB, &["limits.scrub_bytes_per_sec"], &|| {
             "expected at least 64 KiB, or a scrub comes to no end; scrub_interval_days: 0 turns it off"
                 .to_owned()

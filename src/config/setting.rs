@@ -76,11 +76,14 @@ impl Setting for usize {
 
 /// Numbers of bytes.
 impl Setting for u64 {
-    const EXPECTED: &'static str = "a number of bytes such as 1048576 or '64 MiB'";
+    const EXPECTED: &'static str = "a number of bytes such as 1048576 or '64 MiB', below 8 EiB";
 
     fn from_text(text: &str) -> Result<Self, String> {
         let size: bytesize::ByteSize = text.trim().parse().map_err(|_| unexpected::<Self>(text))?;
-        Ok(size.as_u64())
+        // What is larger than any number becomes the largest one, as if somebody had said that.
+        Some(size.as_u64())
+            .filter(|size| i64::try_from(*size).is_ok())
+            .ok_or_else(|| unexpected::<Self>(text))
     }
 
     fn shown(&self) -> Value {

@@ -328,6 +328,34 @@ fn hosts_are_names_and_addresses() {
 }
 
 #[test]
+fn what_would_be_taken_for_something_else_is_refused() {
+    for (yaml, expected) in [
+        (
+            "store:\n  quota_bytes: 999999999999 TiB\n",
+            "test.yaml:2:16: store.quota_bytes: expected a number of bytes",
+        ),
+        ("limits:\n  disk_reserve_bytes: 18446744073709551615\n", "below 8 EiB"),
+        ("can_service_url: http://h:3210/foo\n", "ends with /api/v1/can/0"),
+    ] {
+        let error = error(yaml);
+        assert!(error.contains(expected), "{yaml}: {error}");
+    }
+    let behind =
+        load("can_service_url: http://h/store/api/v1/can/0\n").unwrap().config.can_service_url.unwrap();
+    assert_eq!(behind.as_str(), "http://h/store/api/v1/can/0");
+    let nodes = |node: &str| load(&format!("discovery:\n  dht_bootstrap: ['{node}']\n"));
+    for good in ["router.example:6881", "1.2.3.4:1", "[::1]:6881"] {
+        assert!(nodes(good).is_ok(), "{good}");
+    }
+    for bad in
+        ["u:secret@1.2.3.4:5", "secret@host:5", "a:b:5", "::1:5", "host", "host:0", "[x]:5", "a b:5", ":5"]
+    {
+        let error = nodes(bad).unwrap_err();
+        assert!(error.contains("expected host:port") && !error.contains("secret"), "{bad}: {error}");
+    }
+}
+
+#[test]
 fn what_a_cluster_says_of_its_services_is_no_setting() {
     let env = [
         ("CAN_SYNC_PORT", "tcp://10.0.0.1:3210"),

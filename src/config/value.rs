@@ -141,7 +141,16 @@ impl Setting for ServiceUrl {
             return Err(unexpected::<Self>(text));
         }
         let base = url.as_str().trim_end_matches('/');
-        Ok(Self(if url.path() == "/" { format!("{base}{CAN_BASE_PATH}") } else { base.to_owned() }))
+        if url.path() == "/" {
+            return Ok(Self(format!("{base}{CAN_BASE_PATH}")));
+        }
+        if !base.ends_with(CAN_BASE_PATH) {
+            let problem = unexpected::<Self>(text);
+            return Err(format!(
+                "{problem}: behind a path, the API is at a URL that ends with {CAN_BASE_PATH}"
+            ));
+        }
+        Ok(Self(base.to_owned()))
     }
 
     fn shown(&self) -> Value {
@@ -239,8 +248,11 @@ pub(super) fn host_problem(host: &str) -> Option<&'static str> {
 pub(super) fn node_problem(node: &str) -> Option<&'static str> {
     let (host, port) = node.rsplit_once(':').unwrap_or((node, ""));
     let is_port = port.parse::<u16>().is_ok_and(|port| port != 0);
-    (host.is_empty() || host.contains(['/', ' ']) || !is_port)
-        .then_some("expected host:port, such as router.bittorrent.com:6881")
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.contains(':') && host_problem(host).is_none(),
+    };
+    (!is_host || !is_port).then_some("expected host:port, such as router.bittorrent.com:6881")
 }
 
 /// What is wrong with a node's name, if anything.
