@@ -21,8 +21,8 @@ pub use self::passphrase::{
     new_passphrase, rotate_passphrase, rotated_passphrase,
 };
 pub use self::secret_file::{
-    Fault, Keeper, KeptSecret, Mend, check_dir, is_of_ours, open_own, private_dir, read_given, read_secret,
-    write_secret,
+    Fault, Keeper, KeptSecret, Mend, check_dir, exposure, is_of_ours, open_own, private_dir, read_given,
+    read_secret, write_secret,
 };
 pub use self::secret_text::{TextFault, normal, secret_in};
 

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use super::error::{CliError, CliResult, Exit};
 use super::output::message;
 use super::{Context, text};
-use crate::config::{ConfigError, ConfigErrors, Loaded, LoadedSetting};
+use crate::config::{ConfigError, ConfigErrors, Loaded, LoadedSetting, Origin};
+use crate::identity::exposure;
 use crate::node::preflight::{self, SettingProblem};
 
 #[derive(clap::Args, Debug)]
@@ -62,11 +63,19 @@ fn check(context: &Context, loaded: &Loaded, errors: &[ConfigError]) -> CliResul
         return if ok { Ok(()) } else { Err(CliError::said(Exit::Failure)) };
     }
     let remarks = sentences(errors, examined)?;
-    for remark in remarks {
+    for remark in remarks.into_iter().chain(open_file(loaded)) {
         message(&format!("warning: {}", text::escape(&remark)));
     }
     let what = path.unwrap_or_else(|| "no configuration file, and so the defaults".to_owned());
     Ok(context.out.line(&format!("{}: ok, {} set", text::escape(&what), settings.len()))?)
+}
+
+/// That others can read or change a configuration file with secrets in it.
+fn open_file(loaded: &Loaded) -> Option<String> {
+    let path = loaded.path.as_ref()?;
+    let is_here = |key: &&str| matches!(loaded.origin(key), Origin::File { .. });
+    let secret = ["sync_passphrase", "sync_api_key", "discovery.topic_secret"].into_iter().find(is_here)?;
+    Some(format!("{secret}: {}", exposure(path)?))
 }
 
 /// What a start would refuse besides what is no configuration at all.

@@ -116,6 +116,23 @@ pub fn read_given(path: &Path, mend: Mend) -> Result<KeptSecret, IdentityError> 
     read_secret(path, Keeper::User, mend)?.ok_or_else(|| IdentityError::Missing { path: path.to_owned() })
 }
 
+/// Who else can read or change a file with a secret in it that is not read as one, in a sentence; nothing where it is not known.
+pub fn exposure(path: &Path) -> Option<String> {
+    let file = open_at_once(path).ok()?;
+    let metadata = file.metadata().ok().filter(fs::Metadata::is_file)?;
+    let real = system::real_path(&file, path);
+    let facts = Facts {
+        modes: system::keeps_modes(&file, &parent(&real), metadata.mode()),
+        credentials: system::is_credential(&real),
+        ..facts(&metadata)
+    };
+    let ruling = rules::judge_file(&facts, Keeper::User, &process());
+    match settle(path, &facts, ruling, |_| Ok(())) {
+        Ok(remarks) => remarks.into_iter().next(),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
 /// Opens a regular file that nobody but us, or root, can have put there or can change.
 ///
 /// # Errors

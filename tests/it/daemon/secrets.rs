@@ -193,6 +193,22 @@ fn taken(user: &User, env: &[(&str, &str)]) -> String {
 }
 
 #[test]
+fn a_configuration_that_others_can_read_should_hold_no_secret() {
+    let user = home(&format!("sync_passphrase: \"{WORDS}\""));
+    let path = user.home().join("config.yaml");
+    for (mode, expected) in [(0o644, "can be read by others (mode 644)"), (0o620, "can be written by others")]
+    {
+        set_mode(&path, mode);
+        let said = taken(&user, &[]);
+        assert!(said.contains("warning: sync_passphrase: ") && said.contains(expected), "{said}");
+    }
+    set_mode(&path, 0o600);
+    assert_eq!(taken(&user, &[]), "");
+    let path = file(&user, "config.yaml", yaml(BASE), 0o644);
+    assert_eq!(taken(&user, &[(PASSPHRASE, WORDS)]), "", "there is none in {}", path.display());
+}
+
+#[test]
 fn permissions_of_a_file_that_a_setting_names() {
     for (setting, content) in
         [("sync_passphrase_file", WORDS), ("api_token_file", "a token"), ("sync_api_key_file", "key")]
