@@ -1,5 +1,6 @@
 //! `GET /why/{hash}`: who has a content, and why it is not here yet. `POST /fetch/{hash}`: get it now.
 
+mod otherwise;
 mod promises;
 
 use std::sync::Arc;
@@ -201,6 +202,7 @@ pub(super) async fn stands(view: &AgentView, hash: ContentHash) -> ApiResult<Why
     let left_out = known.as_ref().and_then(|known| left_out(view, known));
     let promised_to = promises::given(view, hash).await;
     let whereabouts = whereabouts(known.as_ref(), left_out, &report).ok_or_else(|| unknown(&report))?;
+    let otherwise = known.as_ref().map(|known| otherwise::explain(view, known)).unwrap_or_default();
     let size = known.map(|known| known.record.size).or(report.size);
     let upload = if whereabouts == Availability::Here { upload_wait(view, hash).await } else { None };
     let waits = upload.as_ref().map(|wait| format!(" {}", wait.sentence())).unwrap_or_default();
@@ -209,6 +211,7 @@ pub(super) async fn stands(view: &AgentView, hash: ContentHash) -> ApiResult<Why
         state: whereabouts,
         explanation: explain(whereabouts, size, &report)
             + &waits
+            + &otherwise
             + &promises::explain(&promised_to, &report.kept_by),
         connected: report.connected,
         size,

@@ -60,6 +60,18 @@ impl Library {
         hashes.iter().filter_map(|hash| self.version(hash, stored.get(hash))).collect()
     }
 
+    /// Whether what the library says of an asset is not what is shown here, for good: it may only be read, and what users of this
+    /// network say of the asset has precedence here.
+    pub fn is_said_otherwise(&self, stored: &StoredRecord) -> bool {
+        if self.is_mirror() || self.writes() || stored.record.deleted || stored.record.via.is_some() {
+            return false;
+        }
+        let version = self.version_and_place(&stored.record.hash, Some(stored));
+        version.is_some_and(|(StoredRecord { record, .. }, stands)| {
+            stands == Stands::Aside && !record.deleted && record.meta != stored.record.meta
+        })
+    }
+
     /// Whether members may have the content of which the store has `stored`.
     pub fn serves(&self, stored: &StoredRecord) -> bool {
         self.version(&stored.record.hash, Some(stored)).is_some_and(|version| version.holding.is_held())

@@ -215,6 +215,8 @@ async fn what_a_reader_edits_stays_in_the_library_as_it_was_and_does_not_come_ag
     share.invite(&owner, json!({ "access": "read" })).await.join(&reader).await;
     holds(&reader, &[&hash]).await;
     share.in_sync(&reader).await;
+    let why = async || reader.get(&format!("/why/{hash}")).await["data"]["explanation"].clone();
+    assert_eq!(why().await, "It is here.");
     let before = received(&reader, &owner).await;
     let counts = share.detail(&reader).await["counts"].clone();
     for text in ["of the reader", "of the reader, again"] {
@@ -229,6 +231,8 @@ async fn what_a_reader_edits_stays_in_the_library_as_it_was_and_does_not_come_ag
     let meta = reader.store(&format!("/asset/{hash}/meta")).await["data"].clone();
     assert_eq!(meta["description"], "of the reader, again");
     assert_ne!(meta["filename"], "of the owner");
+    let why = why().await;
+    assert!(why.as_str().is_some_and(|why| why.contains("in 'images' is something else")), "{why}");
     let after = share.detail(&reader).await["counts"].clone();
     assert_eq!((&counts["assets"], &after["assets"]), (&json!(1), &json!(2)));
     let came = received(&reader, &owner).await - before;
