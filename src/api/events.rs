@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
 use futures::Stream;
@@ -83,9 +83,11 @@ pub(super) async fn events(
     closing: Closing,
     headers: HeaderMap,
     params: Params,
-) -> ApiResult<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
+) -> ApiResult<([(HeaderName, &'static str); 1], Sse<impl Stream<Item = Result<Event, Infallible>>>)> {
     let last_seen = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let asked = last_seen.or(params.one("since")?).filter(|text| !text.is_empty());
+    // Clients that have seen nothing yet send an empty one.
+    let last_seen = last_seen.map(str::trim).filter(|text| !text.is_empty());
+    let asked = last_seen.or(params.one("since")?);
     let cursor = asked.map(Cursor::parse).transpose()?;
     let permit = Arc::clone(&state.streams).try_acquire_owned().map_err(|_| {
         ApiError::new(
@@ -99,7 +101,9 @@ pub(super) async fn events(
     let stream = futures::stream::unfold(follower, |mut follower| async move {
         follower.next().await.map(|event| (Ok(event), follower))
     });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat")))
+    // Proxies that buffer would keep events to themselves.
+    let headers = [(HeaderName::from_static("x-accel-buffering"), "no")];
+    Ok((headers, Sse::new(stream).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat"))))
 }
 
 /// One watcher's place in the log.

@@ -22,6 +22,7 @@ impl Watcher {
         }
         let answer = request.send().await.expect("an answer");
         assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["x-accel-buffering"], "no");
         assert!(answer.headers()["content-type"].to_str().expect("text").starts_with("text/event-stream"));
         Self(answer.bytes_stream().eventsource().filter_map(async |event| event.ok()).boxed())
     }
@@ -118,7 +119,12 @@ async fn a_watcher_resumes_where_it_was() {
         places.push(place);
     }
     let by_query = format!("?since={}", places[1]);
-    for (query, header) in [("", Some(places[1].as_str())), (by_query.as_str(), None), ("?since=2", None)] {
+    for (query, header) in [
+        ("", Some(places[1].as_str())),
+        (by_query.as_str(), None),
+        ("?since=2", None),
+        ("?since=2", Some("")),
+    ] {
         let mut watcher = Watcher::open(&agent, query, header).await;
         watcher.expect("hello").await;
         assert_eq!(watcher.expect("in_sync").await.1["assets"], 3, "{query} {header:?}");
