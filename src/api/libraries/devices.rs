@@ -7,10 +7,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::ask;
-use crate::api::view::ApiState;
-use crate::http::ApiResult;
+use crate::api::view::{self, ApiState};
 use crate::http::envelope::Success;
 use crate::http::extract::{PathText, parse_endpoint_id};
+use crate::http::{ApiError, ApiResult};
 use crate::library::actor::LibraryMsg;
 use crate::library::registry::DeviceStanding;
 use crate::library::report::DeviceReport;
@@ -42,7 +42,16 @@ struct Decided {
     responses((status = 200, body = Success<DeviceList>), (status = 503, description = "LibraryActor or its database does not work."))
 )]
 async fn devices(State(state): State<ApiState>) -> ApiResult<Success<DeviceList>> {
-    let devices = ask(&state, |reply| LibraryMsg::GetDevices { reply }).await?;
+    let mut devices = ask(&state, |reply| LibraryMsg::GetDevices { reply }).await?;
+    // Who was decided about by its id is called what it says of itself, as far as it was met. Without PeersActor, nobody knows.
+    if devices.iter().any(|device| device.name.is_empty())
+        && let Ok(report) = view::ask(&state.view.peers, |reply| PeersMsg::GetReport { reply }).await
+    {
+        for device in devices.iter_mut().filter(|device| device.name.is_empty()) {
+            let known = report.peers.iter().find(|peer| peer.endpoint_id == device.endpoint_id);
+            device.name = known.map(|peer| peer.name.clone()).unwrap_or_default();
+        }
+    }
     Ok(Success::new(DeviceList { devices }))
 }
 
@@ -52,7 +61,7 @@ async fn devices(State(state): State<ApiState>) -> ApiResult<Success<DeviceList>
     path = "/devices/{id}/approve",
     tag = "libraries",
     params(("id" = String, Path, description = "Endpoint id, 64 hexadecimal digits.")),
-    responses((status = 200, body = Success<Decided>), (status = 400, description = "That is no endpoint id."))
+    responses((status = 200, body = Success<Decided>), (status = 400, description = "That is no endpoint id, or `own_id`: this machine's."))
 )]
 async fn approve(State(state): State<ApiState>, PathText(id): PathText) -> ApiResult<Success<Decided>> {
     decide(&state, &id, DeviceStanding::Approved).await
@@ -64,7 +73,7 @@ async fn approve(State(state): State<ApiState>, PathText(id): PathText) -> ApiRe
     path = "/devices/{id}/deny",
     tag = "libraries",
     params(("id" = String, Path, description = "Endpoint id, 64 hexadecimal digits.")),
-    responses((status = 200, body = Success<Decided>), (status = 400, description = "That is no endpoint id."))
+    responses((status = 200, body = Success<Decided>), (status = 400, description = "That is no endpoint id, or `own_id`: this machine's."))
 )]
 async fn deny(State(state): State<ApiState>, PathText(id): PathText) -> ApiResult<Success<Decided>> {
     decide(&state, &id, DeviceStanding::Denied).await
@@ -72,6 +81,10 @@ async fn deny(State(state): State<ApiState>, PathText(id): PathText) -> ApiResul
 
 async fn decide(state: &ApiState, id: &str, standing: DeviceStanding) -> ApiResult<Success<Decided>> {
     let endpoint_id = parse_endpoint_id(id)?;
+    if endpoint_id == state.view.endpoint_id {
+        let hint = "take the id of another machine: `can-sync id` prints it there";
+        return Err(ApiError::bad_request("own_id", "that is this machine's own id", hint));
+    }
     ask(state, |reply| LibraryMsg::DecideDevice { endpoint_id, standing, reply }).await?;
     // Without PeersActor, the machine comes by itself.
     let _ = state.view.peers.cast(PeersMsg::DeviceDecided { endpoint_id });

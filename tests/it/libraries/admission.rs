@@ -357,6 +357,12 @@ async fn a_denied_machine_is_shut_out_of_everything_until_it_is_approved() {
     assert_eq!(b.content(&secret).await, None);
     let devices = a.get("/devices").await;
     assert_eq!(devices["data"]["devices"][0]["standing"], "denied", "{devices}");
+    assert_eq!(
+        devices["data"]["devices"][0]["name"], "b",
+        "it is called as it was when it was met: {devices}"
+    );
+    let own = a.post(&format!("/devices/{}/deny", a.id()), json!({})).await;
+    assert_eq!(own["code"], "own_id", "{own}");
     a.post(&format!("/devices/{}/approve", b.id()), json!({})).await;
     b.dial(&a).await;
     arrives(&b, &secret).await;
