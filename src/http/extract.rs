@@ -11,7 +11,8 @@ use axum::http::request::Parts;
 use bytes::BytesMut;
 use futures::StreamExt;
 use jiff::Timestamp;
-use jiff::civil::{Date, Time};
+use jiff::civil::{Date, Time, date};
+use jiff::fmt::temporal::Pieces;
 use jiff::tz::TimeZone;
 use serde::de::DeserializeOwned;
 
@@ -131,13 +132,16 @@ pub fn parse_time_ms(text: &str, edge: DayEdge) -> Result<u64, &'static str> {
     if let Ok(ms) = text.parse::<u64>() {
         return match ms {
             YEAR_MIN..MS_MIN => Err("is a number that is no time in milliseconds: a year, or seconds"),
-            _ if ms > TIME_MS_MAX => Err("is later than the year 9999"),
-            _ => Ok(ms),
+            _ if ms > YEARS_END_MS => Err("is later than the year 9999"),
+            _ => Ok(ms.min(TIME_MS_MAX)),
         };
     }
     // An offset such as +01:00 that was not escaped arrives with a space.
     let time = text.parse::<Timestamp>().or_else(|_| text.replace(' ', "+").parse());
-    let time = time.ok().or_else(|| edge.of(text, TimeZone::UTC));
+    let time = time
+        .ok()
+        .or_else(|| edge.of(text, TimeZone::UTC))
+        .or_else(|| is_at_the_end(text).then_some(Timestamp::MAX));
     time.and_then(|time| u64::try_from(time.as_millisecond()).ok()).ok_or("is not a time since 1970")
 }
 
@@ -146,8 +150,20 @@ const YEAR_MIN: u64 = 1000;
 /// The spring of 1973, in milliseconds; the year 5138, in seconds.
 const MS_MIN: u64 = 100_000_000_000;
 
-/// The last millisecond that can be written as RFC 3339 in any time zone.
+/// The last millisecond that can be written as RFC 3339 in any time zone. Later ones of the year 9999 are taken for it: people write
+/// them to say that there is no end.
 const TIME_MS_MAX: u64 = 253_402_207_200_999;
+
+/// The last millisecond of the year 9999 in UTC.
+const YEARS_END_MS: u64 = 253_402_300_799_999;
+
+/// Whether that is a moment of the last two days of the year 9999, with its offset.
+fn is_at_the_end(text: &str) -> bool {
+    let Ok(pieces) = Pieces::parse(text) else { return false };
+    pieces.date() >= LAST_DAYS && pieces.time().is_some() && pieces.offset().is_some()
+}
+
+const LAST_DAYS: Date = date(9999, 12, 30);
 
 /// Which moment of a day a date stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,10 +180,19 @@ impl DayEdge {
         // Nothing but a date: a time without its offset could mean any of many moments.
         let date = Some(date.trim()).filter(|date| date.len() == "2026-11-20".len())?;
         let date: Date = date.parse().ok()?;
-        // The first day's beginning, where there is no day after it.
-        let next = if self == Self::End { date.tomorrow().ok() } else { None };
-        let begins =
-            next.unwrap_or(date).to_datetime(Time::midnight()).to_zoned_datetime(zone).ok()?.timestamp();
+        let next = match self {
+            Self::Start => None,
+            Self::End => match date.tomorrow() {
+                Ok(next) => Some(next),
+                // There is no day after it.
+                Err(_) => return Some(Timestamp::MAX),
+            },
+        };
+        let begins = next.unwrap_or(date).to_datetime(Time::midnight()).to_zoned_datetime(zone);
+        // Only the end of the year 9999 is too late to be a moment in each time zone.
+        let Ok(begins) = begins.map(|begins| begins.timestamp()) else {
+            return (date >= LAST_DAYS).then_some(Timestamp::MAX);
+        };
         Timestamp::from_millisecond(begins.as_millisecond() - i64::from(next.is_some())).ok()
     }
 }
@@ -343,6 +368,16 @@ mod tests {
             (ms("253402207200000").is_some(), ms("253402300800000"), ms("281474976710656")),
             (true, None, None)
         );
+        let last = Some(TIME_MS_MAX);
+        assert_eq!(
+            (ms("253402300799999"), ms("9999-12-31T23:59:59Z"), ms("9999-12-31T23:59:59+01:00")),
+            (last, last, last)
+        );
+        assert_eq!((ms("9999-12-31"), ms("9999-12-31T23:59:59"), ms("9999-12-32")), (last, None, None));
+        assert_eq!(ms("9999-12-30"), Some(TIME_MS_MAX - 22 * 3_600_000 - 999));
+        for end in ["9999-12-30", "9999-12-31"] {
+            assert_eq!(params(&[("to", end)]).time_ms("to", DayEdge::End).unwrap(), last, "{end}");
+        }
         let moments =
             ["2026", "20261120", "1764300000", "99999999999999999999", "2026-11-20T12:00:00", "2026-11"];
         for bad in ["yesterday", "1969-01-01T00:00:00Z", "-1", "2026-13-01T00:00:00Z", "2026-02-30"]
