@@ -132,6 +132,11 @@ pub(crate) fn rfc3339(ms: u64) -> Option<String> {
     Some(format!("{time:.3}"))
 }
 
+/// The sum of rates; of none of them 0, where `sum` gives -0, which JSON shows.
+pub fn rate_sum(rates: impl Iterator<Item = f64>) -> f64 {
+    rates.fold(0.0, |sum, rate| sum + rate)
+}
+
 /// Seconds until `missing_bytes` are here at `rate` bytes per second; `None` when nothing is missing or nothing moves.
 #[expect(
     clippy::cast_precision_loss,
@@ -155,6 +160,12 @@ pub(crate) fn span(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_rates_are_zero_and_not_below() {
+        assert!(rate_sum(std::iter::empty()).is_sign_positive());
+        assert_eq!(serde_json::json!(rate_sum([1.5, 2.0].into_iter())), 3.5);
+    }
 
     #[test]
     fn spans_are_told_in_the_unit_that_says_most() {

@@ -8,6 +8,7 @@ use super::pins::HoldingView;
 use super::view::{AgentView, StoreMode};
 use super::words::SyncWords;
 use crate::actor::status::ActorStatus;
+use crate::clock::rate_sum;
 use crate::discovery::channel::ChannelState;
 use crate::library::{self, report::LibraryReport};
 use crate::peer::report::{ConnectionState, PeersReport};
@@ -270,8 +271,8 @@ impl SyncModel {
             Ok(report) => {
                 let words = SyncWords::new(&report.sync, report.connected());
                 let (mood, title, detail) = (words.mood, words.heading(), shown(&words.detail()));
-                let send = report.peers.iter().map(|peer| peer.rates.send).sum();
-                let receive = report.peers.iter().map(|peer| peer.rates.receive).sum();
+                let send = rate_sum(report.peers.iter().map(|peer| peer.rates.send));
+                let receive = rate_sum(report.peers.iter().map(|peer| peer.rates.receive));
                 (mood, title, detail, send, receive)
             }
         };

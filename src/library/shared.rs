@@ -16,7 +16,7 @@ use super::report::{LibraryAgreement, MemberStanding};
 use super::revocation::{Freshness, ListDates, Revocations, SignedRevocations};
 use super::sharing::Sharing;
 use super::ticket::{Access, LibraryId, Ticket, TicketError};
-use crate::clock::eta_secs;
+use crate::clock::{eta_secs, rate_sum};
 use crate::identity::LibraryKeys;
 use crate::record::{AssetRecord, ContentHash};
 
@@ -340,7 +340,7 @@ impl SharedLibrary {
         let all = || state.standings.values();
         // Members have the same: the one that has most of what is missing here tells most.
         let missing_bytes = all().map(|member| member.missing_bytes).max().unwrap_or_default();
-        let rate = all().map(|member| member.rate).sum();
+        let rate = rate_sum(all().map(|member| member.rate));
         LibraryAgreement {
             state: match (filling, state.standings.is_empty(), all().all(|member| member.in_sync)) {
                 (true, ..) => "reading",

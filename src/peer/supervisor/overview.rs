@@ -8,7 +8,7 @@ use iroh::EndpointId;
 use crate::actor::policy::ChildKind;
 use crate::actor::status::AskedChild;
 use crate::actor::watch::WatchedActor;
-use crate::clock::{eta_secs, now_ms};
+use crate::clock::{eta_secs, now_ms, rate_sum};
 use crate::discovery::channel::{Channel, ChannelSet};
 use crate::discovery::directory::AgentListing;
 use crate::events::{PeerProgress, SyncProgress};
@@ -224,8 +224,8 @@ fn sync(state: &PeersState) -> SyncReport {
     } else {
         SyncState::InSync
     };
-    let rate: f64 = state.traffic.values().map(|meter| meter.receive_rate).sum();
-    let send_rate: f64 = state.traffic.values().map(|meter| meter.send_rate).sum();
+    let rate = rate_sum(state.traffic.values().map(|meter| meter.receive_rate));
+    let send_rate = rate_sum(state.traffic.values().map(|meter| meter.send_rate));
     let (clock, copied, held) = (state.reason_of_dates(), state.copied(), state.reason_of_held());
     let copied_peers = state.copied_peers();
     let of_peers = copied_peers.first().cloned();
