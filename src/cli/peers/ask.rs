@@ -247,12 +247,14 @@ async fn hand_over(context: &Context, found: &[Found]) -> CliResult {
     let agent = context.agent()?;
     let _progress = ProgressLine::spinner("handing the agents to the daemon");
     let mut handed = 0_u64;
-    for found in found.iter().filter(|found| !found.addr.addrs.is_empty()) {
+    // The daemon itself is among those who were found, and it refuses to dial itself.
+    let own_id = network::daemon(context).await.map(|daemon| daemon.id);
+    let is_other = |found: &&Found| Some(found.id) != own_id && !found.addr.addrs.is_empty();
+    for found in found.iter().filter(is_other) {
         let ticket = EndpointTicket::new(found.addr.clone()).to_string();
         match agent.post::<Value>("/peers", &json!({ "ticket": ticket })).await {
             Ok(_) => handed += 1,
             Err(error) if error.exit() == Exit::NoDaemon => return Err(error),
-            // The daemon itself is among those who were found, and it refuses to dial itself.
             Err(error) => complain(found.id, &error.to_string()),
         }
     }

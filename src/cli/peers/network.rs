@@ -169,7 +169,7 @@ struct DaemonTicket {
 }
 
 /// Where the daemon is, if one runs here.
-async fn daemon(context: &Context) -> Option<EndpointAddr> {
+pub(super) async fn daemon(context: &Context) -> Option<EndpointAddr> {
     let DaemonTicket { ticket } = context.agent().ok()?.get("/ticket", &[]).await.ok()?;
     Some(ticket.parse::<EndpointTicket>().ok()?.endpoint_addr().clone())
 }

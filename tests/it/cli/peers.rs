@@ -200,6 +200,10 @@ async fn what_was_found_is_handed_to_the_daemon() {
     dialled.sort();
     expected.sort();
     assert_eq!(dialled, expected);
+    // The daemon is found like the others, and need not be told of itself.
+    daemon.ticket.send_replace(ticket.clone());
+    let ran = run(&user(), &daemon.url(""), &args).await;
+    assert!(ran.code == 0 && ran.stderr.contains("handed 2 agents to the daemon"), "{}", ran.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]
