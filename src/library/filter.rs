@@ -181,6 +181,21 @@ impl Filter {
         *self == Self::default()
     }
 
+    /// Whether it takes in the same, however the texts of the two are written.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let same = |one: &Option<String>, other: &Option<String>| match (one, other) {
+            (Some(one), Some(other)) => same_text(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        let tags = |filter: &Self| filter.tags.iter().map(|tag| folded(tag)).collect::<BTreeSet<_>>();
+        self.hashes == other.hashes
+            && self.folder == other.folder
+            && self.mime_prefix == other.mime_prefix
+            && same(&self.application, &other.application)
+            && same(&self.user, &other.user)
+            && tags(self) == tags(other)
+    }
+
     /// The folder whose files belong, if that is what the library is.
     pub fn folder(&self) -> Option<FolderId> {
         self.folder

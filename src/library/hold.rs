@@ -360,6 +360,8 @@ mod tests {
         let added = |pins: &Pins| rules.pin(pins).map(|new| new.count());
         assert_eq!(added(&pins(&[2, 2, 3], &["sea", "sea"])), Ok(3));
         assert_eq!(added(&pins(&[2], &["sea"])), Ok(0), "it is pinned already");
+        assert_eq!(added(&pins(&[], &["SEA"])), Ok(0), "tags have no case");
+        assert_eq!(rules.as_pinned(pins(&[2], &["Sea", "none"])), pins(&[2], &["sea"]));
         // What could not be written down takes back no more than it added.
         let new = rules.pin(&pins(&[2, 9], &["sea"])).unwrap();
         assert_eq!(new, pins(&[9], &[]));

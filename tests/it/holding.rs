@@ -345,7 +345,7 @@ async fn people_pin_by_name_and_filter_and_see_what_is_held() {
     assert!(listed.contains(&hash) && listed.contains("--tag 'sea'"), "{listed}");
     let status = laptop.ok(&["status"]).text().to_owned();
     assert!(status.contains("1 asset and what 1 filter pinned match"), "{status}");
-    assert!(laptop.ok(&["unpin", "note.txt", "--tag", "sea"]).text().contains("stays"));
+    assert!(laptop.ok(&["unpin", "note.txt", "--tag", "SEA"]).text().contains("stays"));
     assert!(laptop.ok(&["pin"]).text().is_empty());
     assert!(laptop.ok(&["list", "--held"]).text().contains(&hash));
     assert_eq!(laptop.run(&["unpin"]).code, 2, "it says nothing");

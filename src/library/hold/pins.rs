@@ -40,7 +40,8 @@ impl HoldRules {
             hashes.into_iter().filter(|hash| !exceptions.pinned.contains(hash)).collect();
         let mut new_filters: Vec<&Filter> = Vec::new();
         for filter in &pins.filters {
-            if !exceptions.pinned_filters.contains(filter) && !new_filters.contains(&filter) {
+            let is_there = exceptions.pinned_filters.iter().any(|pinned| pinned.is_same(filter));
+            if !is_there && !new_filters.iter().any(|new| new.is_same(filter)) {
                 new_filters.push(filter);
             }
         }
@@ -53,6 +54,14 @@ impl HoldRules {
         exceptions.pinned.extend(&new.hashes);
         exceptions.pinned_filters.extend(new.filters.iter().cloned());
         Ok(new)
+    }
+
+    /// These pins as they were made: what is the same filter may be written otherwise.
+    pub(in crate::library) fn as_pinned(&self, mut pins: Pins) -> Pins {
+        let exceptions = self.exceptions.read();
+        let is_meant = |pinned: &&Filter| pins.filters.iter().any(|filter| filter.is_same(pinned));
+        pins.filters = exceptions.pinned_filters.iter().filter(is_meant).cloned().collect();
+        pins
     }
 
     /// Pins are taken out; how many of them there were.

@@ -23,7 +23,7 @@ impl Manager {
         let _one = self.busy.lock().await;
         let pins = chosen(hashes, filter)?;
         let new = self.libraries.hold_rules().pin(&pins)?;
-        let kept = pins.clone();
+        let kept = new.clone();
         if let Err(error) = self.registry(move |registry| registry.keep_pins(&kept)).await {
             // What is not written down would be forgotten with the process. What was pinned before stays.
             self.libraries.hold_rules().unpin(&new);
@@ -45,7 +45,7 @@ impl Manager {
         filter: Option<FilterSpec>,
     ) -> Result<usize, LibraryError> {
         let _one = self.busy.lock().await;
-        let pins = chosen(hashes, filter)?;
+        let pins = self.libraries.hold_rules().as_pinned(chosen(hashes, filter)?);
         let kept = pins.clone();
         self.registry(move |registry| registry.drop_pins(&kept)).await?;
         let gone = self.libraries.hold_rules().unpin(&pins);
