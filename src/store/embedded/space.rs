@@ -69,7 +69,11 @@ impl Space {
         };
         if free < needed {
             *left = None;
-            return Err(StoreError::Full(self.too_little(free)));
+            return Err(StoreError::Full(format!(
+                "{} more do not fit: {}",
+                ByteSize(bytes),
+                self.too_little(free)
+            )));
         }
         *left = Some((asked, free - bytes));
         Ok(())
@@ -173,7 +177,10 @@ mod tests {
         assert!(Space::new(dir.path().into(), 0, None).claim(1).is_ok());
         let space = Space::new(dir.path().into(), free.saturating_mul(2), None);
         let refused = space.claim(1).unwrap_err();
-        assert!(matches!(&refused, StoreError::Full(why) if why.contains("disk_reserve")), "{refused}");
+        assert!(
+            matches!(&refused, StoreError::Full(why) if why.contains("disk_reserve") && why.starts_with("1 B more")),
+            "{refused}"
+        );
     }
 
     #[test]
