@@ -1,7 +1,7 @@
 //! `can-service`: the CAN Service alone, for those who run store and agent apart.
 //!
 //! The results of starting up (where it listens, where the key is) go to stdout, everything else to stderr. A problem at
-//! the start is one sentence with the next step, and exit code 1.
+//! the start is one sentence with the next step, and exit code 1; 2 where a flag makes no sense.
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -16,6 +16,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
+use super::error::Exit;
 use super::output::message;
 use super::stopping::{self, StopSignals};
 use super::{logging, open_files};
@@ -136,7 +137,11 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // The log may be filtered away, the reason for not starting may not.
             message(&format!("can-service: {error}"));
-            ExitCode::FAILURE
+            if matches!(&error, ServiceStartError::Config(errors) if errors.is_usage()) {
+                ExitCode::from(Exit::Usage.code())
+            } else {
+                ExitCode::FAILURE
+            }
         }
     };
     stderr::flush();

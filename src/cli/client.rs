@@ -244,6 +244,9 @@ impl ApiClient {
         };
         match serde_json::from_slice::<Envelope<serde_json::Value>>(&body) {
             Ok(Envelope::Error { error, hint, code }) => {
+                // What a query is made of was typed.
+                let is_typed = code.as_deref() == Some("invalid_parameter");
+                let exit = if is_typed { Exit::Usage } else { exit };
                 let error = CliError::new(exit, advice::in_words(&error)).with_code(code);
                 match hint.as_deref().and_then(advice::for_people) {
                     Some(advice) => error.hint(advice),

@@ -104,7 +104,7 @@ pub(super) async fn run(context: &Context, args: FolderCommandArgs) -> CliResult
         FolderSubcommand::Conflicts(which) => show::conflicts(context, &agent, &which).await,
         FolderSubcommand::History(at) => show::history(context, &agent, &at).await,
         FolderSubcommand::Restore { at, time } => {
-            let (folder, path) = at.find(&agent).await?;
+            let (folder, path, _) = at.find_versions(&agent).await?;
             let at_ms = time.map(|at| u64::try_from(at.as_millisecond()).unwrap_or_default());
             let body = json!({ "action": "restore", "path": path, "at_ms": at_ms });
             said(context, &agent, &folder, &body).await

@@ -93,6 +93,7 @@ enum ContentFate {
 #[derive(clap::Args, Debug)]
 struct CreateArgs {
     /// For people; at most 64 characters
+    #[arg(value_parser = some_name)]
     name: String,
     #[command(flatten)]
     filter: FilterArgs,
@@ -109,6 +110,10 @@ struct CreateArgs {
     /// Only say how much that would be
     #[arg(long)]
     dry_run: bool,
+}
+
+fn some_name(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() { Err("a library needs a name") } else { Ok(text.to_owned()) }
 }
 
 pub(super) async fn run(context: &Context, args: LibraryCommandArgs) -> CliResult {

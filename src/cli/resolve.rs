@@ -67,8 +67,10 @@ fn none(kind: NameKind, wanted: &str) -> CliError {
     }
     let is_digits = !wanted.is_empty() && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_digits && wanted.len() < DIGITS_MIN {
-        let message = format!("'{wanted}' is too short to name one {one}: give at least {DIGITS_MIN} digits");
-        return CliError::new(Exit::Usage, message).hint(listed_by);
+        let message = format!(
+            "there is no {one} called '{wanted}', and an id needs at least {DIGITS_MIN} of its digits"
+        );
+        return CliError::new(Exit::NotFound, message).hint(listed_by);
     }
     CliError::new(Exit::NotFound, format!("there is no {one} '{wanted}'")).hint(listed_by)
 }

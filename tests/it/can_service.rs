@@ -131,8 +131,10 @@ fn a_data_directory_that_cannot_be_made_is_named() {
 
 #[test]
 fn wrong_usage_is_told_apart_from_failure() {
-    let output = Command::new(env!("CARGO_BIN_EXE_can-service")).arg("--nonsense").output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
+    for args in [&["--nonsense"][..], &["--disk-reserve", "x"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_can-service")).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+    }
 }
 
 #[test]

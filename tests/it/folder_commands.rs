@@ -109,8 +109,10 @@ async fn a_folder_is_kept_by_what_people_type() {
         let ran = run_in(&desk, here, &["folder", "history", "photos", path]);
         assert!(ran.code == 0 && ran.text().contains("now"), "{path}: {} {}", ran.text(), ran.stderr);
     }
-    let none = desk.run(&["folder", "history", "2024/none.txt"]);
-    assert!(none.code == 6 && none.stderr.contains("never had '2024/none.txt'"), "{}", none.stderr);
+    for command in ["history", "restore"] {
+        let none = desk.run(&["folder", command, "2024/none.txt"]);
+        assert!(none.code == 6 && none.stderr.contains("never had '2024/none.txt'"), "{}", none.stderr);
+    }
     let ran = run_in(&desk, &photos.join("2024"), &["folder", "restore", "a.txt"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     eventually("it has what it had", async || {

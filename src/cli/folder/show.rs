@@ -4,10 +4,10 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::which::{At, FolderLists, Which, bound, versions};
+use super::which::{At, FolderLists, Which, bound};
 use crate::cli::Context;
 use crate::cli::client::ApiClient;
-use crate::cli::error::{CliError, CliResult, Exit};
+use crate::cli::error::CliResult;
 use crate::cli::output::message;
 use crate::cli::text;
 use crate::folder::report::{FolderConflict, FolderReport, FolderState};
@@ -158,12 +158,7 @@ pub(super) async fn conflicts(context: &Context, agent: &ApiClient, which: &Whic
 }
 
 pub(super) async fn history(context: &Context, agent: &ApiClient, at: &At) -> CliResult {
-    let (folder, path) = at.find(agent).await?;
-    let versions = versions(agent, &folder, &path).await?;
-    if versions.is_empty() {
-        let error = CliError::new(Exit::NotFound, format!("the folder '{}' never had '{path}'", folder.name));
-        return Err(error.hint("a path is as it is from here, whole, or from the folder's root"));
-    }
+    let (_, _, versions) = at.find_versions(agent).await?;
     let out = context.out;
     out.list(&versions, &["TIME", "BY", "SIZE", "HASH", "NOW"], |version| {
         let size = version.size.map(|size| out.size(size)).unwrap_or_default();

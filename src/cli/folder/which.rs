@@ -119,6 +119,21 @@ impl At {
         let path = file_in(&folder, path, |_| false)?;
         Ok((folder, path))
     }
+
+    /// The same with all that the folder had there, if it had anything.
+    pub(super) async fn find_versions(
+        &self,
+        agent: &ApiClient,
+    ) -> CliResult<(FolderReport, String, Vec<FolderVersion>)> {
+        let (folder, path) = self.find(agent).await?;
+        let versions = versions(agent, &folder, &path).await?;
+        if versions.is_empty() {
+            let error =
+                CliError::new(Exit::NotFound, format!("the folder '{}' never had '{path}'", folder.name));
+            return Err(error.hint("a path is as it is from here, whole, or from the folder's root"));
+        }
+        Ok((folder, path, versions))
+    }
 }
 
 impl AskedFiles {
@@ -178,11 +193,7 @@ pub(super) async fn bound(agent: &ApiClient) -> CliResult<Vec<FolderReport>> {
     Ok(agent.get::<FolderLists>("/folders", &[]).await?.folders)
 }
 
-pub(super) async fn versions(
-    agent: &ApiClient,
-    folder: &FolderReport,
-    path: &str,
-) -> CliResult<Vec<FolderVersion>> {
+async fn versions(agent: &ApiClient, folder: &FolderReport, path: &str) -> CliResult<Vec<FolderVersion>> {
     // What cannot be the path of a file is none that the folder ever had.
     if folder.folder.is_empty() || crate::entry::EntryPath::parse(path).is_err() {
         return Ok(Vec::new());

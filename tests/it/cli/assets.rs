@@ -229,7 +229,7 @@ async fn search_passes_every_filter_on() {
         assert_eq!((ran.code, ran.text()), (0, ""), "{filter:?}: {}", ran.stderr);
     }
     let bad = run(&user, &agent, &["search", "--from", "yesterday"]);
-    assert_eq!(bad.code, 1);
+    assert_eq!(bad.code, 2);
     assert!(bad.stderr.contains("from"), "{}", bad.stderr);
 }
 

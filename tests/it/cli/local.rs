@@ -93,6 +93,7 @@ fn what_makes_no_sense_is_usage() {
         (&["serve", "--listen", "nowhere"], "--listen: listen_addr: expected an IP address with a port"),
         (&["--listen", "0.0.0.0:1"], "--listen: listen_addr: 0.0.0.0:1 can be reached from other machines"),
         (&["completions", "tcl"], "possible values"),
+        (&["library", "create", " "], "a library needs a name"),
     ] {
         let ran = user.run(args);
         assert_eq!(ran.code, 2, "{args:?}: {}", ran.stderr);

@@ -100,6 +100,12 @@ async fn the_command_line_does_the_same() {
     assert_eq!(laptop.run(&["library", "show", "images"]).code, 6);
     assert_eq!(laptop.run(&["join", "nonsense"]).code, 1);
     assert_eq!(laptop.ok(&["get", &hash]).stdout.len(), 70_000, "it keeps what it has");
+    for what in ["deny", "approve"] {
+        let own = desk.run(&[what, desk.id()]);
+        assert!(own.code == 1 && own.stderr.contains("this machine's own id"), "{}", own.stderr);
+    }
+    assert_eq!(desk.run(&["deny", "b"]).code, 6);
+    assert_eq!(desk.run(&["events", "--since", "x"]).code, 2);
     desk.ok(&["deny", laptop.id()]);
     assert!(desk.ok(&["devices"]).text().contains("denied"));
     desk.ok(&["approve", laptop.id()]);
