@@ -50,7 +50,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 pub(crate) use copying::{CopiedFile, CopyError, WholeFile};
-pub(crate) use ignoring::IgnoreRules;
+pub(crate) use ignoring::{IGNORE_FILE, IgnoreRules};
 pub(crate) use journal::{FolderJournal, JournalNote, NoteStep};
 pub(crate) use known::lasting_identity;
 pub(crate) use looking::{LookEnd, LookRules, Sighted};

@@ -269,6 +269,22 @@ async fn what_is_left_out_or_is_no_file_stays_alone_and_a_directory_may_have_a_f
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_out_no_more_is_on_the_other_machine_at_once() {
+    let (a, b) = pair().await;
+    a.put(".can-syncignore", "*.tmp\n*.bak\n");
+    a.put("a.tmp", "one");
+    a.put("b.bak", "two");
+    a.put("c.txt", "three");
+    b.has(&[("c.txt", "three")]).await;
+    a.rests(1).await;
+    a.put(".can-syncignore", "*.bak\n");
+    b.has(&[("a.tmp", "one"), ("c.txt", "three")]).await;
+    a.rests(2).await;
+    fs::remove_file(a.dir().join(".can-syncignore")).expect("it was there");
+    b.has(&[("a.tmp", "one"), ("b.bak", "two"), ("c.txt", "three")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_folder_may_go_one_way() {
     let (a, b) = tokio::join!(Machine::start("a"), Machine::start("b"));
     b.node.dial(&a.node).await;
