@@ -204,6 +204,8 @@ impl FolderWork {
                 || agreed.contains_key(hash)
                 || entries.contains_key(hash)
         });
+        let is_file = |observed: &&Observed| matches!(observed.disk, DiskSight::File(_));
+        self.files = self.observed.values().filter(is_file).count() as u64;
         Ok(())
     }
 

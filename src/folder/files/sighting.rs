@@ -4,7 +4,7 @@ use std::io;
 
 use super::super::{DiskSight, SeenFile};
 use super::FolderDir;
-use super::held::{Descent, HeldDir, split};
+use super::held::{Descent, HeldDir, below, split};
 use super::looking::LookRules;
 use super::stat::{FileKind, RawStat};
 use crate::entry::{EntryPath, composed};
@@ -38,6 +38,21 @@ impl FolderDir {
                 if is_left_out { DiskSight::Ignored } else { at_name }
             }
         }
+    }
+
+    /// How the disk writes a name that it may write otherwise than it was heard of, or is in a row: files are opened by that alone. The
+    /// name itself where that cannot be told.
+    pub(crate) fn as_written(&self, name: &EntryPath) -> EntryPath {
+        if name.as_str().is_ascii() {
+            return name.clone();
+        }
+        let (directory, last) = split(name.as_str());
+        let written = || -> io::Result<Option<EntryPath>> {
+            let Descent::Open(dir) = self.descend_written(directory, false)?.0 else { return Ok(None) };
+            let found = self.find(&dir, last)?;
+            Ok(found.and_then(|(found, _)| EntryPath::parse(&below(&dir.path, &found)).ok()))
+        };
+        written().ok().flatten().unwrap_or_else(|| name.clone())
     }
 
     /// Whether a directory stands at a name. What cannot be told is none.
@@ -109,7 +124,7 @@ impl FolderDir {
 fn stays(dir: &HeldDir, path: &EntryPath, twins: &[String], rules: LookRules<'_>) -> bool {
     let own = (rules.knows)(path, false);
     twins.iter().all(|twin| {
-        let Ok(other) = EntryPath::parse(&super::held::below(&dir.path, twin)) else { return true };
+        let Ok(other) = EntryPath::parse(&below(&dir.path, twin)) else { return true };
         let kind = dir.stat(twin).ok().flatten().map(|stat| stat.kind);
         let is_directory = match kind {
             Some(FileKind::File) => false,

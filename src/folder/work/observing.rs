@@ -69,7 +69,7 @@ impl FolderWork {
             (ended, entries.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         match ended {
-            LookEnd::Done(counts) => self.files = counts.files,
+            LookEnd::Done(counts) => tracing::debug!(?counts, "a folder was looked at"),
             LookEnd::Stopped => return Err(WorkError::Stopped),
             LookEnd::Gone(gone) => return Err(gone.into()),
         }
@@ -199,7 +199,12 @@ impl FolderWork {
         let agreed = self.agreed_mode(hash);
         let look_rules = LookRules { ignored: &self.rules, knows: &rows };
         let mut disk = self.held()?.sight(&path, &name, look_rules, agreed);
-        if let DiskSight::File(SeenFile { stat, read, .. }) = &mut disk {
+        let mut name = name;
+        if let DiskSight::File(SeenFile { stat, read, is_aside, .. }) = &mut disk {
+            if !*is_aside {
+                // It may be heard of, or known, by a name that it had before.
+                name = self.held()?.as_written(&name);
+            }
             *read = self.reads.get(&hash).filter(|(then, _)| then == stat).map(|(_, read)| *read);
         }
         self.observed.insert(hash, Observed { path, name, disk });

@@ -21,6 +21,7 @@ use crate::store::ContentStore as _;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields};
 
 mod braking;
+mod renaming;
 mod sharing;
 
 const MARKER: FolderMarker = FolderMarker { folder: FolderId([7; 32]), binding: [8; 16] };
@@ -75,6 +76,12 @@ impl Desk {
 
     fn look(&mut self) -> Result<(), WorkError> {
         self.work.look(&LookScope { is_full: true, ..LookScope::default() })
+    }
+
+    /// Looks at what a watcher tells of.
+    fn look_at(&mut self, names: &[&str]) {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        self.work.look(&LookScope { names, ..LookScope::default() }).unwrap();
     }
 
     /// Another machine removes these.
