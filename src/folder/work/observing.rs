@@ -1,13 +1,14 @@
 //! What the disk shows, and which contents the store has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 use super::{FolderWork, LookScope, Observed, SHOWN_MAX, WorkError};
-use crate::entry::{EntryHash, EntryPath};
+use crate::entry::{EntryHash, EntryPath, composed};
 use crate::folder::files::{LookEnd, LookRules, Sighted};
 use crate::folder::{DiskSight, SeenFile};
 use crate::record::ContentHash;
+use crate::text::folded;
 
 impl FolderWork {
     /// Looks at the whole directory, and at every path that a row or an entry has.
@@ -98,7 +99,7 @@ impl FolderWork {
         let folder = self.binding.marker.folder;
         self.read_named(&scope.entries)?;
         let mut todo = BTreeSet::new();
-        for name in &scope.names {
+        for name in scope.names.union(&self.twins_left(&scope.names)) {
             let Ok(name) = EntryPath::parse(name) else { continue };
             let path = name.plain(folder).unwrap_or_else(|| name.clone());
             let hash = EntryHash::of(folder, &path);
@@ -109,8 +110,8 @@ impl FolderWork {
             } else {
                 self.try_again(hash);
             }
-            self.observe(hash, path, name)?;
-            self.note_foreign(hash);
+            self.observe(hash, path, name.clone())?;
+            self.note_foreign(hash, &name);
             todo.insert(hash);
         }
         todo.extend(self.below_gone(&todo)?);
@@ -145,13 +146,40 @@ impl FolderWork {
         Ok(names.any(|name| dir.is_directory(&name)))
     }
 
-    /// Names what is left alone until everything is looked at again.
-    fn note_foreign(&mut self, hash: EntryHash) {
-        let Some(Observed { name, disk: DiskSight::Foreign, .. }) = self.observed.get(&hash) else { return };
-        let is_named = self.passed_over.iter().any(|(known, _)| known == name.as_str());
-        if !is_named && self.passed_over.len() < SHOWN_MAX {
-            let why = "it is no plain file, or has the name of another one but for its case";
-            self.passed_over.push((name.as_str().to_owned(), why.to_owned()));
+    /// Of files that are left alone those that differ from one of these names in case: the one that they stand behind may be gone.
+    fn twins_left(&self, names: &BTreeSet<String>) -> BTreeSet<String> {
+        let mut left: HashMap<String, Vec<&String>> = HashMap::new();
+        for (name, _) in &self.passed_over {
+            left.entry(folded(name)).or_default().push(name);
+        }
+        let mut twins = BTreeSet::new();
+        for name in names.iter().filter(|_| !left.is_empty()) {
+            let same = left.get(&folded(name)).into_iter().flatten();
+            // Those of one path are looked at with that.
+            twins.extend(same.filter(|twin| composed(twin) != composed(name)).map(ToString::to_string));
+        }
+        twins
+    }
+
+    /// Names what is left alone until everything is looked at again, or it is gone from there.
+    fn note_foreign(&mut self, hash: EntryHash, told: &EntryPath) {
+        let Some(Observed { name, disk, .. }) = self.observed.get(&hash) else { return };
+        match disk {
+            DiskSight::Foreign => {
+                let is_named = self.passed_over.iter().any(|(known, _)| known == name.as_str());
+                if !is_named && self.passed_over.len() < SHOWN_MAX {
+                    let why = "it is no plain file, or has the name of another one but for its case";
+                    self.passed_over.push((name.as_str().to_owned(), why.to_owned()));
+                }
+            }
+            DiskSight::Unknown => {}
+            DiskSight::Gone(_) => {
+                let below = format!("{told}/");
+                self.passed_over.retain(|(name, _)| *name != told.as_str() && !name.starts_with(&below));
+            }
+            DiskSight::File(_) | DiskSight::Directory(_) | DiskSight::Ignored => {
+                self.passed_over.retain(|(name, _)| *name != told.as_str());
+            }
         }
     }
 

@@ -36,6 +36,10 @@ impl Desk {
         assert_eq!(paths, expected);
         assert_eq!(self.work.files, expected.len() as u64);
     }
+
+    fn passed_over(&self) -> Vec<&str> {
+        self.work.passed_over.iter().map(|(name, _)| name.as_str()).collect()
+    }
 }
 
 #[test]
@@ -75,4 +79,35 @@ fn what_changes_the_case_of_its_name_or_is_a_directory_waits_for_nothing() {
         desk.moves(from, to);
         desk.rests_with(&[after]);
     }
+}
+
+#[test]
+fn a_file_that_is_left_alone_for_its_name_is_named_until_that_is_gone_or_free() {
+    let mut desk = Desk::new();
+    if !desk.has("case.txt", "CASE.txt") {
+        return println!("left out: this file system folds names");
+    }
+    let twin_comes = |desk: &mut Desk| {
+        fs::write(desk.file("CASE.txt"), "twin").unwrap();
+        desk.look_at(&["CASE.txt"]);
+        assert_eq!(desk.passed_over(), ["CASE.txt"]);
+        desk.rests_with(&["case.txt"]);
+    };
+    twin_comes(&mut desk);
+    desk.loses("CASE.txt");
+    assert_eq!(desk.passed_over(), Vec::<&str>::new());
+    desk.rests_with(&["case.txt"]);
+    // With a name of its own it is a file like others.
+    twin_comes(&mut desk);
+    desk.moves("CASE.txt", "other.txt");
+    assert_eq!(desk.passed_over(), Vec::<&str>::new());
+    desk.rests_with(&["case.txt", "other.txt"]);
+    desk.loses("other.txt");
+    // Found by a look at everything, and free once the other one is gone.
+    twin_comes(&mut desk);
+    desk.look().unwrap();
+    assert_eq!(desk.passed_over(), ["CASE.txt"]);
+    desk.loses("case.txt");
+    assert_eq!(desk.passed_over(), Vec::<&str>::new());
+    desk.rests_with(&["CASE.txt"]);
 }
