@@ -10,6 +10,10 @@ use super::sight::{
 use crate::entry::{EntryFile, EntryPath, EntryRecord};
 use crate::record::{ContentHash, Hlc};
 
+mod left_out;
+
+use left_out::{left_out, loses_while_left_out};
+
 /// What the actor does about a path. After each action but `Nothing` it looks at the path again, until that is what comes out, or
 /// something to wait for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -109,8 +113,7 @@ impl FolderAction {
 pub(crate) fn plan(sight: &PathSight<'_>) -> FolderAction {
     let action = match (sight.disk, sight.agreed) {
         (DiskSight::Unknown | DiskSight::Foreign, _) | (DiskSight::Ignored, None) => FolderAction::Nothing,
-        // As if it had never been bound: who stops to ignore it is asked nothing, and loses nothing.
-        (DiskSight::Ignored, Some(_)) => FolderAction::Forget,
+        (DiskSight::Ignored, Some(agreed)) => left_out(agreed),
         (_, Some(agreed)) => with_row(sight, agreed),
         (DiskSight::Gone(_), None) => toward_entry(sight, None, false),
         (DiskSight::Directory(_), None) => toward_entry(sight, None, true),
@@ -159,7 +162,11 @@ impl<'a> Shown<'a> {
                         && (&known.mount, known.is_aside, known.stat)
                             == (&file.mount, file.is_aside, file.stat)
                 };
-                if known.is_some_and(looks_same) { Self::Agreed(None) } else { Self::Unread }
+                if known.is_some_and(looks_same) {
+                    Self::Agreed(agreed.is_left_out().then(|| Box::new(agreed.left_out(false))))
+                } else {
+                    Self::Unread
+                }
             }
         }
     }
@@ -168,6 +175,9 @@ impl<'a> Shown<'a> {
 fn with_row(sight: &PathSight<'_>, agreed: &AgreedRow) -> FolderAction {
     let StoreSight { entry, is_shown_here, is_agreed_kept, .. } = sight.store;
     let shown = Shown::of(sight.disk, agreed);
+    if agreed.is_left_out() && loses_while_left_out(sight, agreed, &shown) {
+        return FolderAction::Forget;
+    }
     let needs_reading = match &shown {
         Shown::Elsewhere => return FolderAction::Nothing,
         Shown::Unread => true,

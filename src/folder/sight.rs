@@ -99,6 +99,9 @@ pub(crate) struct OnDisk {
     /// Whether a file that looks the same is the same. Else it is read again.
     #[serde(rename = "settled")]
     pub(crate) is_settled: bool,
+    /// Whether the user left it out since: what became of it then is no removal, and the row alone is older than the file may be.
+    #[serde(rename = "left_out", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_left_out: bool,
 }
 
 /// A row of the table of what was agreed, kept in `agent.db`: the version that the disk showed last. Rows of removals stay, so that a file
@@ -123,7 +126,10 @@ impl AgreedRow {
         debug_assert_eq!(entry.target(), Some(read.hash));
         let SeenFile { stat, ref mount, is_aside, .. } = *file;
         let is_settled = stat.is_settled(read.at_ms);
-        Self { entry, disk: Some(OnDisk { stat, mount: mount.clone(), is_aside, is_settled }) }
+        Self {
+            entry,
+            disk: Some(OnDisk { stat, mount: mount.clone(), is_aside, is_settled, is_left_out: false }),
+        }
     }
 
     /// Of a file that was written. `planned` is what the temporary file was once its content was hashed and its times were set, `placed`
@@ -137,7 +143,26 @@ impl AgreedRow {
         at_ms: u64,
     ) -> Self {
         let stat = FileStat { ctime_ns: placed.ctime_ns, ..planned };
-        Self { entry, disk: Some(OnDisk { stat, mount, is_aside, is_settled: stat.is_settled(at_ms) }) }
+        Self {
+            entry,
+            disk: Some(OnDisk {
+                stat,
+                mount,
+                is_aside,
+                is_settled: stat.is_settled(at_ms),
+                is_left_out: false,
+            }),
+        }
+    }
+
+    /// The same, of a path that is left out from now on, or is not any more. Those of removals say nothing of that.
+    pub(crate) fn left_out(&self, is_left_out: bool) -> Self {
+        let disk = self.disk.as_ref().map(|disk| OnDisk { is_left_out, ..disk.clone() });
+        Self { entry: self.entry.clone(), disk }
+    }
+
+    pub(crate) fn is_left_out(&self) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.is_left_out)
     }
 
     /// Whether what an exchange or a rename to the trash brought out is what this row says; a hash is needed where its looks prove

@@ -4,6 +4,8 @@ use super::*;
 use crate::entry::{EntryAuthor, EntryFile, FolderId};
 use crate::record::WriterId;
 
+mod left_out;
+
 const FOLDER: FolderId = FolderId([7; 32]);
 const NOW_MS: u64 = 1_000_000;
 const OLD_MS: u64 = 500_000;
@@ -63,6 +65,7 @@ fn row(entry: &EntryRecord) -> AgreedRow {
         mount: MountPoint::new(),
         is_aside: false,
         is_settled: true,
+        is_left_out: false,
     });
     AgreedRow { entry: entry.clone(), disk }
 }
@@ -245,7 +248,6 @@ fn what_is_gone_is_removed_unless_somebody_edited_it() {
     for disk in [DiskSight::Unknown, DiskSight::Foreign] {
         assert_eq!(KnownPath { disk, ..gone.clone() }.plan(), FolderAction::Nothing);
     }
-    assert_eq!(KnownPath { disk: DiskSight::Ignored, ..gone }.plan(), FolderAction::Forget);
 }
 
 #[test]

@@ -28,7 +28,16 @@ fn agreed(path: &str) -> AgreedRow {
     let path = EntryPath::parse(path).unwrap();
     let entry = EntryRecord::after(None, (FOLDER, &path), Some(file), &author, Hlc::default());
     let stat = FileStat { size: 3, ..FileStat::default() };
-    AgreedRow { entry, disk: Some(OnDisk { stat, mount: String::new(), is_aside: false, is_settled: true }) }
+    AgreedRow {
+        entry,
+        disk: Some(OnDisk {
+            stat,
+            mount: String::new(),
+            is_aside: false,
+            is_settled: true,
+            is_left_out: false,
+        }),
+    }
 }
 
 #[test]

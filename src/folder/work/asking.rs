@@ -90,6 +90,9 @@ impl FolderWork {
     /// Whether former versions of a path say what the disk shows.
     fn needs_history(&self, hash: EntryHash) -> bool {
         let Some(entry) = self.entries.get(&hash) else { return false };
+        if self.observed.get(&hash).is_some_and(|seen| seen.disk == DiskSight::Ignored) {
+            return false;
+        }
         let is_same = self.agreed.get(&hash).is_none_or(|row| row.entry == *entry);
         !is_same || self.read_of(hash).is_some_and(|read| entry.target() != Some(read))
     }

@@ -21,6 +21,7 @@ use crate::store::ContentStore as _;
 use crate::store::embedded::{EmbeddedConfig, EmbeddedStore, IngestFields};
 
 mod braking;
+mod left_out;
 mod renaming;
 mod sharing;
 
