@@ -268,7 +268,7 @@ mod tests {
         assert!(claimed.contains("several things"), "a name is no id: {claimed}");
         let none = picked("cellar").unwrap_err();
         assert!(none.contains("no thing 'cellar'") && none.contains("can-sync things"), "{none}");
-        assert!(picked("abc").unwrap_err().contains("at least 4 digits"));
+        assert!(picked("abc").unwrap_err().contains("at least 4 of its digits"));
         for blank in ["", " ", "\u{a0}\t"] {
             let none = picked(blank).unwrap_err();
             assert!(
