@@ -70,7 +70,7 @@ fn none(kind: NameKind, wanted: &str) -> CliError {
         let message = format!(
             "there is no {one} called '{wanted}', and an id needs at least {DIGITS_MIN} of its digits"
         );
-        return CliError::new(Exit::NotFound, message).hint(listed_by);
+        return CliError::new(Exit::Usage, message).hint(listed_by);
     }
     CliError::new(Exit::NotFound, format!("there is no {one} '{wanted}'")).hint(listed_by)
 }
