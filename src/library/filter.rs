@@ -246,16 +246,18 @@ impl Filter {
     pub(super) fn decode(from: &mut RowReader<'_>, has_folder: bool) -> Result<Self, CodecError> {
         let application = from.optional_text(TEXT_BYTES_MAX, "application")?;
         let count = from.count(TAGS_MAX, "number of tags")?;
-        let tags = (0..count).map(|_| from.text(4 * TAG_CHARS_MAX, "tag")).collect::<Result<_, _>>()?;
+        let tags: Vec<String> =
+            (0..count).map(|_| from.text(4 * TAG_CHARS_MAX, "tag")).collect::<Result<_, _>>()?;
         let user = from.optional_text(TEXT_BYTES_MAX, "user")?;
         let mime_prefix = from.optional_text(TEXT_BYTES_MAX, "mime_prefix")?;
         let count = from.count(HASHES_MAX, "number of hashes")?;
         let (hashes, _) = from.raw(count * 32)?.as_chunks::<32>();
-        let hashes = hashes.iter().map(|hash| ContentHash(*hash).to_string()).collect();
-        // There is one encoding of each filter.
-        if mime_prefix.iter().any(|prefix| prefix.bytes().any(|byte| byte.is_ascii_uppercase())) {
+        // There is one encoding of each filter: what is read is encoded anew, and has to be what was signed.
+        let is_lower = !mime_prefix.iter().any(|prefix| prefix.bytes().any(|byte| byte.is_ascii_uppercase()));
+        if !is_lower || !tags.is_sorted_by(|a, b| a < b) || !hashes.is_sorted_by(|a, b| a < b) {
             return Err(CodecError::Value("filter"));
         }
+        let hashes = hashes.iter().map(|hash| ContentHash(*hash).to_string()).collect();
         let folder = if has_folder { Some(HEXLOWER.encode(&from.array::<32>()?)) } else { None };
         let spec =
             FilterSpec { application, tags: some(tags), user, mime_prefix, hashes: some(hashes), folder };

@@ -153,6 +153,34 @@ fn flipping_any_bit_of_the_bytes_is_noticed() {
     }
 }
 
+/// The digest among the claims is over what we would write, so that nothing else may be read for it.
+#[test]
+fn what_belongs_to_a_library_is_written_in_one_way() {
+    let hash = |n: u8| crate::record::ContentHash([n; 32]).to_string();
+    let spec = crate::library::filter::FilterSpec {
+        tags: Some(vec!["ab".into(), "cd".into()]),
+        mime_prefix: Some("image/".into()),
+        hashes: Some(vec![hash(1), hash(2)]),
+        ..crate::library::filter::FilterSpec::default()
+    };
+    let text = issue(terms(), spec.try_into().unwrap()).to_text();
+    let bytes = BASE32_NOPAD.decode(text[PREFIX.len()..].to_ascii_uppercase().as_bytes()).unwrap();
+    let (ab, cd) = (b"\0\0\0\x02ab", b"\0\0\0\x02cd");
+    for (written, otherwise) in [
+        ([&ab[..], cd].concat(), [&cd[..], ab].concat()),
+        ([&ab[..], cd].concat(), [&ab[..], ab].concat()),
+        ([[1; 32], [2; 32]].concat(), [[2; 32], [1; 32]].concat()),
+        ([[1; 32], [2; 32]].concat(), [[2; 32], [2; 32]].concat()),
+        (b"image/".to_vec(), b"imagE/".to_vec()),
+    ] {
+        let at = bytes.windows(written.len()).position(|some| some == written).expect("it is in there");
+        let mut changed = bytes.clone();
+        changed.splice(at..at + written.len(), otherwise.iter().copied());
+        let refused = Ticket::decode(&changed).map(drop);
+        assert_eq!(refused, Err(CodecError::Value("filter").into()), "{otherwise:?}");
+    }
+}
+
 #[test]
 fn claims_of_one_ticket_with_the_rest_of_another_are_refused() {
     let mine = issue(terms(), Filter::default());
