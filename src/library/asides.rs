@@ -336,6 +336,21 @@ mod tests {
     }
 
     #[test]
+    fn asides_with_much_text_are_fewer() {
+        let dropped_names: Vec<u64> = (0..10).collect();
+        let meta = AssetMeta { description: Some("x".repeat(10_000)), dropped_names, ..AssetMeta::default() };
+        let large = |n| {
+            let AssetRecord { hash, size, .. } = aside(n, false).record;
+            Aside::of_own(AssetRecord::new(hash, size, None, meta.clone()), Holding::Unwanted)
+        };
+        let mut asides = Asides::default();
+        let set = (0..ASIDES_MAX).take_while(|n| asides.set(large(*n))).count();
+        assert_eq!(set, BYTES_MAX / (OVERHEAD + 10 * 8 + 10_000));
+        assert!(asides.is_full() && asides.set(large(0)), "what is there changes all the same");
+        assert!(asides.yield_to(&large(0).record, Holding::Unwanted) && asides.set(large(set)));
+    }
+
+    #[test]
     fn nobody_takes_the_places_of_all_others_with_what_is_deleted() {
         let mut asides = Asides::default();
         let from = |n, serial| Aside { from: Some(serial), ..aside(n, true) };

@@ -64,8 +64,11 @@ fn check(library: &Library, store: &Store) -> Result<(), TestCaseError> {
         hashes().filter_map(|hash| library.version(&hash, store.get(&hash))).collect();
     let wanted = has.iter().filter(|stored| stored.holding == Holding::Wanted);
     let wanted: Vec<ContentHash> = wanted.map(|stored| stored.record.hash).collect();
-    let absent = has.iter().filter(|stored| stored.is_absent()).count();
-    prop_assert_eq!(library.absent(), (absent as u64, wanted.len() as u64));
+    let absent = has.iter().filter(|stored| stored.is_absent());
+    prop_assert_eq!(library.absent(), (absent.clone().count() as u64, wanted.len() as u64));
+    let unwanted = absent.filter(|stored| stored.holding == Holding::Unwanted);
+    let unwanted: BTreeSet<ContentHash> = unwanted.map(|stored| stored.record.hash).collect();
+    prop_assert_eq!(&library.unwanted().into_iter().collect::<BTreeSet<_>>(), &unwanted);
     prop_assert_eq!(&library.wanted(None, usize::MAX), &wanted);
     for n in 0..wanted.len() {
         prop_assert_eq!(&library.wanted(Some(wanted[n]), 3), &wanted[n + 1..wanted.len().min(n + 4)]);
@@ -80,6 +83,7 @@ fn check(library: &Library, store: &Store) -> Result<(), TestCaseError> {
     for stored in &has {
         fresh.upsert(library.item(&stored.record));
         prop_assert!(library.has(&stored.record.hash));
+        prop_assert_eq!(library.lacks(&stored.record.hash), stored.is_absent());
     }
     prop_assert_eq!(summary.fingerprint, fresh.fingerprint());
     if library.shared().is_some() {
@@ -314,6 +318,9 @@ fn what_members_delete_or_move_out_reaches_what_is_in_the_library() {
     }
     assert_eq!(library.consider(&deletion, true, Some(&held(&inside)), false, Some(1)), OfferMeaning::Noted);
     assert!(!library.serves(&held(&inside)));
+    // What the filter does not match is nothing to offer.
+    let refused = library.consider(&tagged(4, &[]), true, None, true, Some(1));
+    assert!(matches!(refused, OfferMeaning::Refused(_)), "{refused:?}");
     // An edit of ours brings it back; one that moves it out says that it left, and nothing else.
     let edited = later(&later(&inside));
     libraries.apply(vec![entry(3, held(&edited))]);
@@ -478,4 +485,34 @@ fn another_library_has_other_ids_of_the_same_record() {
     let distinct: BTreeSet<_> = summaries.iter().map(|summary| summary.fingerprint).collect();
     assert_eq!(distinct.len(), 3);
     assert!(libraries.take(one.id().unwrap()) && libraries.get(one.id().unwrap()).is_none());
+}
+
+#[test]
+fn the_mirror_counts_what_the_store_says_and_other_libraries_what_they_have() {
+    let libraries = libraries();
+    let library =
+        libraries.add(SharedLibrary::new(kept(1, Access::Write, Filter::default()), HashMap::new()));
+    assert!(library.is_filling() && !libraries.mirror().is_filling());
+    library.filled();
+    assert!(!library.is_filling());
+    let absent = StoredRecord { record: record_of(2), holding: Holding::Wanted };
+    libraries.apply(vec![entry(1, held(&record_of(1))), entry(2, absent)]);
+    let (assets, assets_held, bytes_held, keeps_entries) = (7, 5, 50, true);
+    libraries.set_store_status(StoreStatus {
+        assets,
+        assets_held,
+        bytes_held,
+        keeps_entries,
+        ..StoreStatus::default()
+    });
+    let (mirrors, theirs) = (libraries.mirror().summary(), library.summary());
+    assert_eq!((mirrors.count, mirrors.assets, mirrors.bytes), (2, assets_held, bytes_held));
+    assert_eq!((theirs.count, theirs.assets, theirs.bytes), (2, 1, 5));
+    assert_eq!((mirrors.entries.is_some(), theirs.entries), (true, None));
+    assert_eq!((libraries.mirror().live_assets(), library.live_assets()), (assets, 1));
+    libraries.set_cursor(9);
+    assert_eq!(*library.cursor().borrow(), Some(9));
+    let rid = |n| record_of(n).id(library.keys().record().expose());
+    let known = vec![(rid(1), record_of(1).hash)];
+    assert_eq!(library.resolve(&[rid(1), rid(3)]), (known, vec![rid(3)]), "the store has none of the other");
 }

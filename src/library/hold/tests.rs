@@ -41,6 +41,57 @@ fn the_rule_decides_and_exceptions_add_to_it() {
 }
 
 #[test]
+fn what_is_held_besides_is_told_and_comes_back_with_the_process() {
+    let rules = HoldRules::new(HoldRule::Matching(filter("work")));
+    rules.restore(KeptPins { pins: pins(&[1, 2], &["sea"]), wished: vec![ContentHash([9; 32])] });
+    assert_eq!((rules.pins(), rules.pinned()), (pins(&[1, 2], &["sea"]), (2, 1)));
+    assert!(rules.wants(&tagged(9, "play")), "somebody asked for it");
+    for (record, is_pinned) in
+        [(tagged(1, "play"), true), (tagged(3, "sea"), true), (tagged(3, "work"), false)]
+    {
+        assert_eq!(rules.is_pinned(&record), is_pinned, "{record:?}");
+    }
+    rules.set_shared(vec![filter("shared")]);
+    assert!(rules.is_shared(&tagged(3, "shared")) && !rules.is_shared(&tagged(3, "sea")));
+    assert_eq!(rules.unpin(&pins(&[2], &[])), 1, "the filter stays");
+    assert_eq!(*rules.rule(), HoldRule::Matching(filter("work")));
+}
+
+#[test]
+fn nothing_waits_any_more_for_what_is_here() {
+    let waits: [fn(&HoldRules, ContentHash); 5] = [
+        |rules, hash| assert!(rules.wish(hash)),
+        |rules, hash| assert!(rules.change().needed.insert(hash)),
+        |rules, hash| rules.note_wanted_again(&[hash]),
+        |rules, hash| assert!(!rules.reserve(hash, 9, Some(1))),
+        |rules, hash| assert!(rules.reserve(hash, 1, Some(9))),
+    ];
+    let hash = ContentHash([1; 32]);
+    for wait in waits {
+        let rules = HoldRules::new(HoldRule::Nothing);
+        wait(&rules, hash);
+        rules.settle(&hash);
+        let HoldExceptions { wished, needed, wanted_again, no_room, reserved, reserved_bytes, .. } =
+            &*rules.exceptions.read();
+        assert!(wished.is_empty() && needed.is_empty() && wanted_again.is_empty());
+        assert!(no_room.is_empty() && reserved.is_empty() && *reserved_bytes == 0);
+    }
+}
+
+#[test]
+fn room_is_kept_as_long_as_somebody_is_asked() {
+    let rules = HoldRules::default();
+    let [asked, other] = [1, 2].map(|n| ContentHash([n; 32]));
+    assert!(rules.reserve(asked, 60, Some(100)) && rules.reserve(other, 40, Some(100)));
+    for reserved in rules.change().reserved.values_mut() {
+        reserved.since -= RESERVED_AT_LEAST;
+    }
+    rules.give_back(|hash| *hash == asked);
+    let third = ContentHash([3; 32]);
+    assert!(!rules.reserve(third, 41, Some(100)) && rules.reserve(third, 40, Some(100)));
+}
+
+#[test]
 fn what_was_here_before_is_wanted_whatever_the_rule_says() {
     let rules = HoldRules::new(HoldRule::Nothing);
     let never = tagged(1, "work");
@@ -74,6 +125,7 @@ fn wishes_end_when_they_come_true() {
     let rules = HoldRules::new(HoldRule::Nothing);
     let record = tagged(1, "work");
     assert!(rules.wish(record.hash) && !rules.wish(record.hash));
+    assert!(!HoldRules::default().wish(record.hash), "all is held in any case");
     assert!(rules.wants(&record));
     rules.settle(&record.hash);
     assert!(!rules.wants(&record));
@@ -117,4 +169,12 @@ fn there_is_a_limit_to_pins() {
     assert_eq!(rules.pin(&pins(&many)), Err(TooManyPins));
     assert_eq!(rules.pin(&pins(&many[1..])).map(|new| new.count()), Ok(PINNED_FILTERS_MAX));
     assert_eq!(rules.pin(&pins(&many[..1])), Err(TooManyPins));
+    let hash = |n: usize| ContentHash(*blake3::hash(&n.to_le_bytes()).as_bytes());
+    let pins =
+        |numbers: std::ops::Range<usize>| Pins { hashes: numbers.map(hash).collect(), filters: Vec::new() };
+    assert_eq!(rules.pin(&pins(0..PINNED_HASHES_MAX + 1)), Err(TooManyPins));
+    assert_eq!(rules.pin(&pins(1..PINNED_HASHES_MAX + 1)).map(|new| new.count()), Ok(PINNED_HASHES_MAX));
+    assert_eq!(rules.pin(&pins(0..1)), Err(TooManyPins));
+    // As many as may be asked for and do not come.
+    assert_eq!((0..WISHED_MAX + 5).filter(|n| rules.wish(hash(*n))).count(), WISHED_MAX);
 }

@@ -121,6 +121,34 @@ fn a_shared_folder_has_nothing_besides_the_contents_that_it_names() {
     let deleted = AssetRecord { deleted: true, hlc, via, ..record.clone() };
     libraries.keep_versions(&held(&record), &deleted);
     assert!(library.asides().is_empty());
+    assert!(library.is_member(&record) && !library.is_member(&deleted));
+}
+
+#[test]
+fn of_a_folder_that_came_by_ticket_belongs_what_came_through_it_and_nobody_here_writes() {
+    let libraries = libraries();
+    let folder = Some(data_encoding::HEXLOWER.encode(&FOLDER.0));
+    let filter = Filter::try_from(FilterSpec { folder, ..FilterSpec::default() }).unwrap();
+    let library = libraries.add(SharedLibrary::new(kept(2, Access::Write, filter), HashMap::new()));
+    assert_eq!((library.folder(), library.joined_folder()), (Some(FOLDER), Some(FOLDER)));
+    assert!(!library.writes() && library.share().is_none());
+    let came = AssetRecord { via: library.id(), ..record_of(1) };
+    for (record, is_member) in [
+        (came.clone(), true),
+        (AssetRecord { deleted: true, ..came }, false),
+        (AssetRecord { via: Some(LibraryId([9; 32])), ..record_of(1) }, false),
+        (record_of(1), false),
+    ] {
+        assert_eq!(library.is_member(&record), is_member, "{record:?}");
+    }
+    // Its entries are of the library by which the folder came, and no longer of the mirror.
+    let has = || (library.has_folder(FOLDER), libraries.mirror().has_folder(FOLDER));
+    assert_eq!(has(), (false, true));
+    libraries.set_foreign(FOLDER, Some(LibraryId([9; 32])));
+    assert_eq!(has(), (false, false));
+    libraries.set_foreign(FOLDER, library.id());
+    assert_eq!(has(), (true, false));
+    assert!(!library.has_folder(FolderId([6; 32])));
 }
 
 #[test]
