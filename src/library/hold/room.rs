@@ -8,12 +8,12 @@ use crate::record::ContentHash;
 /// Most contents without room that are remembered of. Others are asked for now and then in vain.
 const NO_ROOM_MAX: usize = 1_000_000;
 /// How long room is kept for a content until somebody is asked for it.
-const RESERVED_AT_LEAST: Duration = Duration::from_secs(30);
+pub(super) const RESERVED_AT_LEAST: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reservation {
     bytes: u64,
-    since: Instant,
+    pub(super) since: Instant,
 }
 
 impl HoldExceptions {

@@ -1,5 +1,6 @@
 use super::super::filter::FilterSpec;
-use super::pins::PINNED_FILTERS_MAX;
+use super::pins::{PINNED_FILTERS_MAX, PINNED_HASHES_MAX};
+use super::room::RESERVED_AT_LEAST;
 use super::*;
 use crate::record::AssetMeta;
 
