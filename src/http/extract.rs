@@ -119,30 +119,43 @@ impl Params {
     pub fn time_ms(&self, name: &str, edge: DayEdge) -> ApiResult<Option<u64>> {
         let Some(value) = self.one(name)? else { return Ok(None) };
         let invalid = |problem: &str| ApiError::invalid_parameter(name, problem.to_owned(), TIME_HINT);
-        parse_time_ms(value, edge).map(Some).map_err(invalid)
+        let time = parse_time(value, edge).map_err(invalid)?;
+        Ok(Some(time.unwrap_or(TIME_MS_MAX)))
     }
 }
 
 pub const TIME_HINT: &str =
     "give a time such as 2026-11-20T12:00:00Z, a date such as 2026-11-20, or milliseconds since 1970";
 
-/// A point in time as [`Params::time_ms`] takes it.
+/// A point in time as [`Params::time_ms`] takes it, which is to be kept.
 pub fn parse_time_ms(text: &str, edge: DayEdge) -> Result<u64, &'static str> {
+    parse_time(text, edge)?.ok_or(TOO_LATE)
+}
+
+const TOO_LATE: &str = "is later than the year 9999";
+
+/// `None` at the end of the year 9999, where not each moment can be written in any time zone: in a question, people mean by it that
+/// there is no end.
+fn parse_time(text: &str, edge: DayEdge) -> Result<Option<u64>, &'static str> {
     let text = text.trim();
     if let Ok(ms) = text.parse::<u64>() {
         return match ms {
             YEAR_MIN..MS_MIN => Err("is a number that is no time in milliseconds: a year, or seconds"),
-            _ if ms > YEARS_END_MS => Err("is later than the year 9999"),
-            _ => Ok(ms.min(TIME_MS_MAX)),
+            _ if ms > YEARS_END_MS => Err(TOO_LATE),
+            _ => Ok((ms <= TIME_MS_MAX).then_some(ms)),
         };
     }
     // An offset such as +01:00 that was not escaped arrives with a space.
-    let time = text.parse::<Timestamp>().or_else(|_| text.replace(' ', "+").parse());
-    let time = time
-        .ok()
-        .or_else(|| edge.of(text, TimeZone::UTC))
-        .or_else(|| is_at_the_end(text).then_some(Timestamp::MAX));
-    time.and_then(|time| u64::try_from(time.as_millisecond()).ok()).ok_or("is not a time since 1970")
+    let time = match text.parse().or_else(|_| text.replace(' ', "+").parse()) {
+        Ok(time) => Some(time),
+        Err(_) => match edge.of(text, TimeZone::UTC) {
+            Some(time) if time == Timestamp::MAX => return Ok(None),
+            None if is_at_the_end(text) => return Ok(None),
+            time => time,
+        },
+    };
+    let ms = time.and_then(|time: Timestamp| u64::try_from(time.as_millisecond()).ok());
+    ms.map(Some).ok_or("is not a time since 1970")
 }
 
 /// Numbers from here to [`MS_MIN`] are years, dates without dashes, or seconds since 1970.
@@ -150,8 +163,7 @@ const YEAR_MIN: u64 = 1000;
 /// The spring of 1973, in milliseconds; the year 5138, in seconds.
 const MS_MIN: u64 = 100_000_000_000;
 
-/// The last millisecond that can be written as RFC 3339 in any time zone. Later ones of the year 9999 are taken for it: people write
-/// them to say that there is no end.
+/// The last millisecond that can be written as RFC 3339 in any time zone.
 const TIME_MS_MAX: u64 = 253_402_207_200_999;
 
 /// The last millisecond of the year 9999 in UTC.
@@ -375,6 +387,11 @@ mod tests {
         );
         assert_eq!((ms("9999-12-31"), ms("9999-12-31T23:59:59"), ms("9999-12-32")), (last, None, None));
         assert_eq!(ms("9999-12-30"), Some(TIME_MS_MAX - 22 * 3_600_000 - 999));
+        // What is kept is written as it came.
+        assert_eq!(parse_time_ms("253402207200999", DayEdge::Start), Ok(TIME_MS_MAX));
+        for late in ["253402207201000", "9999-12-31", "9999-12-31T23:59:59Z"] {
+            assert_eq!(parse_time_ms(late, DayEdge::Start), Err(TOO_LATE), "{late}");
+        }
         for end in ["9999-12-30", "9999-12-31"] {
             assert_eq!(params(&[("to", end)]).time_ms("to", DayEdge::End).unwrap(), last, "{end}");
         }
