@@ -354,9 +354,12 @@ impl OnDisk {
     /// Brings it back; what was written meanwhile where it belongs.
     fn mount(&self) -> Vec<PathBuf> {
         let beneath = walkdir::WalkDir::new(self.place()).into_iter().filter_map(Result::ok);
-        let beneath =
-            beneath.filter(|entry| entry.file_type().is_file()).map(|entry| entry.path().to_owned());
-        let beneath = beneath.collect();
+        // Of a snapshot that was being written when the disk went, a piece may be there, which counts as not written.
+        let is_left = |entry: &walkdir::DirEntry| {
+            let is_of_snapshot = entry.path().iter().any(|part| part == "can-sync-snapshots");
+            entry.file_type().is_file() && !is_of_snapshot
+        };
+        let beneath = beneath.filter(is_left).map(|entry| entry.path().to_owned()).collect();
         let _ = std::fs::remove_dir_all(self.place());
         std::fs::rename(self.disk.path().join("away"), self.place()).unwrap();
         beneath

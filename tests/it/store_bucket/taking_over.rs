@@ -138,7 +138,9 @@ async fn what_is_right_in_the_bucket_outlives_a_file_of_it_that_is_not() {
     put(&store, &content).await;
     assert_eq!(waiting().await, 1);
     std::fs::write(content_path(dir.path(), hash), noise(300_000, 2)).unwrap();
-    assert_eq!(read(&store, hash, 0, None).await, Err(StoreError::Corrupt(hash)));
+    // Who brings it up reads it as well, and may have set it aside already.
+    let refused = read(&store, hash, 0, None).await;
+    assert!(matches!(refused, Err(StoreError::Corrupt(_) | StoreError::NotHeld(_))), "{refused:?}");
     eventually("it is set aside", async || {
         let damaged = store.status().await.unwrap().damaged;
         if damaged == 1 { Ok(()) } else { Err(damaged.to_string()) }
