@@ -86,10 +86,14 @@ pub(crate) static ROWS: &[Row] = &[
         promise: "0 acknowledged lost; nothing stays there that no record has, and of a shared place nothing goes; 50 kills each",
         runs: &[
             it("store_bucket::on_daemons::killed_in_the_middle_of_uploads_what_was_acknowledged_is_in_the_bucket")
-                .with(&[("CAN_SYNC_TEST_KILLS", "50")]),
+                .with(&[("CAN_SYNC_TEST_KILLS", "50")])
+                .short(&[("CAN_SYNC_TEST_KILLS", "2")]),
             it("store_bucket::on_daemons::killed_while_contents_go_up_later_nothing_acknowledged_is_lost")
-                .with(&[("CAN_SYNC_TEST_KILLS", "50")]),
-            it("store_bucket::on_daemons::killed_in_the_middle_of_uploads_to_a_shared_bucket_nothing_is_lost_and_nothing_deleted").with(&[("CAN_SYNC_TEST_KILLS", "50")]),
+                .with(&[("CAN_SYNC_TEST_KILLS", "50")])
+                .short(&[("CAN_SYNC_TEST_KILLS", "2")]),
+            it("store_bucket::on_daemons::killed_in_the_middle_of_uploads_to_a_shared_bucket_nothing_is_lost_and_nothing_deleted")
+                .with(&[("CAN_SYNC_TEST_KILLS", "50")])
+                .short(&[("CAN_SYNC_TEST_KILLS", "2")]),
         ],
         lacks: None,
         within: minutes(60),
@@ -176,7 +180,7 @@ pub(crate) static ROWS: &[Row] = &[
         promise: "100 MiB completes; resume sends at most one segment again",
         runs: &[it("paths::").with(&[("CAN_SYNC_TEST_PATH_MIB", "100")]), it("transfer::resume::")],
         lacks: None,
-        within: minutes(30),
+        within: minutes(60),
         short_within: OUT,
     },
     Row {
