@@ -12,6 +12,7 @@ mod ledger;
 mod parts;
 mod proofs;
 mod random;
+mod speed;
 
 const A: SessionId = SessionId(1);
 const B: SessionId = SessionId(2);

@@ -77,6 +77,47 @@ fn a_request_has_a_limited_number_of_contents_and_bytes_of_one_library_and_each_
 }
 
 #[test]
+fn a_source_has_a_limited_number_of_requests_at_once() {
+    let mut s = scheduler();
+    s.pause();
+    for n in 0..20 {
+        s.announce(A, Some(LibraryId([n; 32])), vec![record(n.into(), 10)]);
+    }
+    assert_eq!(s.resume().len(), 16);
+    let mut s = Scheduler::new(ScheduleLimits { peer_bytes: 60 << 20, ..LIMITS }, Instant::now());
+    assert_eq!(s.announce(A, None, vec![record(1, 30 * PART_BYTES)]).len(), 8);
+    let small = s.announce(A, None, vec![record(2, 10)]);
+    assert_eq!(fetched(&small), [(A, key(&record(2, 10)))], "large ones leave room for it");
+}
+
+#[test]
+fn what_is_wanted_is_told_with_what_is_on_its_way_first() {
+    let mut s = scheduler();
+    let (small, large) = (record(1, 10), record(2, 2 * PART_BYTES));
+    let report = |s: &Scheduler| -> Vec<(WantKey, Option<SessionId>, bool)> {
+        s.report(9).into_iter().map(|wanted| (wanted.key, wanted.session, wanted.started)).collect()
+    };
+    s.pause();
+    s.announce(A, None, vec![small.clone(), large.clone()]);
+    assert_eq!(report(&s), [(key(&small), Some(A), false), (key(&large), Some(A), false)]);
+    assert_eq!(s.standing(&large.hash).unwrap().asked, []);
+    let open = s.resume();
+    s.pause();
+    s.announce(B, None, vec![small.clone()]);
+    s.announce(B, None, vec![record(0, 10)]);
+    let expected =
+        [(key(&small), Some(A), true), (key(&large), Some(A), true), (key(&record(0, 10)), Some(B), false)];
+    assert_eq!(report(&s), expected);
+    let standing = s.standing(&small.hash).unwrap();
+    assert_eq!((standing.sources, standing.asked), (vec![A, B], vec![A]));
+    // What is here and not stored yet is on its way.
+    complete(&mut s, open);
+    assert_eq!(report(&s)[1], (key(&large), Some(A), true));
+    assert!(s.wants(&small.hash) && !s.wants(&record(7, 10).hash));
+    assert!(s.wants_for(&key(&small)) && !s.wants_for(&key(&record(1, 11))));
+}
+
+#[test]
 fn what_a_user_wants_now_is_asked_for_next() {
     let mut s = scheduler();
     let records: Vec<_> = (0..100).map(|n| record(n, 1 << 20)).collect();

@@ -192,6 +192,10 @@ fn what_is_half_here_goes_on_whatever_most_say_while_somebody_says_so() {
         // Once nobody does any more, it is begun anew however much of it is here.
         assert_eq!(s.session_ended(A).contains(&restart), !is_begun_anew, "{here}");
     }
+    // What is all here is stored, whoever left meanwhile.
+    let (mut s, r, _) = outvoted_with(4);
+    assert!(!s.session_ended(A).contains(&ScheduleDecision::Restart(key(&r))));
+    assert!(s.standing(&r.hash).unwrap().is_complete);
 }
 
 #[test]
@@ -222,6 +226,36 @@ fn who_lies_about_what_was_proved_is_known_also_where_it_comes_once_more() {
     let again = s.committed(key(&r), Committed::Again);
     let lied = s.part_finished(B, requests_of(&again, B)[0], false_proof());
     assert!(lied.iter().any(|d| matches!(d, ScheduleDecision::Lied { session: B, .. })), "{lied:?}");
+}
+
+#[test]
+fn what_could_not_be_proved_or_was_wrong_is_not_believed_again() {
+    let [seven, nine] = [[7; 32], [9; 32]];
+    let mut claims = RootClaims::default();
+    for (session, root) in [(A, seven), (B, nine), (C, nine)] {
+        claims.add(session, Some(root));
+    }
+    assert_eq!((claims.best(None), claims.count(&nine), claims.were_wrong()), (Some(nine), 2, false));
+    assert_eq!(claims.others_than(Some(nine)), [A]);
+    claims.doubt(B, nine);
+    claims.remove(B);
+    claims.add(B, Some(seven));
+    claims.add(A, Some(seven));
+    assert_eq!((claims.of(A), claims.of(B), claims.of(C)), (Some(seven), None, Some(nine)));
+    assert_eq!((claims.doubted(&nine), claims.were_wrong()), (vec![B], true));
+    assert_eq!(claims.others_than(Some(seven)), [C, B], "B said it, whatever it could prove");
+    claims.forget(A);
+    assert_eq!((claims.of(A), claims.doubted(&nine)), (None, vec![B]));
+    claims.forget(B);
+    assert_eq!(claims.doubted(&nine), []);
+
+    let mut claims = RootClaims::default();
+    claims.add(A, Some(nine));
+    claims.refute(nine);
+    claims.add(B, Some(nine));
+    assert_eq!((claims.of(A), claims.of(B), claims.were_wrong()), (None, None, true));
+    claims.add(B, Some(seven));
+    assert_eq!(claims.of(B), Some(seven));
 }
 
 #[test]
