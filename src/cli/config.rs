@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::error::{CliError, CliResult, Exit};
 use super::output::message;
 use super::{Context, text};
-use crate::config::{ConfigError, ConfigErrors, Loaded, LoadedSetting, Origin};
+use crate::config::{ConfigError, ConfigErrors, Loaded, LoadedSetting};
 use crate::identity::exposure;
 use crate::node::preflight::{self, SettingProblem};
 
@@ -73,8 +73,7 @@ fn check(context: &Context, loaded: &Loaded, errors: &[ConfigError]) -> CliResul
 /// That others can read or change a configuration file with secrets in it.
 fn open_file(loaded: &Loaded) -> Option<String> {
     let path = loaded.path.as_ref()?;
-    let is_here = |key: &&str| matches!(loaded.origin(key), Origin::File { .. });
-    let secret = ["sync_passphrase", "sync_api_key", "discovery.topic_secret"].into_iter().find(is_here)?;
+    let secret = loaded.secret_in_file()?;
     Some(format!("{secret}: {}", exposure(path)?))
 }
 

@@ -145,6 +145,12 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// A setting with a secret in it, not the name of a file with one, that the configuration file says.
+    pub fn secret_in_file(&self) -> Option<&'static str> {
+        let is_here = |key: &&str| matches!(self.origin(key), Origin::File { .. });
+        SECRETS.into_iter().filter(|key| !key.ends_with("_file")).find(is_here)
+    }
+
     /// Every setting with its origin, in the order of `config.yaml`.
     pub fn settings(&self) -> Vec<LoadedSetting> {
         let with_origin = |(key, value): (String, serde_json::Value)| {

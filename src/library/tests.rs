@@ -2,12 +2,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
-use zeroize::Zeroizing;
 
 use super::filter::Filter;
 use super::registry::Kept;
 use super::sharing::Sharing;
-use super::ticket::{Access, Subject, Terms, Ticket};
+use super::ticket::{Access, Terms};
 use super::*;
 use crate::identity::LibraryKeys;
 use crate::reconcile::tree::ItemTree;
@@ -17,21 +16,7 @@ use crate::store::{Holding, StoredRecord};
 mod shares;
 
 fn kept(n: u8, access: Access, filter: Filter) -> Kept {
-    let key = SigningKey::from_bytes(&[n; 32]);
-    let terms = Terms {
-        name: format!("library {n}"),
-        access,
-        subject: Subject::Bearer,
-        not_before_ms: 0,
-        expires_ms: None,
-        uses: 0,
-        serial: 0,
-        epoch: 0,
-        held: (0, 0),
-        fresh_within_ms: 0,
-    };
-    let ticket = Ticket::issue(&key, terms, Zeroizing::new([n; 32]), filter, Vec::new()).unwrap();
-    Kept { key: None, ticket, created_ms: 0, revocations: None, sharing: Sharing::default() }
+    Kept::sample(n, Terms::unlimited(format!("library {n}"), access), filter)
 }
 
 fn libraries() -> Libraries {
