@@ -11,12 +11,16 @@
 //! received much in the same turn: tokio's budget for that turn is used up, the socket claims not to be writable, and iroh goes on
 //! as if the packets were lost. There the window does not fall below what keeps both sides going.
 
+mod losses;
+
 use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iroh::endpoint::{Controller, ControllerFactory, ControllerMetrics, RttEstimator};
 use noq_proto::congestion::{Bbr3Config, CubicConfig};
+
+use losses::Losses;
 
 /// The shortest round trip of a long path. Cables within a house and a wireless network that is not busy stay below.
 const LONG: Duration = Duration::from_millis(8);
@@ -56,6 +60,7 @@ impl ControllerFactory for ByRoundTrip {
             state: PathState::Watched { other, acks: 0 },
             mtu: current_mtu,
             round_trip: Duration::ZERO,
+            losses: Losses::default(),
             within: self,
         })
     }
@@ -78,6 +83,7 @@ struct Watched {
     mtu: u16,
     /// The shortest so far.
     round_trip: Duration,
+    losses: Losses,
     /// What it was made by.
     within: Arc<ByRoundTrip>,
 }
@@ -112,15 +118,27 @@ impl Watched {
 
     fn floor(&self) -> u64 {
         match self.state {
-            PathState::Long => LEAST_PACKETS_LONG * u64::from(self.mtu),
+            PathState::Long => self.least_packets().max(self.in_flight_at(self.losses.least_rate())),
             PathState::Watched { .. } | PathState::Short => self.within.floor,
         }
     }
 
-    /// The least rate of a controller that says how fast to send, in bytes a second: that window in half a round trip.
+    fn least_packets(&self) -> u64 {
+        LEAST_PACKETS_LONG * u64::from(self.mtu)
+    }
+
+    /// The window for a rate in bytes a second: twice what is on the way then, as BBR has it.
+    fn in_flight_at(&self, rate: u64) -> u64 {
+        let micros = u64::try_from(self.round_trip.as_micros()).unwrap_or(u64::MAX);
+        rate.saturating_mul(micros) / 1_000_000 * 2
+    }
+
+    /// The least rate of a controller that says how fast to send, in bytes a second: the fewest packets in half a round trip, or
+    /// what the losses leave.
     fn least_rate(&self) -> u64 {
         let micros = u64::try_from(self.round_trip.as_micros() / 2).unwrap_or(u64::MAX);
-        self.floor().saturating_mul(1_000_000).checked_div(micros).unwrap_or(0)
+        let rate = self.least_packets().saturating_mul(1_000_000).checked_div(micros).unwrap_or(0);
+        rate.max(self.losses.least_rate())
     }
 }
 
@@ -148,6 +166,8 @@ impl Controller for Watched {
     ) {
         self.tell(|controller| controller.on_ack(now, sent, bytes, pn, app_limited, rtt));
         self.round_trip = rtt.min();
+        let bits = self.in_force.metrics().bandwidth_estimate.unwrap_or(0);
+        self.losses.arrived(now, rtt.get(), rtt.min(), bits / 8);
         self.choose(now, rtt.min());
     }
 
@@ -177,6 +197,11 @@ impl Controller for Watched {
     }
 
     fn on_packet_lost(&mut self, lost_bytes: u16, pn: u64, now: Instant) {
+        let is_congestion = self.losses.lost();
+        // BBR forgets by itself about packets of which it hears no more.
+        if matches!(self.state, PathState::Long) && !is_congestion {
+            return;
+        }
         self.tell(|controller| controller.on_packet_lost(lost_bytes, pn, now));
     }
 
@@ -218,6 +243,7 @@ impl Controller for Watched {
             },
             mtu: self.mtu,
             round_trip: self.round_trip,
+            losses: self.losses.clone(),
             within: Arc::clone(&self.within),
         })
     }

@@ -112,7 +112,7 @@ async fn all_of_it_at_once_leaves_both_sides_equal() {
 /// As long as a way around half the world, and bad in every way.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_asset_arrives_over_a_long_and_bad_path() {
-    let mib = scoreboard::number("CAN_SYNC_TEST_PATH_MIB", 3);
+    let mib = scoreboard::number("CAN_SYNC_TEST_PATH_MIB", 40);
     let link = Link {
         delay: Duration::from_millis(50),
         jitter: Duration::from_millis(5),
