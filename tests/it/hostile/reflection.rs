@@ -113,6 +113,8 @@ async fn a_proof_is_worth_nothing_when_whoever_dialled_sends_it_back() {
     let (first, shown) = m.joins(&connection).await;
     assert!(proves(&shown, &first.transcript(), Role::Answerer, &m.key()));
     assert!(!proves(&shown, &first.transcript(), Role::Answerer, &MIRROR), "it did not prove that itself");
+    // Until it is up, no other stream counts.
+    is_connected(&a).await;
     let mut second = m.open(&connection).await;
     second.say(frame::Kind::Auth(shown)).await.unwrap();
     was_seen_through(&a, &m, &connection).await;
