@@ -1,9 +1,10 @@
 //! What is promised of a can-sync that is killed, lied to, cut off and run out of room, and what of it this machine has shown.
 //!
-//! `cargo bench --profile dev --bench scoreboard [-- --seed N] [-- --short] [-- --only ROW]… [-- --out FILE] [-- --list]`.
+//! `cargo bench --profile dev --bench scoreboard [-- --seed N] [-- --short] [-- --only ROW]… [-- --fuzz-secs N] [-- --out FILE]
+//! [-- --list]`.
 //! A row runs tests of the project with more rounds than they have from day to day, each in a process group of its own that
-//! ends with its time: those of `tests/it`, of the library, or another bench. A test says in a line `scoreboard: …` what it has
-//! measured, and whether that keeps the promise (`tests/it/support/scoreboard.rs`). Its verdict is one of
+//! ends with its time: those of `tests/it`, of the library, another bench, or the fuzzer. A test says in a line `scoreboard: …`
+//! what it has measured, and whether that keeps the promise (`tests/it/support/scoreboard.rs`). Its verdict is one of
 //!
 //! - **shown**: every test passed, and none says that the promise was missed;
 //! - **missed**: every test passed, and one measured less than what is promised;
@@ -12,8 +13,8 @@
 //!
 //! The whole run takes hours and writes `docs/scoreboard.md`; `--short` has a few rounds of what is quick, takes about five minutes
 //! once everything is built, and writes `target/scoreboard.md`. Tests are built as `cargo test` builds them, without
-//! optimisation; `--release` builds them anew with it. The exit code is 1 where a row failed: a figure
-//! that is missed may be the machine's fault.
+//! optimisation, but for those that measure a speed; `--release` builds all of them with it. The exit code is 1 where a row failed:
+//! a figure that is missed may be the machine's fault.
 #![expect(clippy::print_stdout, reason = "tables are what a bench is for")]
 
 use std::fmt::Write as _;
@@ -27,6 +28,8 @@ use running::{Programs, RunOutcome};
 use support::Result;
 use support::figures::Table;
 
+#[path = "scoreboard/fuzzing.rs"]
+mod fuzzing;
 #[path = "scoreboard/rows.rs"]
 mod rows;
 #[path = "scoreboard/running.rs"]
@@ -44,6 +47,9 @@ struct Args {
     /// These rows alone; nothing is written unless --out is given
     #[arg(long)]
     only: Vec<String>,
+    /// For how long each decoder is fuzzed; 1800 is what is promised, and takes half a day
+    #[arg(long)]
+    fuzz_secs: Option<u64>,
     /// Where the table goes
     #[arg(long)]
     out: Option<PathBuf>,
@@ -85,7 +91,7 @@ fn main() -> Result<ExitCode> {
     }
     let seed = args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
     println!("seed {seed}; building the tests");
-    let programs = Programs::build(args.release)?;
+    let programs = Programs::build(args.release, args.fuzz_secs)?;
     let table = Table::new(&[("row", 16), ("figure", 70), ("promise", 60), ("verdict", 12), ("s", 6)]);
     let mut lines = Vec::new();
     for row in ROWS.iter().filter(|row| args.only.is_empty() || args.only.iter().any(|only| only == row.key))
@@ -143,11 +149,17 @@ fn run(row: &'static Row, programs: &Programs, seed: u64, short: bool) -> Line {
         return line(&[], Verdict::NotShown(row.lacks.unwrap_or("no test").to_owned()));
     }
     let (mut figures, mut all_kept) = (Vec::new(), true);
+    let mut lacks: Vec<String> = row.lacks.iter().map(|lacks| (*lacks).to_owned()).collect();
     for one in row.runs {
+        if let Some(left_out) = one.long.filter(|_| short) {
+            lacks.push(left_out.to_owned());
+            continue;
+        }
         match programs.run(one, seed, short, limit.saturating_sub(began.elapsed())) {
-            RunOutcome::Passed { figures: some, kept } => {
+            RunOutcome::Passed { figures: some, kept, lacks: some_lacks } => {
                 figures.extend(some);
                 all_kept &= kept;
+                lacks.extend(some_lacks);
             }
             RunOutcome::Skipped(why) => return line(&figures, Verdict::NotShown(why)),
             RunOutcome::Failed(why) => {
@@ -156,10 +168,10 @@ fn run(row: &'static Row, programs: &Programs, seed: u64, short: bool) -> Line {
             }
         }
     }
-    let verdict = match row.lacks {
+    let verdict = match lacks.is_empty() {
         _ if !all_kept => Verdict::Missed,
-        None => Verdict::Shown,
-        Some(lacks) => Verdict::NotShown(lacks.to_owned()),
+        true => Verdict::Shown,
+        false => Verdict::NotShown(lacks.join("; ")),
     };
     line(&figures, verdict)
 }

@@ -1,5 +1,6 @@
 //! Runs tests and other benches as processes, and reads what they say.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::os::unix::process::CommandExt as _;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
+use super::fuzzing;
 use super::rows::{Program, Run};
 use super::support::Result;
 
@@ -22,8 +24,8 @@ const REASON_CHARS: usize = 200;
 /// What came of one test, or of all of a module.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RunOutcome {
-    /// What it measured, and whether all of it keeps the promise.
-    Passed { figures: Vec<String>, kept: bool },
+    /// What it measured, whether all of it keeps the promise, and what of the promise it does not show.
+    Passed { figures: Vec<String>, kept: bool, lacks: Option<String> },
     /// Why it could not run here.
     Skipped(String),
     /// With the reason.
@@ -34,38 +36,45 @@ pub(crate) enum RunOutcome {
 pub(crate) struct Programs {
     it: PathBuf,
     lib: PathBuf,
+    /// Those of `tests/it` with optimisation, once a row wants them: or why there are none.
+    optimised: OnceCell<std::result::Result<PathBuf, String>>,
+    /// For how long each decoder is fuzzed, where that is asked for.
+    fuzz_secs: Option<u64>,
 }
 
 impl Programs {
-    /// Builds them.
-    pub(crate) fn build(release: bool) -> Result<Self> {
-        let mut cargo = cargo();
-        cargo.args(["test", "--no-run", "--locked", "--lib", "--test", "it"]);
-        cargo.arg("--message-format=json-render-diagnostics").args(release.then_some("--release"));
-        let output = cargo.stderr(Stdio::inherit()).output()?;
-        if !output.status.success() {
-            return Err("the tests could not be built".into());
-        }
-        let said = String::from_utf8_lossy(&output.stdout);
-        let built: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        let program = |name: &str| {
-            let is_it = |one: &&Value| one["target"]["name"] == name && one["profile"]["test"] == true;
-            let path = built.iter().filter(is_it).find_map(|one| one["executable"].as_str());
-            path.map(PathBuf::from).ok_or_else(|| format!("cargo does not say where the tests of {name} are"))
+    /// Builds them; decoders are fuzzed for `fuzz_secs`, or for as long as their row says.
+    pub(crate) fn build(release: bool, fuzz_secs: Option<u64>) -> Result<Self> {
+        let built = BuiltTests::build(release, &["--lib", "--test", "it"])?;
+        let (it, lib) = (built.program("it")?, built.program("can_sync")?);
+        let optimised = if release { OnceCell::from(Ok(it.clone())) } else { OnceCell::new() };
+        Ok(Self { it, lib, optimised, fuzz_secs })
+    }
+
+    fn optimised(&self) -> std::result::Result<&Path, String> {
+        let build = || {
+            println!("building the tests with optimisation");
+            let built = BuiltTests::build(true, &["--test", "it"]).and_then(|built| built.program("it"));
+            built.map_err(|error| error.to_string())
         };
-        Ok(Self { it: program("it")?, lib: program("can_sync")? })
+        self.optimised.get_or_init(build).as_deref().map_err(Clone::clone)
     }
 
     /// Runs a row's test, for at most `limit`.
     pub(crate) fn run(&self, run: &Run, seed: u64, short: bool, limit: Duration) -> RunOutcome {
         let mut command = match run.program {
             Program::It => test(&self.it, run.name),
+            Program::Optimised => match self.optimised() {
+                Ok(it) => test(it, run.name),
+                Err(why) => return RunOutcome::Failed(why),
+            },
             Program::Lib => test(&self.lib, run.name),
             Program::Bench(args) => {
                 let mut cargo = cargo();
                 cargo.args(["bench", "--locked", "--bench", run.name, "--"]).args(args);
                 cargo
             }
+            Program::Fuzz(secs) => return fuzzing::run(self.fuzz_secs.unwrap_or(secs), limit),
         };
         for name in ["CAN_SYNC_TEST_SEED", "CAN_SYNC_TEST_STORE_SEED", "CAN_SYNC_TORTURE_SEED"] {
             command.env(name, seed.to_string());
@@ -78,15 +87,46 @@ impl Programs {
     }
 }
 
+/// What cargo said while it built tests.
+struct BuiltTests(Vec<Value>);
+
+impl BuiltTests {
+    fn build(release: bool, which: &[&str]) -> Result<Self> {
+        let mut cargo = cargo();
+        cargo.args(["test", "--no-run", "--locked"]).args(which);
+        cargo.arg("--message-format=json-render-diagnostics").args(release.then_some("--release"));
+        let output = cargo.stderr(Stdio::inherit()).output()?;
+        if !output.status.success() {
+            return Err("the tests could not be built".into());
+        }
+        let said = String::from_utf8_lossy(&output.stdout);
+        Ok(Self(said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()))
+    }
+
+    /// The tests of a target.
+    fn program(&self, target: &str) -> Result<PathBuf> {
+        let is_it = |one: &&Value| one["target"]["name"] == target && one["profile"]["test"] == true;
+        let path = self.0.iter().filter(is_it).find_map(|one| one["executable"].as_str());
+        Ok(path
+            .map(PathBuf::from)
+            .ok_or_else(|| format!("cargo does not say where the tests of {target} are"))?)
+    }
+}
+
 fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    forget_package(&mut cargo);
+    cargo
+}
+
+/// Keeps from a program that calls cargo what cargo told us.
+pub(super) fn forget_package(command: &mut Command) {
     // What the cargo that runs us says of this package: build scripts that look at it would run again, and with them whatever
     // depends on theirs, now and at the next call of cargo.
     let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_package)) {
-        cargo.env_remove(name);
+        command.env_remove(name);
     }
-    cargo
 }
 
 fn test(program: &Path, name: &str) -> Command {
@@ -99,7 +139,7 @@ fn test(program: &Path, name: &str) -> Command {
 
 /// What a process said until it ended, and whether well; `None` where it was stopped after `limit`. Whatever it started in its process
 /// group ends with it.
-fn said_within(command: &mut Command, limit: Duration) -> Result<(Option<bool>, String)> {
+pub(super) fn said_within(command: &mut Command, limit: Duration) -> Result<(Option<bool>, String)> {
     let mut said = tempfile::tempfile()?;
     let (out, err): (File, File) = (said.try_clone()?, said.try_clone()?);
     let mut child = command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0).spawn()?;
@@ -158,5 +198,5 @@ fn judge(run: &Run, ended: Option<bool>, said: &str) -> RunOutcome {
             (_, several) => figures.push(format!("{several} tests of {} passed", name.trim_end_matches(':'))),
         }
     }
-    RunOutcome::Passed { figures, kept: words.iter().all(|word| *word == "kept") }
+    RunOutcome::Passed { figures, kept: words.iter().all(|word| *word == "kept"), lacks: None }
 }

@@ -78,6 +78,34 @@ mod tests {
         }
     }
 
+    /// The fuzzer has a lock file of its own, which nothing else reads: it cannot be built where that lacks something.
+    #[test]
+    fn the_fuzzer_s_lock_file_knows_every_dependency() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let read = |file: &str| fs::read_to_string(root.join(file)).unwrap();
+        let (manifest, lock) = (read("Cargo.toml"), read("fuzz/Cargo.lock"));
+        let own =
+            lock.split("[[package]]").find(|package| package.contains("name = \"can-sync\"\n")).unwrap();
+        let of = |dependency: &str| {
+            own.contains(&format!("\n \"{dependency}\"")) || own.contains(&format!("\n \"{dependency} "))
+        };
+        let mut asked = 0;
+        for section in ["[dependencies]\n", "[build-dependencies]\n"] {
+            let lines =
+                manifest.split(section).nth(1).unwrap().lines().take_while(|line| !line.starts_with('['));
+            for (name, rest) in lines.filter_map(|line| line.split_once(" = ")) {
+                let package = rest.split_once("package = \"").and_then(|(_, rest)| rest.split('"').next());
+                let package = package.unwrap_or(name);
+                assert!(
+                    of(package),
+                    "{package}: `cp Cargo.lock fuzz/ && cargo metadata --manifest-path fuzz/Cargo.toml`"
+                );
+                asked += 1;
+            }
+        }
+        assert!(asked > 50, "{asked} dependencies");
+    }
+
     /// `cargo test --lib write_what_fuzzing_starts_from -- --ignored`, once an encoding has changed: adds to what is there.
     #[test]
     #[ignore = "writes into the source tree"]
