@@ -70,6 +70,7 @@ mod scrub;
 mod service_http;
 mod set_back;
 mod shared_folders;
+mod siege;
 mod signals;
 mod snapshots;
 mod store_bucket;
