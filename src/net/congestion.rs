@@ -12,6 +12,8 @@
 //! as if the packets were lost. There the window does not fall below what keeps both sides going.
 
 mod losses;
+#[cfg(test)]
+mod tests;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -61,6 +63,7 @@ impl ControllerFactory for ByRoundTrip {
             mtu: current_mtu,
             round_trip: Duration::ZERO,
             losses: Losses::default(),
+            told_loss: false,
             within: self,
         })
     }
@@ -84,6 +87,8 @@ struct Watched {
     /// The shortest so far.
     round_trip: Duration,
     losses: Losses,
+    /// The controller in force was told of a loss that it may have to take back.
+    told_loss: bool,
     /// What it was made by.
     within: Arc<ByRoundTrip>,
 }
@@ -118,26 +123,16 @@ impl Watched {
 
     fn floor(&self) -> u64 {
         match self.state {
-            PathState::Long => self.least_packets().max(self.in_flight_at(self.losses.least_rate())),
+            PathState::Long => LEAST_PACKETS_LONG * u64::from(self.mtu),
             PathState::Watched { .. } | PathState::Short => self.within.floor,
         }
     }
 
-    fn least_packets(&self) -> u64 {
-        LEAST_PACKETS_LONG * u64::from(self.mtu)
-    }
-
-    /// The window for a rate in bytes a second: twice what is on the way then, as BBR has it.
-    fn in_flight_at(&self, rate: u64) -> u64 {
-        let micros = u64::try_from(self.round_trip.as_micros()).unwrap_or(u64::MAX);
-        rate.saturating_mul(micros) / 1_000_000 * 2
-    }
-
-    /// The least rate of a controller that says how fast to send, in bytes a second: the fewest packets in half a round trip, or
-    /// what the losses leave.
+    /// The least rate of a controller that says how fast to send, in bytes a second: that window in half a round trip, or what a
+    /// lossy path was found to take.
     fn least_rate(&self) -> u64 {
         let micros = u64::try_from(self.round_trip.as_micros() / 2).unwrap_or(u64::MAX);
-        let rate = self.least_packets().saturating_mul(1_000_000).checked_div(micros).unwrap_or(0);
+        let rate = self.floor().saturating_mul(1_000_000).checked_div(micros).unwrap_or(0);
         rate.max(self.losses.least_rate())
     }
 }
@@ -197,15 +192,23 @@ impl Controller for Watched {
     }
 
     fn on_packet_lost(&mut self, lost_bytes: u16, pn: u64, now: Instant) {
-        let is_congestion = self.losses.lost();
+        // What has no size is an acknowledgement, and nobody says when one of those arrives.
+        if lost_bytes > 0 {
+            self.losses.lost();
+        }
         // BBR forgets by itself about packets of which it hears no more.
-        if matches!(self.state, PathState::Long) && !is_congestion {
+        if matches!(self.state, PathState::Long) && self.losses.is_lossy() {
             return;
         }
+        self.told_loss = true;
         self.tell(|controller| controller.on_packet_lost(lost_bytes, pn, now));
     }
 
     fn on_spurious_congestion_event(&mut self) {
+        // BBR goes back to how it was before the last loss that it heard of.
+        if matches!(self.state, PathState::Long) && !std::mem::take(&mut self.told_loss) {
+            return;
+        }
         self.tell(|controller| controller.on_spurious_congestion_event());
     }
 
@@ -244,6 +247,7 @@ impl Controller for Watched {
             mtu: self.mtu,
             round_trip: self.round_trip,
             losses: self.losses.clone(),
+            told_loss: self.told_loss,
             within: Arc::clone(&self.within),
         })
     }
@@ -254,119 +258,5 @@ impl Controller for Watched {
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use iroh::{EndpointAddr, RelayMode, SecretKey, TransportAddr};
-
-    use super::*;
-    use crate::net::endpoint;
-
-    /// Whether a controller says how fast to send, as BBR does and Cubic does not.
-    fn is_paced(controller: &dyn Controller) -> bool {
-        controller.metrics().pacing_rate.is_some()
-    }
-
-    fn watched(round_trip: Duration, acks: u32) -> Watched {
-        let built = Arc::new(ByRoundTrip::within_machine()).build(Instant::now(), 1200);
-        let mut watched = *built.into_any().downcast::<Watched>().unwrap();
-        (0..acks).for_each(|_| watched.choose(Instant::now(), round_trip));
-        watched
-    }
-
-    #[test]
-    fn a_long_path_has_bbr_and_a_short_one_cubic() {
-        let short = LONG.checked_sub(Duration::from_micros(1)).unwrap();
-        for (round_trip, paced) in [(Duration::ZERO, false), (short, false), (LONG, true)] {
-            let mut path = watched(round_trip, WATCHED_ACKS - 1);
-            assert!(
-                !is_paced(&path) && matches!(path.state, PathState::Watched { .. }),
-                "begins as a short one"
-            );
-            path.choose(Instant::now(), round_trip);
-            assert_eq!(
-                (is_paced(&path), matches!(path.state, PathState::Long)),
-                (paced, paced),
-                "{round_trip:?}"
-            );
-            assert_eq!(is_paced(path.clone_box().as_ref()), paced);
-        }
-    }
-
-    #[test]
-    fn a_path_that_turns_out_to_be_short_begins_anew_and_stays_short() {
-        let mut path = watched(LONG, WATCHED_ACKS);
-        assert!(is_paced(&path) && path.window() < WINDOW_WITHIN_MACHINE);
-        path.on_mtu_update(1400);
-        path.choose(Instant::now(), Duration::from_millis(1));
-        assert!(!is_paced(&path), "the first acknowledgements were late");
-        assert_eq!(path.window(), WINDOW_WITHIN_MACHINE, "within a machine it has the floor again");
-        path.choose(Instant::now(), LONG);
-        assert!(!is_paced(&path));
-    }
-
-    #[test]
-    fn within_a_machine_nothing_makes_the_window_smaller_than_that() {
-        let mut path = watched(Duration::ZERO, WATCHED_ACKS);
-        let now = Instant::now();
-        for n in 0..10 {
-            path.on_congestion_event(now + Duration::from_secs(n), now, true, false, 50_000, n);
-            assert_eq!(path.window(), WINDOW_WITHIN_MACHINE);
-            assert_eq!(path.clone_box().metrics().congestion_window, WINDOW_WITHIN_MACHINE);
-        }
-        assert!(path.initial_window() < WINDOW_WITHIN_MACHINE, "a path begins as Cubic does");
-        let long = watched(LONG, WATCHED_ACKS);
-        assert!(long.window() < WINDOW_WITHIN_MACHINE, "somewhere on the way is something slow");
-    }
-
-    #[test]
-    fn on_a_long_path_a_small_asset_leaves_at_once_however_much_was_lost() {
-        let mut path = watched(LONG, WATCHED_ACKS);
-        path.round_trip = Duration::from_millis(40);
-        path.mtu = u16::MAX;
-        let least = LEAST_PACKETS_LONG * u64::from(u16::MAX);
-        assert!(path.in_force.window() < least, "BBR by itself begins with less");
-        let (window, rate) = (path.metrics().congestion_window, path.metrics().pacing_rate.unwrap());
-        assert_eq!((window, path.window()), (least, least));
-        assert!(rate >= least * 50, "{rate} bytes a second, not that window in 20 ms");
-        assert_eq!(path.clone_box().metrics().pacing_rate, Some(rate));
-        assert!(!is_paced(&watched(Duration::ZERO, WATCHED_ACKS)), "Cubic has no rate of its own");
-    }
-
-    #[tokio::test]
-    async fn both_ends_of_a_connection_over_loopback_have_it() {
-        let bind = || endpoint::bind(SecretKey::generate(), ([127, 0, 0, 1], 0).into(), RelayMode::Disabled);
-        let (near, far) = (bind().await.unwrap(), bind().await.unwrap());
-        let mut addr = EndpointAddr::new(far.id());
-        addr.addrs.extend(far.bound_sockets().into_iter().map(TransportAddr::Ip));
-        let accept = async {
-            let incoming = far.accept().await.unwrap();
-            assert!(endpoint::is_from_machine(&incoming));
-            incoming.accept_with(endpoint::strangers_within_machine(&far)).unwrap().await.unwrap()
-        };
-        let both = tokio::time::timeout(Duration::from_secs(30), async {
-            tokio::join!(endpoint::connect(&near, addr), accept)
-        });
-        let (dialled, accepted) = both.await.unwrap();
-        for connection in [dialled.unwrap(), accepted] {
-            let windows: Vec<u64> = connection.paths().iter().map(|path| path.stats().cwnd).collect();
-            assert!(
-                !windows.is_empty() && windows.iter().all(|window| *window >= WINDOW_WITHIN_MACHINE),
-                "{windows:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn whoever_takes_over_heard_of_all_that_came_before() {
-        let mut path = watched(LONG, WATCHED_ACKS - 1);
-        let PathState::Watched { other, .. } = &path.state else { panic!("{path:?}") };
-        let (now, before) = (Instant::now(), other.window());
-        path.on_congestion_event(now, now, true, false, 50_000, 1);
-        path.on_mtu_update(9000);
-        path.choose(now, LONG);
-        assert_ne!(path.window(), before);
     }
 }
