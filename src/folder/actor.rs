@@ -349,6 +349,12 @@ impl FolderActorState {
         }
     }
 
+    /// Whether it is to be watched, and is not.
+    fn is_unwatched(&self) -> bool {
+        let settings = &self.args.binding.settings;
+        self.watcher.is_none() && !settings.scan_only && !settings.paused
+    }
+
     fn on_look_ended(&mut self, myself: &ActorRef<FolderMsg>, done: LookDone) {
         let LookDone { work, outcome, was_full, reply } = done;
         self.stop.clear();
@@ -361,7 +367,8 @@ impl FolderActorState {
             let _ = reply.send(answer);
         }
         let again = match &outcome {
-            Ok(()) if is_restless => {
+            // Nobody says when there is room for a watcher again.
+            Ok(()) if is_restless || self.is_unwatched() => {
                 self.scope.is_full = true;
                 Some(self.longer_retry())
             }

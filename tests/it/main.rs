@@ -92,3 +92,4 @@ mod supervisor;
 mod support;
 mod swarm;
 mod transfer;
+mod unwatched;

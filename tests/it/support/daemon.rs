@@ -89,6 +89,18 @@ impl Daemon {
         Self::spawn_command(user, command, stdin, Output::follow)
     }
 
+    /// As [`Self::start`], by another program, which becomes the daemon: what follows its arguments is what it is to run.
+    pub(crate) fn start_by(program: &str, args: &[&str], config: &str) -> Self {
+        let user = User::new();
+        user.write("config.yaml", config);
+        let daemon = user.command(&["--json", "serve"]);
+        let mut command = Command::new(program);
+        command.args(args).arg(daemon.get_program()).args(daemon.get_args());
+        let variables = daemon.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        command.env_clear().envs(variables).current_dir(user.home());
+        Self::spawn_command(user, command, b"", Output::follow)
+    }
+
     fn spawn(user: User, listen: impl FnOnce(ChildStderr) -> Output) -> Self {
         let command = user.command(&["--json", "serve"]);
         Self::spawn_command(user, command, b"", listen)
@@ -159,7 +171,7 @@ impl Daemon {
         kill_process(self.pid(), signal).expect("the process is there");
     }
 
-    fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
