@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorRef, RpcReplyPort, SupervisionEvent};
+use tokio::time::sleep;
 
 use super::actor::{CommandReply, FolderMsg};
 use super::report::{FolderConflict, FolderPlace, FolderReport, FolderVersion, KnownFolder};
@@ -74,7 +75,7 @@ pub enum FoldersMsg {
     /// Its task: folders of the configuration that cannot be bound, as of the last try, and those that are.
     Tried { unbound: Vec<UnboundFolder>, bound: Vec<String> },
     /// Its task: the bindings as they are now.
-    Bound { bindings: FolderBindings, names: BTreeMap<FolderId, String> },
+    Bound { bindings: FolderBindings, names: Option<BTreeMap<FolderId, String>> },
     /// Its timer, every [`BEAT`]: see which FolderActors do not come on.
     BeatDue,
     /// Its timer: start that FolderActor again.
@@ -295,6 +296,17 @@ impl FoldersState {
         self.folders.keys().filter_map(|folder| self.actor_of(*folder)).collect()
     }
 
+    /// Has what is bound, and what it is called, read after `delay`.
+    fn read_anew(&mut self, myself: &ActorRef<FoldersMsg>, delay: Duration) {
+        let (context, owner) = (self.args.context.clone(), myself.clone());
+        self.tasks.spawn(async move {
+            sleep(delay).await;
+            if let Err(error) = binding::tell(&context, &owner).await {
+                tracing::debug!(%error, "what folders are called is not known anew");
+            }
+        });
+    }
+
     fn on_store_changed(
         &mut self,
         myself: &ActorRef<FoldersMsg>,
@@ -305,12 +317,7 @@ impl FoldersState {
         if entries.iter().any(|(folder, hash)| is_bound(folder) && *hash == EntryHash::of_definition(*folder))
         {
             // It may be called otherwise.
-            let (context, owner) = (self.args.context.clone(), myself.clone());
-            self.tasks.spawn(async move {
-                if let Err(error) = binding::tell(&context, &owner).await {
-                    tracing::debug!(%error, "what folders are called is not known anew");
-                }
-            });
+            self.read_anew(myself, Duration::ZERO);
         }
         for (folder, bound) in &mut self.folders {
             let changed: Vec<EntryHash> =

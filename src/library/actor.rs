@@ -37,7 +37,7 @@ const TICK: Duration = Duration::from_secs(5);
 const PURGE: Duration = Duration::from_hours(1);
 /// How often it is looked whether what forgotten libraries left is promised to nobody any more.
 const LEFT_EVERY: Duration = Duration::from_mins(10);
-/// Pause after the registry did not take something.
+/// Pause after the registry did not take or give something.
 const KEEP_RETRY: Duration = Duration::from_secs(1);
 /// How long an answer waits for what the store held before to be read in; the rest follows.
 const FILL_BEFORE_ANSWER: Duration = Duration::from_secs(5);
@@ -343,16 +343,19 @@ impl LibraryState {
 
 /// What an incarnation begins with.
 async fn restore(manager: Manager) {
-    let libraries = manager.restore().await;
-    manager.look_for_members();
-    match libraries {
-        Ok(libraries) => {
-            let fill = libraries.iter().map(|library| manager.fill(library));
-            futures::future::join_all(fill).await;
-            manager.follow_filters().await;
+    let libraries = loop {
+        let restored = manager.restore().await;
+        manager.look_for_members();
+        match restored {
+            Ok(libraries) => break libraries,
+            Err(error) => {
+                tracing::warn!(%error, "libraries may not be as they were last left; trying again");
+                sleep(KEEP_RETRY).await;
+            }
         }
-        Err(error) => tracing::warn!(%error, "libraries may not be as they were last left"),
-    }
+    };
+    futures::future::join_all(libraries.iter().map(|library| manager.fill(library))).await;
+    manager.follow_filters().await;
 }
 
 /// Writes down what libraries have otherwise than the store, and has their members told. Never ends.

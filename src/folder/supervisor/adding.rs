@@ -83,7 +83,7 @@ pub(super) async fn begin(args: FoldersArgs, owner: ActorRef<FoldersMsg>) {
 /// Folders of the configuration that are not bound, and whose names nobody knows yet: a network that is only being met gets a moment to
 /// say what it has, or one that has another id there would be made anew.
 async fn unknown(args: &FoldersArgs) -> Vec<FolderOrder> {
-    let known = names(&args.context).await;
+    let known = names(&args.context).await.unwrap_or_default();
     let bound = bindings(&args.context).await.map(|bindings| bindings.all).unwrap_or_default();
     let mut unknown = Vec::new();
     for order in args.configured.iter() {

@@ -58,10 +58,10 @@ pub(super) async fn within<T>(answer: impl Future<Output = StoreResult<T>>) -> S
     timeout(STORE_WITHIN, answer).await.map_err(late)?
 }
 
-/// Names of the folders that the store knows; none, where it does not answer.
-pub(super) async fn names(context: &FolderContext) -> BTreeMap<FolderId, String> {
-    let known = within(definitions(&context.store)).await.unwrap_or_default();
-    known.into_iter().map(|one| (one.folder, one.name)).collect()
+/// Names of the folders that the store knows; `None`, where it does not answer.
+pub(super) async fn names(context: &FolderContext) -> Option<BTreeMap<FolderId, String>> {
+    let known = within(definitions(&context.store)).await.ok()?;
+    Some(known.into_iter().map(|one| (one.folder, one.name)).collect())
 }
 
 pub(super) async fn known(

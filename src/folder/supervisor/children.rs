@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use ractor::{Actor, ActorCell, ActorId, ActorRef, RpcReplyPort, SpawnErr};
@@ -32,15 +32,21 @@ pub fn spawn_folder() -> SpawnFolder {
     })
 }
 
+/// Pause before a store that did not say what folders are called is asked again.
+const NAMES_RETRY: Duration = Duration::from_secs(2);
+
 impl FoldersState {
     /// Starts those that are new, and stops those that are gone; those that are bound in another way are both.
     pub(super) async fn on_bound(
         &mut self,
         myself: &ActorRef<FoldersMsg>,
         bindings: FolderBindings,
-        names: BTreeMap<FolderId, String>,
+        names: Option<BTreeMap<FolderId, String>>,
     ) {
-        self.names.extend(names);
+        match names {
+            Some(names) => self.names.extend(names),
+            None => self.read_anew(myself, NAMES_RETRY),
+        }
         // What was read earlier may come later.
         if self.bound_at.is_some_and(|at| at > bindings.at) {
             return;
