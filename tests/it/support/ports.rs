@@ -18,7 +18,9 @@ impl KeptPorts {
         let addr: EndpointAddr = ticket.parse::<EndpointTicket>().expect("a ticket").into();
         let udp = addr.ip_addrs().filter_map(|addr| UdpSocket::bind(addr).ok()).collect();
         // It does not listen: whoever connects is refused, as by a port that nobody has.
-        let tcp = TcpSocket::new_v4().ok().filter(|socket| socket.bind(api).is_ok());
+        // A child that is just being started may still have a copy of the listener, or of this: that keeps nobody from the port.
+        let tcp = TcpSocket::new_v4().ok();
+        let tcp = tcp.filter(|socket| socket.set_reuseaddr(true).is_ok() && socket.bind(api).is_ok());
         Self { _udp: udp, _tcp: tcp }
     }
 }
