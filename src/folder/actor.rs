@@ -59,6 +59,8 @@ pub enum FolderMsg {
     DiskChanged { paths: Vec<PathBuf>, is_whole: bool },
     /// Its watcher: it hears nothing more, or not everything.
     WatchFailed { why: String },
+    /// Its timer: there may be room for a watcher again.
+    WatchAgain,
     /// FoldersActor: the store has other versions of these entries, and these contents.
     StoreChanged { entries: Vec<EntryHash>, contents: Arc<[ContentHash]> },
     /// FoldersActor: somebody asks for something.
@@ -106,6 +108,9 @@ pub struct FolderActorState {
     meter: Arc<WorkMeter>,
     watcher: Option<RecommendedWatcher>,
     watch_problem: Option<String>,
+    /// Its timer will try to watch again, and waits for so long the next time.
+    is_watch_due: bool,
+    watch_retry: Duration,
     scope: LookScope,
     /// When what waits is looked at, and the number of the timer for it.
     due: Option<Instant>,
@@ -142,6 +147,8 @@ impl Actor for FolderActor {
             work: Some(Box::new(work)),
             watcher: None,
             watch_problem: None,
+            is_watch_due: false,
+            watch_retry: RETRY_MIN,
             scope: LookScope { is_full: true, ..LookScope::default() },
             due: None,
             due_generation: 0,
@@ -166,6 +173,7 @@ impl Actor for FolderActor {
         match message {
             FolderMsg::DiskChanged { paths, is_whole } => state.on_disk_changed(&myself, &paths, is_whole),
             FolderMsg::WatchFailed { why } => state.on_watch_failed(&myself, why),
+            FolderMsg::WatchAgain => state.on_watch_again(&myself),
             FolderMsg::StoreChanged { entries, contents } => {
                 state.on_store_changed(&myself, entries, &contents);
             }
@@ -345,14 +353,28 @@ impl FolderActorState {
         }
         match watch(&self.args.binding.path, myself.clone()) {
             Ok(watcher) => (self.watcher, self.watch_problem) = (Some(watcher), None),
-            Err(why) => self.watch_problem = Some(why),
+            Err(why) => {
+                self.watch_problem = Some(why);
+                // Nobody says when there is room for a watcher again.
+                if !std::mem::replace(&mut self.is_watch_due, true) {
+                    myself.send_after(self.watch_retry, || FolderMsg::WatchAgain);
+                    self.watch_retry = (self.watch_retry * 2).min(RETRY_MAX);
+                }
+            }
         }
     }
 
-    /// Whether it is to be watched, and is not.
-    fn is_unwatched(&self) -> bool {
-        let settings = &self.args.binding.settings;
-        self.watcher.is_none() && !settings.scan_only && !settings.paused
+    fn on_watch_again(&mut self, myself: &ActorRef<FolderMsg>) {
+        self.is_watch_due = false;
+        if self.watcher.is_some() {
+            return;
+        }
+        self.watch(myself);
+        if self.watcher.is_some() {
+            self.watch_retry = RETRY_MIN;
+            self.scope.is_full = true;
+            self.look_in(myself, Duration::ZERO);
+        }
     }
 
     fn on_look_ended(&mut self, myself: &ActorRef<FolderMsg>, done: LookDone) {
@@ -367,8 +389,7 @@ impl FolderActorState {
             let _ = reply.send(answer);
         }
         let again = match &outcome {
-            // Nobody says when there is room for a watcher again.
-            Ok(()) if is_restless || self.is_unwatched() => {
+            Ok(()) if is_restless => {
                 self.scope.is_full = true;
                 Some(self.longer_retry())
             }

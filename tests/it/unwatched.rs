@@ -19,13 +19,13 @@ const UNWATCHED: &[&str] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_that_cannot_be_watched_is_as_soon_as_there_is_room() {
+async fn a_folder_that_cannot_be_watched_is_once_there_is_room() {
     let tried = Command::new("unshare").args(UNWATCHED).arg("true").output();
     if !tried.is_ok_and(|tried| tried.status.success()) {
         println!("skipped: this machine makes no user namespaces");
         return;
     }
-    let daemon = Daemon::start_by("/usr/bin/unshare", UNWATCHED, &embedded_yaml(""));
+    let daemon = Daemon::start_by("unshare", UNWATCHED, &embedded_yaml(""));
     let dir = tempfile::tempdir().expect("a directory");
     let added = daemon.post("/folders", &json!({ "path": dir.path(), "name": "photos" })).await;
     assert_eq!(added["status"], "success", "{added}");
@@ -42,7 +42,10 @@ async fn a_folder_that_cannot_be_watched_is_as_soon_as_there_is_room() {
 
     let pid = daemon.pid().as_raw_nonzero().to_string();
     let more = "echo 100 > /proc/sys/user/max_inotify_instances";
-    let given = Command::new("nsenter").args(["-t", &pid, "-U", "sh", "-c", more]).output().expect("nsenter");
+    let given = Command::new("nsenter")
+        .args(["-t", &pid, "-U", "--preserve-credentials", "sh", "-c", more])
+        .output()
+        .expect("nsenter");
     assert!(given.status.success(), "{given:?}");
     is_watched(true).await;
     fs::write(dir.path().join("new.txt"), "new").expect("written");
