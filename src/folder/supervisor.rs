@@ -42,6 +42,8 @@ pub use orders::{FolderOrder, UnboundFolder};
 pub const FOLDERS_MAX: usize = 64;
 /// How long stopping FolderActors are waited for.
 const STOP_CHILDREN_WITHIN: Duration = Duration::from_secs(3);
+/// Pause before a store that did not say what folders are called is asked again.
+const NAMES_RETRY: Duration = Duration::from_secs(2);
 /// Longest wait for a FolderActor's report.
 const REPORT_WITHIN: Duration = Duration::from_millis(500);
 
@@ -111,6 +113,7 @@ pub struct FoldersState {
     /// How late it was read which they are.
     bound_at: Option<u64>,
     names: BTreeMap<FolderId, String>,
+    awaits_names: bool,
     unbound: Vec<UnboundFolder>,
     /// Ids of folders that the configuration names.
     configured: BTreeSet<String>,
@@ -134,6 +137,7 @@ impl Actor for FoldersActor {
             folders: BTreeMap::new(),
             bound_at: None,
             names: BTreeMap::new(),
+            awaits_names: false,
             unbound: Vec::new(),
             configured: BTreeSet::new(),
             starts: 0,
@@ -296,13 +300,20 @@ impl FoldersState {
         self.folders.keys().filter_map(|folder| self.actor_of(*folder)).collect()
     }
 
-    /// Has what is bound, and what it is called, read after `delay`.
-    fn read_anew(&mut self, myself: &ActorRef<FoldersMsg>, delay: Duration) {
+    /// Has what is bound read again and again, until the store says what it is called.
+    fn await_names(&mut self, myself: &ActorRef<FoldersMsg>) {
+        if std::mem::replace(&mut self.awaits_names, true) {
+            return;
+        }
         let (context, owner) = (self.args.context.clone(), myself.clone());
         self.tasks.spawn(async move {
-            sleep(delay).await;
-            if let Err(error) = binding::tell(&context, &owner).await {
-                tracing::debug!(%error, "what folders are called is not known anew");
+            loop {
+                sleep(NAMES_RETRY).await;
+                match binding::tell(&context, &owner).await {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    Err(error) => tracing::debug!(%error, "what folders are called is still not known"),
+                }
             }
         });
     }
@@ -317,7 +328,12 @@ impl FoldersState {
         if entries.iter().any(|(folder, hash)| is_bound(folder) && *hash == EntryHash::of_definition(*folder))
         {
             // It may be called otherwise.
-            self.read_anew(myself, Duration::ZERO);
+            let (context, owner) = (self.args.context.clone(), myself.clone());
+            self.tasks.spawn(async move {
+                if let Err(error) = binding::tell(&context, &owner).await {
+                    tracing::debug!(%error, "what folders are called is not known anew");
+                }
+            });
         }
         for (folder, bound) in &mut self.folders {
             let changed: Vec<EntryHash> =

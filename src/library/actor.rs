@@ -39,6 +39,8 @@ const PURGE: Duration = Duration::from_hours(1);
 const LEFT_EVERY: Duration = Duration::from_mins(10);
 /// Pause after the registry did not take or give something.
 const KEEP_RETRY: Duration = Duration::from_secs(1);
+/// The longest pause before it is tried again to read what libraries there are.
+const RESTORE_RETRY_MAX: Duration = Duration::from_mins(1);
 /// How long an answer waits for what the store held before to be read in; the rest follows.
 const FILL_BEFORE_ANSWER: Duration = Duration::from_secs(5);
 
@@ -343,16 +345,17 @@ impl LibraryState {
 
 /// What an incarnation begins with.
 async fn restore(manager: Manager) {
+    let mut restored = manager.restore().await;
+    manager.look_for_members();
+    let mut pause = KEEP_RETRY;
     let libraries = loop {
-        let restored = manager.restore().await;
-        manager.look_for_members();
         match restored {
             Ok(libraries) => break libraries,
-            Err(error) => {
-                tracing::warn!(%error, "libraries may not be as they were last left; trying again");
-                sleep(KEEP_RETRY).await;
-            }
+            Err(error) => tracing::warn!(%error, "libraries may not be as they were last left; trying again"),
         }
+        sleep(pause).await;
+        pause = (pause * 2).min(RESTORE_RETRY_MAX);
+        restored = manager.restore().await;
     };
     futures::future::join_all(libraries.iter().map(|library| manager.fill(library))).await;
     manager.follow_filters().await;

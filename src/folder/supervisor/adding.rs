@@ -33,7 +33,7 @@ const CONFIGURED_CONTEXT: &str = "can-sync 2026 folder by configuration";
 pub(super) async fn begin(args: FoldersArgs, owner: ActorRef<FoldersMsg>) {
     loop {
         match tell(&args.context, &owner).await {
-            Ok(()) => break,
+            Ok(_) => break,
             Err(error) => {
                 tracing::error!(%error, "folders do not start; trying again");
                 sleep(BEGIN_RETRY).await;

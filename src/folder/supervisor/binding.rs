@@ -88,18 +88,20 @@ pub(super) async fn remove(
     owner: &ActorRef<FoldersMsg>,
 ) -> Result<(), FolderError> {
     with_rows(context, move |rows| rows.change_settings(marker, |settings| settings.removed = true)).await?;
-    tell(context, owner).await
+    tell(context, owner).await.map(drop)
 }
 
-/// Tells FoldersActor what is bound now, and whoever lets go of contents.
-pub(super) async fn tell(context: &FolderContext, owner: &ActorRef<FoldersMsg>) -> Result<(), FolderError> {
+/// Tells FoldersActor what is bound now and what it is called, and whoever lets go of contents what is bound. `false` where the store
+/// does not say what folders are called.
+pub(super) async fn tell(context: &FolderContext, owner: &ActorRef<FoldersMsg>) -> Result<bool, FolderError> {
     let bindings = bindings(context).await?;
     let bound = bindings.all.iter().filter(|binding| !binding.settings.removed);
     let bound = bound.map(|binding| binding.marker.folder).collect();
     context.libraries.hold_rules().set_bound(bindings.at, bound);
     let names = names(context).await;
+    let is_named = names.is_some();
     let _ = owner.send_message(FoldersMsg::Bound { bindings, names });
-    Ok(())
+    Ok(is_named)
 }
 
 pub(super) fn reported(binding: &FolderBinding, name: String) -> FolderReport {

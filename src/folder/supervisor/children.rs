@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::future::BoxFuture;
 use ractor::{Actor, ActorCell, ActorId, ActorRef, RpcReplyPort, SpawnErr};
@@ -32,9 +32,6 @@ pub fn spawn_folder() -> SpawnFolder {
     })
 }
 
-/// Pause before a store that did not say what folders are called is asked again.
-const NAMES_RETRY: Duration = Duration::from_secs(2);
-
 impl FoldersState {
     /// Starts those that are new, and stops those that are gone; those that are bound in another way are both.
     pub(super) async fn on_bound(
@@ -43,9 +40,11 @@ impl FoldersState {
         bindings: FolderBindings,
         names: Option<BTreeMap<FolderId, String>>,
     ) {
-        match names {
-            Some(names) => self.names.extend(names),
-            None => self.read_anew(myself, NAMES_RETRY),
+        if let Some(names) = names {
+            self.names.extend(names);
+            self.awaits_names = false;
+        } else {
+            self.await_names(myself);
         }
         // What was read earlier may come later.
         if self.bound_at.is_some_and(|at| at > bindings.at) {
