@@ -8,8 +8,9 @@ use super::running::{RunOutcome, forget_package, said_within};
 
 /// For how long each decoder is to be fuzzed.
 const PROMISED_SECS: u64 = 1_800;
-/// How soon the planted mistake is to be found.
+/// How soon the planted mistake is to be found, and for how long it is looked for.
 const PLANTED_WITHIN_SECS: u64 = 60;
+const PLANTED_SECS_MAX: u64 = 180;
 /// Beyond its time, a decoder may take this: what fuzzing starts from is read first.
 const BEGINS_WITHIN: Duration = Duration::from_mins(2);
 
@@ -23,6 +24,10 @@ pub(crate) fn run(secs: u64, limit: Duration) -> RunOutcome {
                 if said.contains("cannot update the lock file") {
                     return RunOutcome::Failed("fuzz/Cargo.lock is not of this tree".to_owned());
                 }
+                // Of the code, and not of the machine.
+                if let Some(error) = said.lines().find(|line| line.starts_with("error[E")) {
+                    return RunOutcome::Failed(error.to_owned());
+                }
                 let why = match ended {
                     Some(_) => {
                         said.lines().find(|line| line.starts_with("error")).unwrap_or("it says nothing")
@@ -34,9 +39,13 @@ pub(crate) fn run(secs: u64, limit: Duration) -> RunOutcome {
             Err(error) => return RunOutcome::Skipped(format!("fuzz/run cannot be run here: {error}")),
         }
     }
-    let within = Duration::from_secs(PLANTED_WITHIN_SECS) + BEGINS_WITHIN;
+    let within = Duration::from_secs(PLANTED_SECS_MAX) + BEGINS_WITHIN;
+    // It is to be found from the start, and not from where it was found the last time.
+    if let Err(error) = forget(&root.join("fuzz/corpus/planted")) {
+        return RunOutcome::Failed(format!("fuzz/corpus/planted cannot be removed: {error}"));
+    }
     let began = Instant::now();
-    let planted = fuzz(root, &["-p", "planted", &PLANTED_WITHIN_SECS.to_string()], within);
+    let planted = fuzz(root, &["-p", "planted", &PLANTED_SECS_MAX.to_string()], within);
     let took = began.elapsed();
     match planted {
         Ok((Some(false), said)) if said.contains("the planted mistake") => {}
@@ -66,6 +75,13 @@ pub(crate) fn run(secs: u64, limit: Duration) -> RunOutcome {
         }
         Ok((None, _)) => RunOutcome::Failed("fuzz/run all: not done in its time".to_owned()),
         Err(error) => RunOutcome::Failed(format!("fuzz/run: {error}")),
+    }
+}
+
+fn forget(dir: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -18,6 +18,8 @@ use super::support::Result;
 /// Of what one process may say.
 const OUTPUT_BYTES_MAX: u64 = 64 << 20;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Last lines that are shown of what a process said that failed.
+const LINES_SHOWN: usize = 100;
 /// Characters kept of a reason.
 const REASON_CHARS: usize = 200;
 
@@ -62,7 +64,7 @@ impl Programs {
 
     /// Runs a row's test, for at most `limit`.
     pub(crate) fn run(&self, run: &Run, seed: u64, short: bool, limit: Duration) -> RunOutcome {
-        let mut command = match run.program {
+        let command = match run.program {
             Program::It => test(&self.it, run.name),
             Program::Optimised => match self.optimised() {
                 Ok(it) => test(it, run.name),
@@ -72,9 +74,13 @@ impl Programs {
             Program::Bench(args) => {
                 let mut cargo = cargo();
                 cargo.args(["bench", "--locked", "--bench", run.name, "--"]).args(args);
-                cargo
+                Ok(cargo)
             }
             Program::Fuzz(secs) => return fuzzing::run(self.fuzz_secs.unwrap_or(secs), limit),
+        };
+        let mut command = match command {
+            Ok(command) => command,
+            Err(error) => return RunOutcome::Failed(error.to_string()),
         };
         for name in ["CAN_SYNC_TEST_SEED", "CAN_SYNC_TEST_STORE_SEED", "CAN_SYNC_TORTURE_SEED"] {
             command.env(name, seed.to_string());
@@ -129,12 +135,24 @@ pub(super) fn forget_package(command: &mut Command) {
     }
 }
 
-fn test(program: &Path, name: &str) -> Command {
+/// One test, or those of a module: a name that ends in `::`.
+fn test(program: &Path, name: &str) -> Result<Command> {
     let mut command = Command::new(program);
-    command.arg(name).arg("--nocapture");
-    // One test, or those of a module.
-    command.args((!name.ends_with("::")).then_some("--exact"));
-    command
+    command.args(["--nocapture", "--exact"]);
+    if !name.ends_with("::") {
+        command.arg(name);
+        return Ok(command);
+    }
+    // A filter of libtest is found anywhere in a name: another module may have a part of that name.
+    let listed = Command::new(program).args(["--list", "--format", "terse"]).stdin(Stdio::null()).output()?;
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    let tests = listed.lines().filter_map(|line| line.strip_suffix(": test"));
+    let tests: Vec<&str> = tests.filter(|test| test.starts_with(name)).collect();
+    if tests.is_empty() {
+        return Err(format!("there is no test {name}").into());
+    }
+    command.args(tests);
+    Ok(command)
 }
 
 /// What a process said until it ended, and whether well; `None` where it was stopped after `limit`. Whatever it started in its process
@@ -166,6 +184,11 @@ pub(super) fn said_within(command: &mut Command, limit: Duration) -> Result<(Opt
 
 fn judge(run: &Run, ended: Option<bool>, said: &str) -> RunOutcome {
     let name = run.name;
+    if ended != Some(true) {
+        // Of a test that fails here and nowhere else, nothing but this is left.
+        let lines: Vec<&str> = said.lines().collect();
+        println!("{}", lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n"));
+    }
     let Some(well) = ended else { return RunOutcome::Failed(format!("{name}: not done in its time")) };
     if !well {
         let why = said.lines().skip_while(|line| !line.contains("panicked at")).nth(1).unwrap_or("it failed");
