@@ -11,6 +11,7 @@
 //! tmp/                    content that is being received; emptied when the store opens
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, PermissionsExt as _};
@@ -76,18 +77,15 @@ impl Layout {
         self.contents().join(&name[..2]).join(&name[2..4]).join(name)
     }
 
-    /// Makes what is missing, for the owner's eyes only. All 256 first-level directories are made at once, so that
-    /// later only the second level can be missing.
+    /// Makes what is missing, for the owner's eyes only. The directory of contents has one below it from the start: one that is empty
+    /// is a place where something is not mounted. All others are made when the first content comes ([`Self::make_parent`]).
     pub(super) fn create(&self) -> io::Result<()> {
         create_dir(&self.dir)?;
         create_dir(&self.tmp())?;
         create_dir(&self.damaged_dir())?;
         if !self.contents().is_dir() {
             let part = self.dir.join("content.part");
-            create_dir(&part)?;
-            for byte in 0..=u8::MAX {
-                create_dir(&part.join(format!("{byte:02x}")))?;
-            }
+            create_dir(&part.join("00"))?;
             sync_dir(&part)?;
             fs::rename(&part, self.contents())?;
         }
@@ -147,22 +145,23 @@ impl Layout {
     /// Puts a file that was set aside back into its place, durably.
     pub(super) fn put_back(&self, hash: ContentHash) -> io::Result<()> {
         let place = self.content(hash);
-        for dir in self.make_parent(hash)? {
-            sync_dir(&dir)?;
-        }
+        let mut changed = BTreeSet::new();
+        let made = self.make_parent(hash, &mut changed);
+        changed.iter().try_for_each(|dir| sync_dir(dir))?;
+        made?;
         fs::rename(self.damaged(hash), &place)?;
         sync_dir(place.parent().unwrap_or(&self.dir))
     }
 
-    /// Makes the directories above a content's file, and says in which something was made. What is in the place of one and is none
-    /// goes out of the way. The directory of contents itself is never made: where it is away, its disk is.
-    pub(super) fn make_parent(&self, hash: ContentHash) -> io::Result<Vec<PathBuf>> {
+    /// Makes the directories above a content's file, and adds to `changed` in which something was made, also where it fails then. What is
+    /// in the place of one and is none goes out of the way. The directory of contents itself is never made: where it is away, its disk
+    /// is.
+    pub(super) fn make_parent(&self, hash: ContentHash, changed: &mut BTreeSet<PathBuf>) -> io::Result<()> {
         let name = hash.to_string();
-        let mut changed = Vec::new();
         let mut above = self.contents();
         let parent = above.join(&name[..2]).join(&name[2..4]);
         if usable(&parent).is_ok() {
-            return Ok(changed);
+            return Ok(());
         }
         for part in [&name[..2], &name[2..4]] {
             let dir = above.join(part);
@@ -175,14 +174,14 @@ impl Layout {
                         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                         made => made?,
                     }
-                    changed.push(above);
+                    changed.insert(above);
                 }
                 Err(Errno::ACCESS) => fs::set_permissions(&dir, Permissions::from_mode(0o700))?,
                 Err(error) => return Err(error.into()),
             }
             above = dir;
         }
-        Ok(changed)
+        Ok(())
     }
 
     /// Removes what is in the place of a directory and is none; a file is kept aside.

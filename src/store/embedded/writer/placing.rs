@@ -36,18 +36,24 @@ impl StoreWriter {
 
         let mut dirs = BTreeSet::new();
         let mut placed = Vec::with_capacity(wanted.len());
+        let mut moved = Ok(());
         for mut file in wanted {
             let target = self.layout.content(file.sha256);
-            let failed =
-                |source| Abort::Io { action: format!("move content to {}", target.display()), source };
             placed.push((file.sha256, std::mem::take(&mut file.groups)));
-            move_into_place(file, &self.layout, &mut dirs).map_err(failed)?;
+            moved = move_into_place(file, &self.layout, &mut dirs).map_err(|source| Abort::Io {
+                action: format!("move content to {}", target.display()),
+                source,
+            });
+            if moved.is_err() {
+                break;
+            }
         }
+        // Also where one failed: nothing is made durable later that is there by then.
         for dir in &dirs {
             layout::sync_dir(dir)
                 .map_err(|source| Abort::Io { action: format!("fsync {}", dir.display()), source })?;
         }
-        Ok(placed)
+        moved.map(|()| placed)
     }
 
     /// Removes placed files to which nothing refers.
@@ -71,7 +77,7 @@ impl StoreWriter {
 /// Renames a file into its place and adds the directories that have to be fsynced for that. A directory in its place is set aside.
 fn move_into_place(file: ReceivedFile, layout: &Layout, dirs: &mut BTreeSet<PathBuf>) -> io::Result<()> {
     let (hash, target) = (file.sha256, layout.content(file.sha256));
-    dirs.extend(layout.make_parent(hash)?);
+    layout.make_parent(hash, dirs)?;
     dirs.extend(target.parent().map(Path::to_owned));
     match file.path.persist(&target) {
         Err(failed) if target.symlink_metadata().is_ok_and(|meta| meta.is_dir()) => {
