@@ -46,7 +46,7 @@ async fn an_idle_node_ends_soon_and_its_ports_are_free() {
         let took = asked.elapsed();
         assert!(took < SOON + SLACK, "{took:?}: {}", node.stderr());
         println!("{signal:?}: ended after {took:?}");
-        assert!(node.stderr().contains("stopped in order"), "{}", node.stderr());
+        node.hear("stopped in order");
         for url in [node.url(""), node.store_url("")] {
             let addr = url.strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
             TcpListener::bind(&addr).unwrap_or_else(|e| panic!("{addr}: {e}"));

@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 use super::command::{Ran, User};
 use super::nodes::{DEADLINE, PASSPHRASE, eventually};
 
+/// Between two looks at what a daemon has said.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// A configuration that touches nothing but loopback and the user's home. Further lines go on top.
 pub(crate) fn yaml(more: &str) -> String {
     format!(
@@ -163,6 +166,15 @@ impl Daemon {
     }
 
     /// The same as it goes on.
+    /// Waits until it has said this on stderr, which another thread reads.
+    pub(crate) fn hear(&self, text: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.stderr().contains(text) {
+            assert!(Instant::now() < deadline, "it does not say {text:?}: {}", self.stderr());
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
     pub(crate) fn log(&self) -> Output {
         self.stderr.clone()
     }
