@@ -1,7 +1,6 @@
 //! What is promised of a can-sync that is killed, lied to, cut off and run out of room, and what of it this machine has shown.
 //!
-//! `cargo bench --profile dev --bench scoreboard [-- --seed N] [-- --short] [-- --only ROW]… [-- --fuzz-secs N] [-- --out FILE]
-//! [-- --list]`.
+//! `cargo scoreboard [--seed N] [--short] [--only ROW]… [--fuzz-secs N] [--out FILE] [--list]`, an alias in `.cargo/config.toml`.
 //! A row runs tests of the project with more rounds than they have from day to day, each in a process group of its own that
 //! ends with its time: those of `tests/it`, of the library, another bench, or the fuzzer. A test says in a line `scoreboard: …`
 //! what it has measured, and whether that keeps the promise (`tests/it/support/scoreboard.rs`). Its verdict is one of
@@ -11,7 +10,7 @@
 //! - **failed**: a test says no, or took too long;
 //! - **not shown**: a test could not run here, or none covers all of the promise; why stands beside it.
 //!
-//! The whole run takes hours and writes `docs/scoreboard.md`; `--short` has a few rounds of what is quick, takes about five minutes
+//! The whole run takes hours and writes `docs/scoreboard.md`; `--short` has a few rounds of what is quick, takes about three minutes
 //! once everything is built, and writes `target/scoreboard.md`. Tests are built as `cargo test` builds them, without
 //! optimisation, but for those that measure a speed; `--release` builds all of them with it. The exit code is 1 where a row failed:
 //! a figure that is missed may be the machine's fault.
@@ -199,7 +198,7 @@ fn page(lines: &[Line], seed: u64, short: bool) -> String {
         "A whole run."
     };
     let mut page = format!(
-        "# Scoreboard\n\nWritten by `cargo bench --profile dev --bench scoreboard -- --seed {seed}{}` on {date}, of commit \
+        "# Scoreboard\n\nWritten by `cargo scoreboard --seed {seed}{}` on {date}, of commit \
          {}{changed}, on {cores} cores. {how}\n\n{}.\n\n| row | figure | promise | verdict | took | by |\n|---|---|---|---|---|---|\n",
         if short { " --short" } else { "" },
         git(&["rev-parse", "--short", "HEAD"]),

@@ -29,9 +29,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The command line; `None` for `cargo bench -- --test`, which only asks whether a bench starts.
 pub(crate) fn args<T: clap::Parser>() -> Option<T> {
-    // Cargo says by itself that this is a bench.
-    let args: Vec<OsString> = std::env::args_os().filter(|arg| arg != "--bench").collect();
-    (!args.iter().any(|arg| arg == "--test")).then(|| T::parse_from(args))
+    // Cargo says by itself that this is a bench, or that it is only tried; a bench that is asked for all the same says it is one.
+    let (mut is_bench, mut is_tried) = (false, false);
+    let args = std::env::args_os().filter(|arg| {
+        is_bench |= arg == "--bench";
+        is_tried |= arg == "--test";
+        arg != "--bench" && arg != "--test"
+    });
+    let args: Vec<OsString> = args.collect();
+    (is_bench || !is_tried).then(|| T::parse_from(args))
 }
 
 /// A directory on the disk that counts: below the one that `CAN_SYNC_BENCH_DIR` names, else the temporary directory.

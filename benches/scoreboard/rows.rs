@@ -235,7 +235,7 @@ pub(crate) static ROWS: &[Row] = &[
         ],
         lacks: None,
         within: minutes(10),
-        short_within: SHORT,
+        short_within: OUT,
     },
     Row {
         key: "channels",
