@@ -1,7 +1,7 @@
 //! How a network of very many agents behaves, simulated from the product's own pure parts in virtual time.
 //!
-//! `cargo bench --bench swarm [-- --agents N] [-- --seed N]`, by default of 10, 100, 1,000 and 10,000 agents, which takes some
-//! minutes. All start within a minute and find each other through rendezvous slots alone, by one channel. What is simulated, and
+//! `cargo bench --bench swarm [-- --agents N] [-- --seed N]`, by default of 10, 100, 1,000 and 10,000 agents, which takes half an
+//! hour. All start within a minute and find each other through rendezvous slots alone, by one channel. What is simulated, and
 //! what is left out, stands in `tests/support/swarm.rs`. Rates are per agent and minute, of the last four of thirteen minutes.
 
 use std::time::{Duration, Instant};
