@@ -91,8 +91,8 @@ pub(super) async fn remove(
     tell(context, owner).await.map(drop)
 }
 
-/// Tells FoldersActor what is bound now and what it is called, and whoever lets go of contents what is bound. `false` where the store
-/// does not say what folders are called.
+/// Reads which folders are bound and sends that to FoldersActor with their names; letting go of contents is told which they are, too.
+/// `false` where the store did not give the names.
 pub(super) async fn tell(context: &FolderContext, owner: &ActorRef<FoldersMsg>) -> Result<bool, FolderError> {
     let bindings = bindings(context).await?;
     let bound = bindings.all.iter().filter(|binding| !binding.settings.removed);

@@ -21,8 +21,7 @@ const LOSSY_TO_ONE_IN: u32 = 5;
 /// A round trip that is longer than the shortest one by this part of it and [`JITTER`] is due to a queue.
 const QUEUE_PART: u32 = 4;
 const JITTER: Duration = Duration::from_millis(3);
-/// At the most so long after a probe for more bandwidth BBR has made the next one: it waits for two to three seconds, and probes for
-/// some round trips.
+/// BBR probes for more bandwidth at least this often: it waits for two to three seconds, then probes for a few round trips.
 const PROBED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What became of the last packets of a path.
@@ -36,8 +35,7 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    /// A packet arrived. `round_trip` is smoothed, `shortest` the shortest one so far, `bandwidth` what is estimated now, in bytes a
-    /// second.
+    /// A packet arrived. `round_trip` is smoothed, `shortest` the shortest one so far; `bandwidth` is the estimate in bytes a second.
     pub(super) fn arrived(&mut self, now: Instant, round_trip: Duration, shortest: Duration, bandwidth: u64) {
         self.is_queued = round_trip > shortest + shortest / QUEUE_PART + JITTER;
         self.bandwidth.measured(now, bandwidth);
@@ -75,9 +73,11 @@ impl Losses {
 /// The greatest bandwidth that was measured since the last probe but one.
 #[derive(Debug, Default, Clone)]
 struct Bandwidth {
+    /// When the present period began.
     since: Option<Instant>,
+    /// The greatest of the period before.
     before: u64,
-    /// Since then.
+    /// The greatest of the present period.
     greatest: u64,
 }
 

@@ -153,9 +153,9 @@ impl Layout {
         sync_dir(place.parent().unwrap_or(&self.dir))
     }
 
-    /// Makes the directories above a content's file, and adds to `changed` in which something was made, also where it fails then. What is
-    /// in the place of one and is none goes out of the way. The directory of contents itself is never made: where it is away, its disk
-    /// is.
+    /// Makes the directories above a content's file. Adds to `changed` those in which something was made, also where it fails after that.
+    /// What is in the place of a directory and is none goes out of the way. The directory of contents itself is never made: it is away
+    /// where its disk is.
     pub(super) fn make_parent(&self, hash: ContentHash, changed: &mut BTreeSet<PathBuf>) -> io::Result<()> {
         let name = hash.to_string();
         let mut above = self.contents();
