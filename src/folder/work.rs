@@ -83,8 +83,11 @@ pub(crate) struct FolderWork {
     is_loaded: bool,
     /// Paths with a turn of their own.
     later: BTreeMap<EntryHash, LaterTurn>,
-    /// Paths whose files were written to, and are not known to be closed.
+    /// Of the look: paths whose files were written to and are not known to be closed, and those whose files were closed.
     unrested: BTreeSet<EntryHash>,
+    closed: BTreeSet<EntryHash>,
+    /// When the look began.
+    look_began_ms: u64,
     /// What a reader's directory has, or lacks, of its own.
     kept_here: BTreeMap<EntryHash, (EntryPath, &'static str)>,
     /// What is known to people: what waits for contents, for an answer, what is left alone, and what went wrong.
@@ -131,6 +134,8 @@ impl FolderWork {
             is_loaded: false,
             later: BTreeMap::new(),
             unrested: BTreeSet::new(),
+            closed: BTreeSet::new(),
+            look_began_ms: 0,
             kept_here: BTreeMap::new(),
             waiting: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -160,6 +165,7 @@ impl FolderWork {
         // What others may not have is not in the store, and is not read each time for that.
         self.reads.retain(|_, (stat, read)| is_reader && stat.inode != 0 && stat.is_settled(read.at_ms));
         self.unrested.clear();
+        self.closed.clear();
         self.meter.end(self.waiting_bytes());
         done
     }
@@ -173,6 +179,8 @@ impl FolderWork {
         }
         self.open()?;
         let began = Instant::now();
+        self.look_began_ms = self.now_ms();
+        self.hear_of_files(scope);
         let mut todo = if scope.is_full || self.has_directory(scope)? {
             self.observe_all()?
         } else {

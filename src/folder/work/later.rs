@@ -3,16 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::{FolderWork, SHOWN_MAX};
-use crate::entry::EntryHash;
-use crate::folder::FolderAction;
+use super::{FolderWork, LookScope, SHOWN_MAX};
+use crate::entry::{EntryHash, EntryPath};
+use crate::folder::{FileStat, FolderAction};
 
 /// From one turn to the next; doubled up to the longest.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_mins(10);
 /// With shorter pauses, a file that is closed is read at once; one that is written and closed all the time is not.
 const PAUSE_CLOSED: Duration = Duration::from_secs(8);
-/// A file that was written less than this ago, and not closed, is let rest.
+/// A file that was written less than this ago, and is not known to be closed, may be let rest.
 const RESTS_MS: u64 = 1_000;
 /// Paths with a turn of their own; what is beyond is met when everything is looked at.
 const PATHS_MAX: usize = 10_000;
@@ -69,7 +69,8 @@ impl FolderWork {
                 false
             }
             Some(_) | None => {
-                let waits = is_read && self.is_being_written(hash);
+                let waits =
+                    is_read && self.file_of(hash).is_some_and(|file| self.is_being_written(hash, &file.stat));
                 if waits {
                     self.put_off(hash, None);
                 }
@@ -78,10 +79,28 @@ impl FolderWork {
         }
     }
 
-    fn is_being_written(&self, hash: EntryHash) -> bool {
-        let Some(file) = self.file_of(hash).filter(|_| self.unrested.contains(&hash)) else { return false };
-        let written_ms = u64::try_from(file.stat.mtime_ns / 1_000_000).unwrap_or_default();
-        self.now_ms().saturating_sub(written_ms) < RESTS_MS
+    /// Takes note of whose files are written to, and whose were closed.
+    pub(super) fn hear_of_files(&mut self, scope: &LookScope) {
+        let folder = self.binding.marker.folder;
+        for name in &scope.names {
+            let Ok(path) = EntryPath::parse(name) else { continue };
+            let hash = EntryHash::of(folder, &path.plain(folder).unwrap_or(path));
+            if scope.unrested.contains(name) {
+                self.unrested.insert(hash);
+            } else {
+                self.closed.insert(hash);
+                self.try_again(hash);
+            }
+        }
+    }
+
+    /// Whether somebody is likely to be in the middle of writing the file: it was written just now, nothing says that it was closed
+    /// since, and it is known to be open, or changed during the look, or is empty as files are between being opened and being written.
+    pub(super) fn is_being_written(&self, hash: EntryHash, stat: &FileStat) -> bool {
+        let written_ms = u64::try_from(stat.mtime_ns / 1_000_000).unwrap_or_default();
+        let is_recent = self.now_ms().saturating_sub(written_ms) < RESTS_MS;
+        let may_be_open = self.unrested.contains(&hash) || stat.size == 0 || written_ms > self.look_began_ms;
+        is_recent && may_be_open && !self.closed.contains(&hash)
     }
 
     /// Nothing is left to do about a path.

@@ -105,11 +105,6 @@ impl FolderWork {
             let hash = EntryHash::of(folder, &path);
             let path = self.entries.get(&hash).map_or(path, |entry| entry.path.clone());
             let name = if name.plain(folder).is_some() { path.clone() } else { name };
-            if scope.unrested.contains(name.as_str()) {
-                self.unrested.insert(hash);
-            } else {
-                self.try_again(hash);
-            }
             self.observe(hash, path, name.clone())?;
             self.note_foreign(hash, &name);
             todo.insert(hash);

@@ -88,6 +88,13 @@ impl FolderWork {
             let copied = copy_files(self.held()?, &batch);
             for (order, copied) in batch.iter().zip(copied) {
                 match copied {
+                    // Not what was planned by: it was written to since.
+                    Ok(copied)
+                        if self.file_of(order.hash).is_some_and(|seen| seen.stat != copied.stat)
+                            && self.is_being_written(order.hash, &copied.stat) =>
+                    {
+                        self.put_off(order.hash, None);
+                    }
                     Ok(copied) => {
                         let read = ReadFile { hash: copied.hash, at_ms: copied.at_ms };
                         reads.push((order.hash, copied.stat, read));

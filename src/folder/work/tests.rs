@@ -24,6 +24,7 @@ mod braking;
 mod left_out;
 mod renaming;
 mod sharing;
+mod writing;
 
 const MARKER: FolderMarker = FolderMarker { folder: FolderId([7; 32]), binding: [8; 16] };
 
