@@ -262,6 +262,49 @@ async fn poison_in_compatible_slots_does_not_keep_two_apart() {
     poisoned(SlotFormat::Compatible, Channel::Dht, &network, dht(&network).connector()).await;
 }
 
+/// Machines of the user's own, whose clocks are ahead, have been here: nothing that is dated right replaces what they wrote.
+async fn ahead(format: SlotFormat, channel: Channel, network: &Infrastructure, connect: Connect) {
+    const HOUR_US: u64 = 3_600_000_000;
+    let writer = Poisoner::new(network, format);
+    let (keys, slots) = (slot_keys(format), slots(format));
+    let locked = [(0, HOUR_US), (2, 6 * HOUR_US), (4, 24 * HOUR_US), (7, 48 * HOUR_US)];
+    for (index, ahead_us) in locked {
+        let at_us = now_us() + ahead_us;
+        let itself = SlotEntry { id: secret_key(90 + index as u16).public(), alive_us: at_us };
+        let packet = keys.pack(slots[index], &[itself], at_us, rand::random()).expect("it fits");
+        eventually("it is taken", async || {
+            writer.client.publish(&packet).await.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+    }
+    let start = Instant::now();
+    let (mut first, mut second) =
+        (Agent::start(1, format, connect.clone()).await, Agent::start(2, format, connect).await);
+    tokio::join!(found(&first, 2), found(&second, 1));
+    let took = start.elapsed();
+    let figure = format!(
+        "{format:?} slots through {}: found after {:.1} s, {} of {} slots dated 1 to 48 hours ahead",
+        channel.name(),
+        took.as_secs_f64(),
+        locked.len(),
+        slots.len(),
+    );
+    scoreboard::figure(took <= Duration::from_mins(1), &figure);
+    for agent in [&mut first, &mut second] {
+        // It wrote itself elsewhere, and takes nobody of the future for alive.
+        assert_eq!(agent.candidates().len(), 1);
+        agent.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_that_a_clock_ahead_has_written_keep_no_two_apart() {
+    let network = Infrastructure::start().await;
+    let (by_relays, by_dht) = (relays(&network).connector(), dht(&network).connector());
+    ahead(SlotFormat::Sealed, Channel::Relays, &network, by_relays).await;
+    ahead(SlotFormat::Compatible, Channel::Dht, &network, by_dht).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_is_looked_up_by_members_through_either_channel() {
     let network = Infrastructure::start().await;
