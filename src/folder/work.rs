@@ -86,7 +86,7 @@ pub(crate) struct FolderWork {
     /// Of the look: paths whose files were written to and are not known to be closed, and those whose files were closed.
     unrested: BTreeSet<EntryHash>,
     closed: BTreeSet<EntryHash>,
-    /// When the look began.
+    /// When the look at the disk began.
     look_began_ms: u64,
     /// What a reader's directory has, or lacks, of its own.
     kept_here: BTreeMap<EntryHash, (EntryPath, &'static str)>,
@@ -179,7 +179,6 @@ impl FolderWork {
         }
         self.open()?;
         let began = Instant::now();
-        self.look_began_ms = self.now_ms();
         self.hear_of_files(scope);
         let mut todo = if scope.is_full || self.has_directory(scope)? {
             self.observe_all()?

@@ -14,6 +14,7 @@ impl FolderWork {
     /// Looks at the whole directory, and at every path that a row or an entry has.
     pub(super) fn observe_all(&mut self) -> Result<BTreeSet<EntryHash>, WorkError> {
         self.observed.clear();
+        self.look_began_ms = self.now_ms();
         let mounts = self.mounts();
         if let Some(dir) = &mut self.dir {
             dir.know_mounts(mounts);
@@ -97,6 +98,7 @@ impl FolderWork {
     /// Looks at what somebody says has changed.
     pub(super) fn observe_some(&mut self, scope: &LookScope) -> Result<BTreeSet<EntryHash>, WorkError> {
         let folder = self.binding.marker.folder;
+        self.look_began_ms = self.now_ms();
         self.read_named(&scope.entries)?;
         let mut todo = BTreeSet::new();
         for name in scope.names.union(&self.twins_left(&scope.names)) {
