@@ -99,13 +99,14 @@ impl FolderWork {
     pub(super) fn is_being_written(&self, hash: EntryHash, stat: &FileStat) -> bool {
         let written_ms = u64::try_from(stat.mtime_ns / 1_000_000).unwrap_or_default();
         let is_recent = self.now_ms().saturating_sub(written_ms) < RESTS_MS;
-        if !is_recent || self.closed.contains(&hash) {
+        // Whoever closed it may have opened it again since.
+        let changed_since = written_ms > self.look_began_ms;
+        if !is_recent || (self.closed.contains(&hash) && !changed_since) {
             return false;
         }
         let agreed = self.agreed.get(&hash).and_then(|row| row.disk.as_ref());
-        let has_changed = agreed.is_none_or(|disk| disk.stat != *stat);
-        let looks_open = stat.size == 0 || written_ms > self.look_began_ms;
-        self.unrested.contains(&hash) || (has_changed && looks_open)
+        let is_agreed = agreed.is_some_and(|disk| disk.stat == *stat);
+        self.unrested.contains(&hash) || (!is_agreed && (changed_since || stat.size == 0))
     }
 
     /// Nothing is left to do about a path.
