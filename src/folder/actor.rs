@@ -243,16 +243,19 @@ impl FolderActorState {
                 self.scope.is_full = true;
                 continue;
             };
-            if is_whole {
-                self.scope.unrested.remove(name);
-            } else {
+            if !is_whole {
+                self.scope.closed.remove(name);
                 self.scope.unrested.insert(name.to_owned());
+            } else if self.scope.unrested.remove(name) {
+                // What we put in its place ourselves is heard to be closed as well, and never to be written to.
+                self.scope.closed.insert(name.to_owned());
             }
             self.scope.names.insert(name.to_owned());
         }
         if self.scope.names.len() > NAMES_MAX {
             self.scope.names.clear();
             self.scope.unrested.clear();
+            self.scope.closed.clear();
             self.scope.is_full = true;
         }
         self.look_in(myself, if is_whole { WHOLE_AFTER } else { REST_AFTER });

@@ -128,13 +128,15 @@ pub(crate) struct LookScope {
     pub(crate) waiting: bool,
     /// Those of the names to which somebody still writes, as far as is known.
     pub(crate) unrested: BTreeSet<String>,
+    /// Those that somebody wrote to, and closed.
+    pub(crate) closed: BTreeSet<String>,
     /// Paths whose turn it is.
     pub(crate) later: bool,
 }
 
 impl LookScope {
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { is_full, names, entries, contents, waiting, unrested: _, later } = self;
+        let Self { is_full, names, entries, contents, waiting, unrested: _, closed: _, later } = self;
         !is_full && names.is_empty() && entries.is_empty() && contents.is_empty() && !waiting && !later
     }
 }

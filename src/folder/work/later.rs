@@ -88,8 +88,10 @@ impl FolderWork {
             if scope.unrested.contains(name) {
                 self.unrested.insert(hash);
             } else {
-                self.closed.insert(hash);
                 self.try_again(hash);
+                if scope.closed.contains(name) {
+                    self.closed.insert(hash);
+                }
             }
         }
     }

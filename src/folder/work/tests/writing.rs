@@ -41,7 +41,8 @@ fn an_empty_file_that_was_closed_is_taken_in_at_once_and_any_other_soon() {
     }
     let while_ago = std::time::SystemTime::now() - Duration::from_secs(10);
     fs::File::options().write(true).open(desk.file("made before")).unwrap().set_modified(while_ago).unwrap();
-    desk.look_at(&["closed"]);
+    let closed = BTreeSet::from(["closed".to_owned()]);
+    desk.work.look(&LookScope { names: closed.clone(), closed, ..LookScope::default() }).unwrap();
     assert_eq!(desk.work.live_entries(), 1);
     desk.look().unwrap();
     assert_eq!((desk.work.live_entries(), desk.work.has_unrested()), (2, false));
