@@ -10,7 +10,7 @@
 //! - **failed**: a test says no, or took too long;
 //! - **not shown**: a test could not run here, or none covers all of the promise; why stands beside it.
 //!
-//! The whole run takes hours and writes `docs/scoreboard.md`; `--short` has a few rounds of what is quick, takes about three minutes
+//! The whole run takes hours and writes `docs/scoreboard.md` with every row; `--short` has a few rounds of what is quick, takes about three minutes
 //! once everything is built, and writes `target/scoreboard.md`. Tests are built as `cargo test` builds them, without
 //! optimisation, but for those that measure a speed; `--release` builds all of them with it. The exit code is 1 where a row failed:
 //! a figure that is missed may be the machine's fault.
@@ -18,7 +18,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -92,9 +92,16 @@ fn main() -> Result<ExitCode> {
     println!("seed {seed}; building the tests");
     let programs = Programs::build(args.release, args.fuzz_secs)?;
     let table = Table::new(&[("row", 16), ("figure", 70), ("promise", 60), ("verdict", 12), ("s", 6)]);
+    let everyday = if args.short { "target/scoreboard.md" } else { "docs/scoreboard.md" };
+    let out = args.out.clone().or_else(|| args.only.is_empty().then(|| PathBuf::from(everyday)));
+    if let Some(dir) = out.as_deref().and_then(Path::parent) {
+        fs::create_dir_all(dir)?;
+    }
+    let is_asked_for = |row: &&Row| args.only.is_empty() || args.only.iter().any(|only| only == row.key);
+    let rows: Vec<&'static Row> = ROWS.iter().filter(is_asked_for).collect();
+    let heading = heading(&command(&args, seed));
     let mut lines = Vec::new();
-    for row in ROWS.iter().filter(|row| args.only.is_empty() || args.only.iter().any(|only| only == row.key))
-    {
+    for row in &rows {
         let line = run(row, &programs, seed, args.short);
         table.row(&[
             row.key.to_owned(),
@@ -104,14 +111,12 @@ fn main() -> Result<ExitCode> {
             line.took.as_secs().to_string(),
         ]);
         lines.push(line);
-    }
-    let everyday = if args.short { "target/scoreboard.md" } else { "docs/scoreboard.md" };
-    let out = args.out.or_else(|| args.only.is_empty().then(|| PathBuf::from(everyday)));
-    if let Some(out) = out {
-        if let Some(dir) = out.parent() {
-            fs::create_dir_all(dir)?;
+        if let Some(out) = &out {
+            // With every row: the last ones are hours away.
+            fs::write(out, page(&lines, rows.len(), &heading, args.short))?;
         }
-        fs::write(&out, page(&lines, seed, args.short))?;
+    }
+    if let Some(out) = &out {
         println!("\nwritten to {}", out.display());
     }
     println!("\n{}", summary(&lines));
@@ -182,8 +187,25 @@ fn summary(lines: &[Line]) -> String {
     format!("{} rows: {shown} shown, {missed} missed, {failed} failed, {not_shown} not shown", lines.len())
 }
 
-/// The page that is kept.
-fn page(lines: &[Line], seed: u64, short: bool) -> String {
+/// What runs the same again.
+fn command(args: &Args, seed: u64) -> String {
+    let mut command = format!("cargo scoreboard --seed {seed}");
+    for (is_given, flag) in [(args.short, " --short"), (args.release, " --release")] {
+        if is_given {
+            command.push_str(flag);
+        }
+    }
+    for row in &args.only {
+        command.extend([" --only ", row]);
+    }
+    if let Some(secs) = args.fuzz_secs {
+        command.extend([" --fuzz-secs ", &secs.to_string()]);
+    }
+    command
+}
+
+/// How the page begins. What is written later is no change of the tree that is tried.
+fn heading(command: &str) -> String {
     let git = |args: &[&str]| {
         let said = Command::new("git").args(args).output().ok().filter(|output| output.status.success());
         said.map_or_else(String::new, |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -192,16 +214,22 @@ fn page(lines: &[Line], seed: u64, short: bool) -> String {
         if git(&["status", "--porcelain", "--untracked-files=no"]).is_empty() { "" } else { " with changes" };
     let date: String = jiff::Timestamp::now().to_string().chars().take(10).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let how = if short {
-        "A short run: a few rounds of what is quick. Figures say how many."
+    let commit = git(&["rev-parse", "--short", "HEAD"]);
+    format!("Written by `{command}` on {date}, of commit {commit}{changed}, on {cores} cores.")
+}
+
+/// The page that is kept, of the first of `rows` rows.
+fn page(lines: &[Line], rows: usize, heading: &str, short: bool) -> String {
+    let mut how = if short {
+        "A short run: a few rounds of what is quick. Figures say how many.".to_owned()
     } else {
-        "A whole run."
+        "Of each row all that is promised, where its figure says no other number.".to_owned()
     };
+    if lines.len() < rows {
+        how.push_str(" It did not come to its end.");
+    }
     let mut page = format!(
-        "# Scoreboard\n\nWritten by `cargo scoreboard --seed {seed}{}` on {date}, of commit \
-         {}{changed}, on {cores} cores. {how}\n\n{}.\n\n| row | figure | promise | verdict | took | by |\n|---|---|---|---|---|---|\n",
-        if short { " --short" } else { "" },
-        git(&["rev-parse", "--short", "HEAD"]),
+        "# Scoreboard\n\n{heading} {how}\n\n{}.\n\n| row | figure | promise | verdict | took | by |\n|---|---|---|---|---|---|\n",
         summary(lines),
     );
     for line in lines {
