@@ -16,8 +16,9 @@
 //! a figure that is missed may be the machine's fault.
 #![expect(clippy::print_stdout, reason = "tables are what a bench is for")]
 
-use std::fmt::Write as _;
+use std::collections::HashMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -43,7 +44,7 @@ struct Args {
     /// A few rounds of what is quick
     #[arg(long)]
     short: bool,
-    /// These rows alone; nothing is written unless --out is given
+    /// These rows alone; nothing is written unless --out is given, where they take the place of what the page had of them
     #[arg(long)]
     only: Vec<String>,
     /// For how long each decoder is fuzzed; 1800 is what is promised, and takes half a day
@@ -91,6 +92,7 @@ fn main() -> Result<ExitCode> {
     let seed = args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
     println!("seed {seed}; building the tests");
     let programs = Programs::build(args.release, args.fuzz_secs)?;
+    programs.check(ROWS)?;
     let table = Table::new(&[("row", 16), ("figure", 70), ("promise", 60), ("verdict", 12), ("s", 6)]);
     let everyday = if args.short { "target/scoreboard.md" } else { "docs/scoreboard.md" };
     let out = args.out.clone().or_else(|| args.only.is_empty().then(|| PathBuf::from(everyday)));
@@ -99,7 +101,8 @@ fn main() -> Result<ExitCode> {
     }
     let is_asked_for = |row: &&Row| args.only.is_empty() || args.only.iter().any(|only| only == row.key);
     let rows: Vec<&'static Row> = ROWS.iter().filter(is_asked_for).collect();
-    let heading = heading(&command(&args, seed));
+    let origin = origin(&args, seed);
+    let kept = out.as_deref().map(kept_lines).transpose()?.unwrap_or_default();
     let mut lines = Vec::new();
     for row in &rows {
         let line = run(row, &programs, seed, args.short);
@@ -113,7 +116,7 @@ fn main() -> Result<ExitCode> {
         lines.push(line);
         if let Some(out) = &out {
             // With every row: the last ones are hours away.
-            fs::write(out, page(&lines, rows.len(), &heading, args.short))?;
+            fs::write(out, page(&lines, &kept, &origin))?;
         }
     }
     if let Some(out) = &out {
@@ -126,12 +129,14 @@ fn main() -> Result<ExitCode> {
 }
 
 impl Verdict {
+    const NOT_SHOWN: &str = "not shown";
+
     fn name(&self) -> &'static str {
         match self {
             Self::Shown => "shown",
             Self::Missed => "missed",
             Self::Failed => "failed",
-            Self::NotShown(_) => "not shown",
+            Self::NotShown(_) => Self::NOT_SHOWN,
         }
     }
 }
@@ -187,25 +192,8 @@ fn summary(lines: &[Line]) -> String {
     format!("{} rows: {shown} shown, {missed} missed, {failed} failed, {not_shown} not shown", lines.len())
 }
 
-/// What runs the same again.
-fn command(args: &Args, seed: u64) -> String {
-    let mut command = format!("cargo scoreboard --seed {seed}");
-    for (is_given, flag) in [(args.short, " --short"), (args.release, " --release")] {
-        if is_given {
-            command.push_str(flag);
-        }
-    }
-    for row in &args.only {
-        command.extend([" --only ", row]);
-    }
-    if let Some(secs) = args.fuzz_secs {
-        command.extend([" --fuzz-secs ", &secs.to_string()]);
-    }
-    command
-}
-
-/// How the page begins. What is written later is no change of the tree that is tried.
-fn heading(command: &str) -> String {
+/// Of which run a row is. What is written later is no change of the tree that is tried.
+fn origin(args: &Args, seed: u64) -> String {
     let git = |args: &[&str]| {
         let said = Command::new("git").args(args).output().ok().filter(|output| output.status.success());
         said.map_or_else(String::new, |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -215,33 +203,62 @@ fn heading(command: &str) -> String {
     let date: String = jiff::Timestamp::now().to_string().chars().take(10).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let commit = git(&["rev-parse", "--short", "HEAD"]);
-    format!("Written by `{command}` on {date}, of commit {commit}{changed}, on {cores} cores.")
+    let how = match (args.short, args.release) {
+        (true, _) => ", short",
+        (false, true) => ", optimised",
+        (false, false) => "",
+    };
+    format!("{date}, {commit}{changed}, {cores} cores, seed {seed}{how}")
 }
 
-/// The page that is kept, of the first of `rows` rows.
-fn page(lines: &[Line], rows: usize, heading: &str, short: bool) -> String {
-    let mut how = if short {
-        "A short run: a few rounds of what is quick. Figures say how many.".to_owned()
-    } else {
-        "Of each row all that is promised, where its figure says no other number.".to_owned()
+/// The lines of a page that was written before, by the keys of their rows.
+fn kept_lines(page: &Path) -> Result<HashMap<String, String>> {
+    let text = match fs::read_to_string(page) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(HashMap::new()),
+        read => read?,
     };
-    if lines.len() < rows {
-        how.push_str(" It did not come to its end.");
-    }
+    let key = |line: &str| Some(line.strip_prefix("| ")?.split(" | ").next()?.to_owned());
+    Ok(text.lines().filter_map(|line| Some((key(line)?, line.to_owned()))).collect())
+}
+
+/// The page that is kept: these lines, and of the other rows what it had before.
+fn page(lines: &[Line], kept: &HashMap<String, String>, origin: &str) -> String {
+    let written = |row: &Row| {
+        let line = lines.iter().find(|line| line.row.key == row.key);
+        line.map(|line| line.written(origin)).or_else(|| kept.get(row.key).cloned())
+    };
+    let written: Vec<String> = ROWS.iter().filter_map(written).collect();
+    let count = |verdict: &str| {
+        let is_so = |line: &&String| line.split(" | ").nth(4).is_some_and(|cell| cell.starts_with(verdict));
+        written.iter().filter(is_so).count()
+    };
     let mut page = format!(
-        "# Scoreboard\n\n{heading} {how}\n\n{}.\n\n| row | figure | promise | verdict | took | by |\n|---|---|---|---|---|---|\n",
-        summary(lines),
+        "# Scoreboard\n\n\
+         What can-sync does when it is killed, lied to, cut off and run out of room. Written by `cargo scoreboard`; each row says of \
+         which run it is: the date, the commit, the cores of the machine, and the seed of what is random.\n\n\
+         {} of {} rows: {} shown, {} missed, {} failed, {} not shown in full.\n\n\
+         | row | what is done | figure | promise | verdict | took | by | of |\n|---|---|---|---|---|---|---|---|\n",
+        written.len(),
+        ROWS.len(),
+        count(Verdict::Shown.name()),
+        count(Verdict::Missed.name()),
+        count(Verdict::Failed.name()),
+        count(Verdict::NOT_SHOWN),
     );
-    for line in lines {
-        let verdict = match &line.verdict {
-            Verdict::NotShown(why) => format!("not shown: {why}"),
-            Verdict::Shown | Verdict::Missed | Verdict::Failed => line.verdict.name().to_owned(),
-        };
-        let by: Vec<String> = line.row.runs.iter().map(|run| format!("`{}`", run.name)).collect();
-        let cells = [line.row.what, &line.figure, line.row.promise, &verdict];
-        let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
-        // Into a string: cannot fail.
-        let _ = writeln!(page, "| {} | {} s | {} |", cells.join(" | "), line.took.as_secs(), by.join(", "));
-    }
+    page.extend(written.iter().flat_map(|line| [line.as_str(), "\n"]));
     page
+}
+
+impl Line {
+    /// As a line of the page.
+    fn written(&self, origin: &str) -> String {
+        let verdict = match &self.verdict {
+            Verdict::NotShown(why) => format!("{}: {why}", Verdict::NOT_SHOWN),
+            Verdict::Shown | Verdict::Missed | Verdict::Failed => self.verdict.name().to_owned(),
+        };
+        let by: Vec<String> = self.row.runs.iter().map(|run| format!("`{}`", run.name)).collect();
+        let cells = [self.row.key, self.row.what, &self.figure, self.row.promise, &verdict];
+        let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        format!("| {} | {} s | {} | {origin} |", cells.join(" | "), self.took.as_secs(), by.join(", "))
+    }
 }

@@ -115,7 +115,7 @@ pub(crate) static ROWS: &[Row] = &[
         what: "kill at every fsync, rename and pwrite of one ingest (strace)",
         promise: "every point clean",
         runs: &[
-            it("store_faults::a_kill_at_any_step_leaves_a_clean_store").with(&[("CAN_SYNC_TEST_STEP", "1")])
+            it("store_faults::injected::a_kill_at_any_step_leaves_a_clean_store").with(&[("CAN_SYNC_TEST_STEP", "1")])
         ],
         lacks: None,
         within: minutes(60),
@@ -136,8 +136,8 @@ pub(crate) static ROWS: &[Row] = &[
         what: "EIO on fsync; ENOSPC at each write; a small tmpfs",
         promise: "never acknowledged, no crash, goes on within 10 s once space is back",
         runs: &[
-            it("store_faults::a_failing_disk_ends_all_writing"),
-            it("store_faults::a_full_disk_at_any_step_passes").with(&[("CAN_SYNC_TEST_STEP", "1")]),
+            it("store_faults::injected::a_failing_disk_ends_all_writing"),
+            it("store_faults::injected::a_full_disk_at_any_step_passes").with(&[("CAN_SYNC_TEST_STEP", "1")]),
             it("store_faults::a_small_disk_fills_up_and_is_freed"),
         ],
         lacks: None,

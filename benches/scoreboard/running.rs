@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
 use super::fuzzing;
-use super::rows::{Program, Run};
+use super::rows::{Program, Row, Run};
 use super::support::Result;
 
 /// Of what one process may say.
@@ -51,6 +51,22 @@ impl Programs {
         let (it, lib) = (built.program("it")?, built.program("can_sync")?);
         let optimised = if release { OnceCell::from(Ok(it.clone())) } else { OnceCell::new() };
         Ok(Self { it, lib, optimised, fuzz_secs })
+    }
+
+    /// Whether the tests that rows name are there: whoever moves one does not run all rows.
+    pub(crate) fn check(&self, rows: &[Row]) -> Result<()> {
+        let (it, lib) = (listed(&self.it)?, listed(&self.lib)?);
+        for run in rows.iter().flat_map(|row| row.runs) {
+            let tests = match run.program {
+                Program::It | Program::Optimised => &it,
+                Program::Lib => &lib,
+                Program::Bench(_) | Program::Fuzz(_) => continue,
+            };
+            if !tests.iter().any(|test| is_of(test, run.name)) {
+                return Err(no_test(run.name).into());
+            }
+        }
+        Ok(())
     }
 
     fn optimised(&self) -> std::result::Result<&Path, String> {
@@ -135,23 +151,31 @@ pub(super) fn forget_package(command: &mut Command) {
     }
 }
 
-/// One test, or those of a module: a name that ends in `::`.
-fn test(program: &Path, name: &str) -> Result<Command> {
-    let mut command = Command::new(program);
-    command.args(["--nocapture", "--exact"]);
-    if !name.ends_with("::") {
-        command.arg(name);
-        return Ok(command);
-    }
-    // A filter of libtest is found anywhere in a name: another module may have a part of that name.
+/// The tests of a program.
+fn listed(program: &Path) -> Result<Vec<String>> {
     let listed = Command::new(program).args(["--list", "--format", "terse"]).stdin(Stdio::null()).output()?;
     let listed = String::from_utf8_lossy(&listed.stdout);
-    let tests = listed.lines().filter_map(|line| line.strip_suffix(": test"));
-    let tests: Vec<&str> = tests.filter(|test| test.starts_with(name)).collect();
+    Ok(listed.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+}
+
+/// Whether a test is the one of this name, or in the module of this name, which ends in `::` then.
+fn is_of(test: &str, name: &str) -> bool {
+    if name.ends_with("::") { test.starts_with(name) } else { test == name }
+}
+
+fn no_test(name: &str) -> String {
+    format!("there is no test {name}")
+}
+
+/// One test, or those of a module.
+fn test(program: &Path, name: &str) -> Result<Command> {
+    // A filter of libtest is found anywhere in a name: another module may have a part of that name.
+    let tests: Vec<String> = listed(program)?.into_iter().filter(|test| is_of(test, name)).collect();
     if tests.is_empty() {
-        return Err(format!("there is no test {name}").into());
+        return Err(no_test(name).into());
     }
-    command.args(tests);
+    let mut command = Command::new(program);
+    command.args(["--nocapture", "--exact"]).args(tests);
     Ok(command)
 }
 
@@ -213,10 +237,11 @@ fn judge(run: &Run, ended: Option<bool>, said: &str) -> RunOutcome {
     if figures.is_empty() {
         match (&run.program, passed) {
             (Program::Bench(_), _) => return RunOutcome::Failed(format!("{name} measured nothing")),
-            (_, 0) => return RunOutcome::Failed(format!("there is no test {name}")),
+            (_, 0) => return RunOutcome::Failed(no_test(name)),
             (_, 1) => {
-                figures
-                    .push(format!("{} passed", name.rsplit("::").next().unwrap_or(name).replace('_', " ")));
+                let name = name.trim_end_matches(':');
+                let name = name.rsplit("::").next().unwrap_or(name);
+                figures.push(format!("{} passed", name.replace('_', " ")));
             }
             (_, several) => figures.push(format!("{several} tests of {} passed", name.trim_end_matches(':'))),
         }
