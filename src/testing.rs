@@ -174,8 +174,12 @@ pub mod net {
     }
     pub mod endpoint {
         pub use crate::net::endpoint::{
-            bind, connect, open_gossip, open_up, open_up_bulk, strangers, strangers_within_machine,
+            bind, bind_behind, connect, open_gossip, open_up, open_up_bulk, strangers,
+            strangers_within_machine,
         };
+    }
+    pub mod gate {
+        pub use crate::net::gate::Gate;
     }
     pub mod handshakes {
         pub use crate::net::handshakes::{RemoteNet, SharedHandshakes};

@@ -15,6 +15,7 @@
 
 mod follower;
 mod messages;
+mod standstill;
 mod swarm;
 
 use std::collections::{HashMap, HashSet};
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use iroh::{EndpointAddr, EndpointId};
 use iroh_gossip::api::GossipSender;
+use iroh_gossip::net::GOSSIP_ALPN;
 use iroh_tickets::endpoint::EndpointTicket;
 use ractor::{Actor, ActorRef};
 use tokio::task::spawn_blocking;
@@ -32,6 +34,7 @@ use tokio::time::{Instant, timeout};
 
 use self::follower::TopicFollower;
 pub use self::messages::{GossipArgs, GossipMsg, NodeRun, PresenceProbe};
+use self::standstill::StandstillWatch;
 use self::swarm::Join;
 pub use self::swarm::{start, topic_of};
 use super::announcement::{ADDRS_MAX, Announcement, Signed};
@@ -45,6 +48,7 @@ use crate::actor::tasks::Tasks;
 use crate::clock::now_ms;
 use crate::discovery::address_book::AddressBook;
 use crate::events::NodeEvent;
+use crate::net::close;
 
 /// Limit of handing an announcement to gossip.
 const BROADCAST_WITHIN: Duration = Duration::from_secs(5);
@@ -76,6 +80,9 @@ pub struct GossipState {
     sweep_at: Instant,
     save_at: Instant,
     joins: JoinPace,
+    standstill: StandstillWatch,
+    /// Neighbours that were hung up on, to be joined again with the next tick.
+    hung_up: HashSet<EndpointId>,
     refused: Arc<AtomicU64>,
     /// When more of the hints that wait are taken.
     hints_at: Option<Instant>,
@@ -118,6 +125,8 @@ impl Actor for GossipActor {
             sweep_at: now + SWEEP_EVERY,
             save_at: now + SAVE_EVERY,
             joins: JoinPace::default(),
+            standstill: StandstillWatch::default(),
+            hung_up: HashSet::new(),
             refused,
             hints_at: None,
         })
@@ -304,8 +313,34 @@ impl GossipState {
                 self.tasks.spawn(save(self.args.book.clone(), unsaved));
             }
         }
+        self.go_on_if_still(myself);
         self.take_hints(myself);
         self.join_more(myself);
+    }
+
+    /// Hangs up on all neighbours where one of them holds gossip up, and joins them again once gossip has noticed: which one it is,
+    /// gossip does not tell.
+    fn go_on_if_still(&mut self, myself: &ActorRef<GossipMsg>) {
+        for id in std::mem::take(&mut self.hung_up) {
+            if !self.joining.contains(&id) {
+                // They were let in before, and the endpoint knows where they are.
+                self.join_through(myself, EndpointAddr::new(id), true);
+            }
+        }
+        if self.standstill.stands_still(self.args.gossip.metrics().actor_tick_main.get()) {
+            let closed = self.args.gate.hang_up(GOSSIP_ALPN, (close::TIMEOUT, "gossip was held up"));
+            self.hung_up.clone_from(&self.neighbours);
+            tracing::warn!(
+                closed,
+                "gossip stood still: a neighbour reads nothing; its neighbours are joined anew"
+            );
+        }
+        if let Some(sender) = self.sender.clone() {
+            // A step for it to make, and nothing comes of it.
+            self.tasks.spawn(async move {
+                let _ = timeout(TICK, sender.join_peers(Vec::new())).await;
+            });
+        }
     }
 
     fn carry_out(&mut self, myself: &ActorRef<GossipMsg>, effects: Vec<DirectoryEffect>) {
@@ -353,7 +388,9 @@ impl GossipState {
     }
 
     fn join(&mut self, myself: &ActorRef<GossipMsg>, count: usize) {
-        let Some(sender) = &self.sender else { return };
+        if self.sender.is_none() {
+            return;
+        }
         let count = count.min(JOINS_MAX).saturating_sub(self.joining.len());
         if count == 0 {
             return;
@@ -361,19 +398,24 @@ impl GossipState {
         let but = self.neighbours.union(&self.joining).copied().collect();
         let through = self.args.directory.lock().choose_to_join(&but, count, rand::random(), Instant::now());
         for (addr, proven) in through {
-            self.joining.insert(addr.id);
-            let join = Join {
-                gossip: self.args.gossip.clone(),
-                endpoint: self.args.endpoint.clone(),
-                sender: sender.clone(),
-                probe: (!proven).then(|| Arc::clone(&self.args.probe)),
-            };
-            let (actor, endpoint_id) = (myself.clone(), addr.id);
-            self.tasks.spawn(async move {
-                let joined = timeout(JOIN_WITHIN, Box::pin(join.run(addr))).await.unwrap_or(false);
-                let _ = actor.send_message(GossipMsg::JoinEnded { endpoint_id, joined });
-            });
+            self.join_through(myself, addr, proven);
         }
+    }
+
+    fn join_through(&mut self, myself: &ActorRef<GossipMsg>, addr: EndpointAddr, proven: bool) {
+        let Some(sender) = self.sender.clone() else { return };
+        self.joining.insert(addr.id);
+        let join = Join {
+            gossip: self.args.gossip.clone(),
+            endpoint: self.args.endpoint.clone(),
+            sender,
+            probe: (!proven).then(|| Arc::clone(&self.args.probe)),
+        };
+        let (actor, endpoint_id) = (myself.clone(), addr.id);
+        self.tasks.spawn(async move {
+            let joined = timeout(JOIN_WITHIN, Box::pin(join.run(addr))).await.unwrap_or(false);
+            let _ = actor.send_message(GossipMsg::JoinEnded { endpoint_id, joined });
+        });
     }
 
     // ---- Ourselves ----------------------------------------------------------------------------------------------------

@@ -60,6 +60,15 @@ impl Gate {
         *handles = allowed;
     }
 
+    /// Closes all connections of a protocol; how many there were.
+    pub fn hang_up(&self, alpn: &[u8], (code, why): ShutOut) -> usize {
+        let open = self.open.lock();
+        let connections = open.values().flatten().filter_map(WeakConnectionHandle::upgrade);
+        let of_protocol =
+            connections.filter(|connection| connection.alpn() == alpn && connection.close_reason().is_none());
+        of_protocol.map(|connection| connection.close(VarInt::from_u32(code), why.as_bytes())).count()
+    }
+
     fn remember(&self, connection: &Connection) {
         let mut open = self.open.lock();
         let lasts = |handle: &WeakConnectionHandle| {

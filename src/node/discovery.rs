@@ -112,6 +112,7 @@ pub(super) fn gossip(
     GossipArgs {
         gossip: resources.gossip.clone(),
         endpoint: resources.endpoint.clone(),
+        gate: resources.gate.clone(),
         secret_key: resources.endpoint.secret_key().clone(),
         topic: topic_of(resources.presence.topic()),
         name: config.name.clone(),

@@ -1,6 +1,7 @@
 //! GossipActor on real endpoints: which agents see each other, what a hostile member of the swarm can do, what a restart keeps.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -21,11 +22,12 @@ use can_sync::testing::discovery::hints::Hints;
 use can_sync::testing::discovery::mdns::Mdns;
 use can_sync::testing::events::{EventLog, NodeEvent};
 use can_sync::testing::identity::NetworkKeys;
-use can_sync::testing::net::endpoint::open_gossip;
+use can_sync::testing::net::endpoint::{bind_behind, open_gossip};
+use can_sync::testing::net::gate::Gate;
 use can_sync::testing::peer::messages::PeersMsg;
 use can_sync::testing::reconcile::Summary;
 use iroh::address_lookup::memory::MemoryLookup;
-use iroh::{Endpoint, EndpointAddr, EndpointId, SecretKey};
+use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey};
 use iroh_gossip::api::{GossipReceiver, GossipSender};
 use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
 use iroh_gossip::proto::TopicId;
@@ -46,6 +48,7 @@ mod local_network;
 
 /// How long a test waits; less than the time between two announcements that nothing has caused, twice.
 const PATIENCE: Duration = Duration::from_secs(50);
+const LOCALHOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 static KEYS: LazyLock<NetworkKeys> = LazyLock::new(|| NetworkKeys::derive(&"a network of gossip".into()));
 static OTHER_KEYS: LazyLock<NetworkKeys> = LazyLock::new(|| NetworkKeys::derive(&"another network".into()));
@@ -85,7 +88,9 @@ impl Agent {
 
     async fn prepare(name: &str, probe: AskAlive, mdns: Option<Mdns>) -> Self {
         let secret_key = SecretKey::generate();
-        let endpoint = bind(secret_key.clone()).await;
+        let gate = Gate::new(Arc::new(|_, _| None));
+        let behind = bind_behind(secret_key.clone(), LOCALHOST, RelayMode::Disabled, Some(gate.clone()));
+        let endpoint = Box::pin(behind).await.expect("a free port");
         let gossip = gossip::start(&endpoint);
         let lookup = MemoryLookup::new();
         endpoint.address_lookup().expect("it is open").add(lookup.clone());
@@ -105,6 +110,7 @@ impl Agent {
         let args = GossipArgs {
             gossip,
             endpoint: endpoint.clone(),
+            gate,
             secret_key,
             topic: topic_of(KEYS.presence().topic()),
             name: name.to_owned(),

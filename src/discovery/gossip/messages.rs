@@ -23,6 +23,7 @@ use crate::discovery::directory::{CLOCKS_APART_MAX_MS, SavedPeer, SharedDirector
 use crate::discovery::hints::Hints;
 use crate::discovery::mdns::Mdns;
 use crate::events::EventLog;
+use crate::net::gate::Gate;
 use crate::reconcile::Summary;
 
 /// Asks an agent whether it is there. `true` only if it has proved as well that it belongs to the presence network: we join
@@ -109,6 +110,8 @@ pub struct GossipArgs {
     pub gossip: Gossip,
     /// The QUIC endpoint; outlives the actor.
     pub endpoint: Endpoint,
+    /// Keeps its door, and knows gossip's connections.
+    pub gate: Gate,
     pub secret_key: SecretKey,
     pub topic: TopicId,
     pub name: String,

@@ -1,5 +1,6 @@
 //! What a hostile member of the swarm can do.
 
+use iroh::endpoint::{Connection, QuicTransportConfig, SendStream, VarInt, presets};
 use serde_json::Value;
 
 use super::*;
@@ -93,6 +94,58 @@ async fn what_a_hostile_member_says_does_not_count() {
         let (refused, detail) = refused(agent).await;
         assert!(refused >= 100, "{detail}");
     }
+}
+
+/// A neighbour that reads nothing of what it is sent.
+struct MuteNeighbour {
+    _endpoint: Endpoint,
+    connection: Connection,
+    _stream: SendStream,
+}
+
+impl MuteNeighbour {
+    async fn join(through: &Agent) -> Self {
+        // Room for the first few messages alone.
+        let transport = QuicTransportConfig::builder().stream_receive_window(VarInt::from_u32(1_000)).build();
+        let builder = Endpoint::builder(presets::Minimal)
+            .relay_mode(RelayMode::Disabled)
+            .transport_config(transport)
+            .clear_ip_transports();
+        let endpoint = builder.bind_addr(LOCALHOST).expect("an address").bind().await.expect("a free port");
+        let connection = endpoint.connect(through.addr(), GOSSIP_ALPN).await.expect("it is let in");
+        let mut stream = connection.open_uni().await.expect("it may send");
+        // The topic, and `Join` with nothing about itself.
+        for frame in [&through.args.topic.as_bytes()[..], &[0, 0, 0]] {
+            let length = u32::try_from(frame.len()).expect("a short frame");
+            stream.write_all(&length.to_be_bytes()).await.expect("it is taken");
+            stream.write_all(frame).await.expect("it is taken");
+        }
+        Self { _endpoint: endpoint, connection, _stream: stream }
+    }
+}
+
+#[tokio::test]
+async fn a_neighbour_that_reads_nothing_holds_nobody_up_for_long() {
+    let (one, two) = (Agent::start("one").await, Agent::start("two").await);
+    one.hint(&two);
+    one.sees_agent(&two).await;
+    two.sees_agent(&one).await;
+    let member = Member::join(&one).await;
+    let mute = MuteNeighbour::join(&one).await;
+    let met = async {
+        while !one.detail().await.starts_with("3 neighbours") {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, met).await.expect("all three are its neighbours");
+    // More than wait for one neighbour.
+    for bytes in announcements(400) {
+        member.say(bytes).await;
+    }
+    two.holds(99, 0);
+    let id = two.id();
+    one.sees("news of the other one", |listing| listing.id == id && listing.assets == 99).await;
+    timeout(PATIENCE, mute.connection.closed()).await.expect("it is hung up on");
 }
 
 #[tokio::test]
