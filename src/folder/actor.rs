@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 
 use super::report::FolderReport;
 use super::rows::FolderBinding;
-use super::watching::watch;
+use super::watching::{DiskChange, watch};
 use super::work::answering::FolderCommand;
 use super::work::progress::WorkMeter;
 use super::work::{FolderContext, FolderWork, LookScope, StopSwitch, WorkError};
@@ -55,8 +55,8 @@ counted!(FolderMsg);
 
 #[derive(Debug)]
 pub enum FolderMsg {
-    /// Its watcher: these changed, from the root; `is_whole` if they are as they are meant. No paths: something did, somewhere.
-    DiskChanged { paths: Vec<PathBuf>, is_whole: bool },
+    /// Its watcher: these changed, from the root. No paths: something did, somewhere.
+    DiskChanged { paths: Vec<PathBuf>, change: DiskChange },
     /// Its watcher: it hears nothing more, or not everything.
     WatchFailed { why: String },
     /// Its timer: there may be room for a watcher again.
@@ -171,7 +171,7 @@ impl Actor for FolderActor {
         state: &mut FolderActorState,
     ) -> ActorResult {
         match message {
-            FolderMsg::DiskChanged { paths, is_whole } => state.on_disk_changed(&myself, &paths, is_whole),
+            FolderMsg::DiskChanged { paths, change } => state.on_disk_changed(&myself, &paths, change),
             FolderMsg::WatchFailed { why } => state.on_watch_failed(&myself, why),
             FolderMsg::WatchAgain => state.on_watch_again(&myself),
             FolderMsg::StoreChanged { entries, contents } => {
@@ -234,7 +234,7 @@ impl FolderActorState {
         myself.send_after(delay, move || FolderMsg::LookNow { generation });
     }
 
-    fn on_disk_changed(&mut self, myself: &ActorRef<FolderMsg>, paths: &[PathBuf], is_whole: bool) {
+    fn on_disk_changed(&mut self, myself: &ActorRef<FolderMsg>, paths: &[PathBuf], change: DiskChange) {
         if paths.is_empty() {
             self.scope.is_full = true;
         }
@@ -243,12 +243,18 @@ impl FolderActorState {
                 self.scope.is_full = true;
                 continue;
             };
-            if !is_whole {
-                self.scope.closed.remove(name);
-                self.scope.unrested.insert(name.to_owned());
-            } else if self.scope.unrested.remove(name) {
+            match change {
+                DiskChange::Writing => {
+                    self.scope.closed.remove(name);
+                    self.scope.unrested.insert(name.to_owned());
+                }
                 // What we put in its place ourselves is heard to be closed as well, and never to be written to.
-                self.scope.closed.insert(name.to_owned());
+                DiskChange::Whole => {
+                    if self.scope.unrested.remove(name) {
+                        self.scope.closed.insert(name.to_owned());
+                    }
+                }
+                DiskChange::Described => {}
             }
             self.scope.names.insert(name.to_owned());
         }
@@ -258,7 +264,7 @@ impl FolderActorState {
             self.scope.closed.clear();
             self.scope.is_full = true;
         }
-        self.look_in(myself, if is_whole { WHOLE_AFTER } else { REST_AFTER });
+        self.look_in(myself, if change == DiskChange::Writing { REST_AFTER } else { WHOLE_AFTER });
     }
 
     fn on_watch_failed(&mut self, myself: &ActorRef<FolderMsg>, why: String) {
@@ -323,6 +329,8 @@ impl FolderActorState {
                 let was_full = scope.is_full || command.is_some();
                 let (mut outcome, mut said) = (Ok(()), None);
                 if let Some((command, reply)) = command {
+                    // It looks first, and is to know which files are open.
+                    work.hear_of_files(&scope);
                     match work.obey(&command) {
                         Ok(answer) => said = Some((reply, answer)),
                         Err(error) => {

@@ -10,6 +10,17 @@ use super::actor::FolderMsg;
 use super::files::{IGNORE_FILE, is_temporary};
 use crate::entry::path::OWN_PREFIX;
 
+/// What is heard of files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DiskChange {
+    /// Somebody writes to them, and may go on.
+    Writing,
+    /// They were closed, renamed or removed, and are as they are meant.
+    Whole,
+    /// Their modes, owners or times changed; whether they are open it does not say.
+    Described,
+}
+
 /// Starts to watch everything below a directory.
 ///
 /// # Errors
@@ -36,7 +47,7 @@ pub(super) fn watch(root: &Path, actor: ActorRef<FolderMsg>) -> Result<Recommend
 /// What an event says. `placed` remembers the last rename of a file of our own: what it is called then has its row.
 fn heard(root: &Path, event: notify::Event, placed: &mut Option<usize>) -> Option<FolderMsg> {
     if event.need_rescan() {
-        return Some(FolderMsg::DiskChanged { paths: Vec::new(), is_whole: true });
+        return Some(FolderMsg::DiskChanged { paths: Vec::new(), change: DiskChange::Whole });
     }
     if let EventKind::Modify(ModifyKind::Name(mode)) = event.kind
         && let Some(tracker) = event.tracker()
@@ -49,11 +60,12 @@ fn heard(root: &Path, event: notify::Event, placed: &mut Option<usize>) -> Optio
             return None;
         }
     }
-    let is_whole = match event.kind {
+    let change = match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write))
         | EventKind::Remove(_)
-        | EventKind::Modify(ModifyKind::Name(_) | ModifyKind::Metadata(_)) => true,
-        EventKind::Create(_) | EventKind::Modify(_) => false,
+        | EventKind::Modify(ModifyKind::Name(_)) => DiskChange::Whole,
+        EventKind::Modify(ModifyKind::Metadata(_)) => DiskChange::Described,
+        EventKind::Create(_) | EventKind::Modify(_) => DiskChange::Writing,
         EventKind::Access(_) | EventKind::Any | EventKind::Other => return None,
     };
     let is_ours = |path: &PathBuf| {
@@ -63,10 +75,10 @@ fn heard(root: &Path, event: notify::Event, placed: &mut Option<usize>) -> Optio
     let inside: Vec<PathBuf> = inside.collect();
     // Nobody knows which paths are left out no more, or from now on.
     if inside.iter().any(|path| path.as_os_str() == IGNORE_FILE) {
-        return Some(FolderMsg::DiskChanged { paths: Vec::new(), is_whole });
+        return Some(FolderMsg::DiskChanged { paths: Vec::new(), change });
     }
     let paths: Vec<PathBuf> = inside.into_iter().filter(|path| !is_ours(path)).collect();
-    (!paths.is_empty()).then_some(FolderMsg::DiskChanged { paths, is_whole })
+    (!paths.is_empty()).then_some(FolderMsg::DiskChanged { paths, change })
 }
 
 #[cfg(test)]
@@ -83,10 +95,9 @@ mod tests {
         let (said, hears) = mpsc::channel();
         let (root, mut placed) = (dir.to_owned(), None);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if let Some(FolderMsg::DiskChanged { paths, is_whole }) =
-                heard(&root, event.unwrap(), &mut placed)
+            if let Some(FolderMsg::DiskChanged { paths, change }) = heard(&root, event.unwrap(), &mut placed)
             {
-                said.send((paths, is_whole)).unwrap();
+                said.send((paths, change != DiskChange::Writing)).unwrap();
             }
         })
         .unwrap();

@@ -36,15 +36,23 @@ impl FolderWork {
             tracing::warn!(folder = %self.binding.path.display(), why, "in a folder");
         }
         if self.later.len() >= PATHS_MAX && !self.later.contains_key(&hash) {
+            self.later.retain(|_, later| !later.is_tried);
+        }
+        if self.later.len() >= PATHS_MAX && !self.later.contains_key(&hash) {
             self.is_restless = true;
             if let Some(why) = why {
                 self.problem(why);
             }
             return;
         }
-        let pause = self.later.get(&hash).map_or(Duration::ZERO, |later| later.pause * 2);
+        let now = Instant::now();
+        // One that was read meanwhile, and rested for longer than it was waited for, begins anew.
+        let is_on = |later: &&LaterTurn| {
+            later.why.is_some() || !later.is_tried || later.until + later.pause * 2 > now
+        };
+        let pause = self.later.get(&hash).filter(is_on).map_or(Duration::ZERO, |later| later.pause * 2);
         let pause = pause.clamp(PAUSE_MIN, PAUSE_MAX);
-        let turn = LaterTurn { until: Instant::now() + pause, pause, is_tried: false, why };
+        let turn = LaterTurn { until: now + pause, pause, is_tried: false, why };
         self.later.insert(hash, turn);
     }
 
@@ -56,6 +64,11 @@ impl FolderWork {
                 action,
                 FolderAction::Write { .. } | FolderAction::Remove { .. } | FolderAction::StepAside(_)
             );
+        // Its turn may have come because somebody asks, or because a file was closed that is open again.
+        let is_empty_yet = is_read
+            && self
+                .file_of(hash)
+                .is_some_and(|file| file.stat.size == 0 && self.is_being_written(hash, &file.stat));
         match self.later.get_mut(&hash) {
             Some(later) if later.until > Instant::now() => {
                 if later.why.is_some() {
@@ -66,7 +79,11 @@ impl FolderWork {
             }
             Some(later) if !later.is_tried => {
                 later.is_tried = true;
-                false
+                let rests = is_empty_yet && later.why.is_none();
+                if rests {
+                    self.put_off(hash, None);
+                }
+                rests
             }
             Some(_) | None => {
                 let waits =
@@ -80,7 +97,7 @@ impl FolderWork {
     }
 
     /// Takes note of whose files are written to, and whose were closed.
-    pub(super) fn hear_of_files(&mut self, scope: &LookScope) {
+    pub(in crate::folder) fn hear_of_files(&mut self, scope: &LookScope) {
         let folder = self.binding.marker.folder;
         for name in &scope.names {
             let Ok(path) = EntryPath::parse(name) else { continue };
@@ -94,13 +111,17 @@ impl FolderWork {
                 }
             }
         }
+        // One path may be heard of by two spellings.
+        self.closed.retain(|hash| !self.unrested.contains(hash));
     }
 
     /// Whether somebody is likely to be in the middle of writing the file: it was written just now, nothing says that it was closed
     /// since, and it is known to be open, or changed during the look, or is empty as files are between being opened and being written.
     pub(super) fn is_being_written(&self, hash: EntryHash, stat: &FileStat) -> bool {
         let written_ms = u64::try_from(stat.mtime_ns / 1_000_000).unwrap_or_default();
-        let is_recent = self.now_ms().saturating_sub(written_ms) < RESTS_MS;
+        // Some file systems have full seconds, or every other one.
+        let rests_ms = if stat.mtime_ns % 1_000_000_000 == 0 { RESTS_MS + 2_000 } else { RESTS_MS };
+        let is_recent = self.now_ms().abs_diff(written_ms) < rests_ms;
         // Whoever closed it may have opened it again since.
         let changed_since = written_ms > self.look_began_ms;
         if !is_recent || (self.closed.contains(&hash) && !changed_since) {
