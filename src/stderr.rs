@@ -225,10 +225,15 @@ mod tests {
 
     use super::*;
 
+    /// More than the pipe holds: its thread writes it until somebody reads, whenever it begins with that, and nothing after it is
+    /// taken out of the queue meanwhile.
+    static PLUG: [u8; QUEUE_BYTES_MAX / 2] = [b'.'; QUEUE_BYTES_MAX / 2];
+
     #[test]
     fn nobody_waits_for_a_reader_and_what_was_dropped_is_said() {
         let (mut reader, writer) = io::pipe().unwrap();
         let queue = WriteQueue::start(writer).unwrap();
+        queue.push(&PLUG);
         let line = [b'x'; 1023].into_iter().chain([b'\n']).collect::<Vec<u8>>();
         // Pipe and queue hold less than this.
         let began = Instant::now();
@@ -272,6 +277,7 @@ mod tests {
     fn what_was_lost_last_is_said_without_a_further_message() {
         let (mut reader, writer) = io::pipe().unwrap();
         let queue = WriteQueue::start(writer).unwrap();
+        queue.push(&PLUG);
         let line = vec![b'x'; 4096];
         while queue.lock().lost.messages < 10 {
             queue.push(&line);
@@ -292,7 +298,11 @@ mod tests {
         let queue = WriteQueue::start(writer).unwrap();
         queue.push(b"nobody\n");
         queue.push(b"hears\n");
-        queue.flush();
+        // It does not wait long for a thread that does nothing, which may be one that has not begun yet.
+        let until = Instant::now() + Duration::from_secs(30);
+        while queue.lock().done < 2 && Instant::now() < until {
+            queue.flush();
+        }
         assert_eq!(queue.lock().lost, Lost { messages: 2, bytes: 13 });
         assert_eq!(queue.lock().unsaid, Lost::default());
     }

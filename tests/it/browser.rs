@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::support::browser::Browser;
 use crate::support::daemon::{Daemon, embedded_yaml};
 use crate::support::nodes::eventually;
+use crate::support::ports::kept;
 
 fn start(name: &str, more: &str) -> Daemon {
     Daemon::start(&embedded_yaml(&format!("name: {name}\n{more}")))
@@ -175,6 +176,7 @@ async fn a_node_that_does_not_answer_claims_nothing() {
     let url = desk.url("/");
     let port = reqwest::Url::parse(&url).unwrap().port().unwrap();
     desk.kill();
+    let kept = kept(([127, 0, 0, 1], port).into());
     browser.shows("This node has not answered since").await;
     let shown = browser.text().await;
     for claim in ["In sync", "in sync", "Nothing is missing", "running", "/s", "tickets up"] {
@@ -188,6 +190,7 @@ async fn a_node_that_does_not_answer_claims_nothing() {
             .replace("listen_addr: 127.0.0.1:0\nbind", &format!("listen_addr: 127.0.0.1:{port}\nbind")),
     );
     let desk = Daemon::start_as(user);
+    drop(kept);
     assert_eq!(desk.url("/"), url);
     browser.shows("In sync").await;
     assert!(!browser.text().await.contains("has not answered since"));
@@ -234,9 +237,21 @@ async fn a_machine_that_waits_is_let_in_and_held_deletions_are_decided() {
         (found == hashes.len()).then_some(()).ok_or_else(|| found.to_string())
     })
     .await;
-    let mut delete = vec!["rm", "--yes"];
-    delete.extend(hashes.iter().map(String::as_str));
-    laptop.ok(&delete);
+    // What comes together goes or is held together: what is free comes by itself, and all of the rest is there to be decided.
+    for (some, left, held) in [
+        (&hashes[..FREE], hashes.len() - FREE, 0),
+        (&hashes[FREE..], hashes.len() - FREE, hashes.len() - FREE),
+    ] {
+        let mut delete = vec!["rm", "--yes"];
+        delete.extend(some.iter().map(String::as_str));
+        laptop.ok(&delete);
+        eventually("they went, or are held", async || {
+            let (found, status) = (desk.assets().await.len(), desk.get("/status").await);
+            let is_so = found == left && status["sync"]["held_deletions"] == held;
+            is_so.then_some(()).ok_or_else(|| format!("{found}, {status}"))
+        })
+        .await;
+    }
     browser.shows("waiting for your decision").await;
     browser.click("button[data-decide='restore']").await;
     browser.accept().await;

@@ -26,6 +26,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
 use crate::support::folder::{FOLDER, author, entry};
+use crate::support::ports::kept;
 use crate::support::service::{KEY, ServiceProcess, TestService, soon};
 
 mod contents;
@@ -83,9 +84,7 @@ async fn read_all(store: &CanHttpStore, hash: ContentHash) -> Result<Vec<u8>, St
 
 #[tokio::test]
 async fn a_service_that_is_not_there_is_unavailable() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    drop(listener);
+    let addr = crate::support::ports::nobody();
     for error in every_error(&store_at(addr)).await {
         assert!(is_unavailable(&error, "cannot connect"), "{error}");
         assert!(error.to_string().contains(&addr.to_string()), "{error}");
@@ -263,6 +262,7 @@ async fn a_service_that_is_killed_and_comes_back() {
 
     process.child.kill().unwrap();
     process.child.wait().unwrap();
+    let _port = kept(addr);
     let cut = soon("the end of the stream", events.next()).await;
     assert!(matches!(cut, Some(Err(StoreError::Unavailable { .. })) | None), "{cut:?}");
     for error in every_error(&store).await {

@@ -132,8 +132,12 @@ async fn saved_peers_alone_bring_two_together_again() {
     second.stop().await;
     second.boot().await;
     connected(&second, &first.id()).await;
-    let report = second.get("/status").await["data"]["discovery"]["saved"].clone();
-    assert_eq!((&report["state"], &report["found"]), (&"up".into(), &1.into()), "{report}");
+    // The other one may have dialled before the book was read.
+    eventually("it was remembered", async || {
+        let report = second.get("/status").await["data"]["discovery"]["saved"].clone();
+        (report["state"] == "up" && report["found"] == 1).then_some(()).ok_or_else(|| report.to_string())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,10 +7,12 @@ use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use crate::support::daemon::{Daemon, list, yaml};
 use crate::support::embedded::{content_path, copy_dir};
 use crate::support::nodes::{PASSPHRASE, eventually};
+use crate::support::ports::kept;
 use crate::support::service::{KEY, ServiceProcess, client};
 
 /// A store with its agent.
@@ -19,6 +21,8 @@ struct Side {
     service: Option<ServiceProcess>,
     /// Where the store is, across its restarts.
     addr: String,
+    /// While it is down.
+    port: Option<TcpSocket>,
     agent: Daemon,
 }
 
@@ -34,16 +38,18 @@ impl Side {
         let service = ServiceProcess::start(dir.path(), "127.0.0.1:0");
         let addr = service.addr.to_string();
         let agent = Daemon::start(&config(&addr, KEY));
-        Self { dir, service: Some(service), addr, agent }
+        Self { dir, service: Some(service), addr, port: None, agent }
     }
 
     /// kill -9.
     fn kill_service(&mut self) {
         self.service = None;
+        self.port = kept(self.addr.parse().expect("an address"));
     }
 
     fn start_service(&mut self) {
         self.service = Some(ServiceProcess::start(self.dir.path(), &self.addr));
+        self.port = None;
     }
 
     fn url(&self, path: &str) -> String {
@@ -269,7 +275,11 @@ async fn a_service_that_is_killed_costs_delay_and_nothing_else() {
     })
     .await;
     for side in [&a, &b] {
-        assert_eq!(std::fs::read_dir(side.agent.data_dir().join("partial")).unwrap().count(), 0);
+        eventually("nothing is left lying about", async || {
+            let left = std::fs::read_dir(side.agent.data_dir().join("partial")).unwrap().count();
+            (left == 0).then_some(()).ok_or_else(|| left.to_string())
+        })
+        .await;
         let tree = side.agent.get("/actors").await;
         for child in tree["children"].as_array().unwrap() {
             assert_eq!(child["restarts"], 0, "nobody crashed over it: {tree}");

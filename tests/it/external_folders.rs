@@ -24,6 +24,7 @@ use crate::support::bound::{has_files, put_file};
 use crate::support::daemon::{Daemon, yaml};
 use crate::support::files::files;
 use crate::support::nodes::{PASSPHRASE, eventually};
+use crate::support::ports::kept;
 use crate::support::service::{KEY, ServiceProcess};
 
 /// An agent of some service, with a directory.
@@ -108,12 +109,14 @@ async fn directories_are_kept_alike_through_two_services() {
     b.has(&all).await;
     // Its service is away while somebody works, on both sides.
     drop(other.take());
+    let port = kept(other_addr.parse().expect("an address"));
     b.put("one.txt", "one of b");
     a.put("two.txt", "two");
     fs::rename(a.dir.join("big.txt"), a.dir.join("large.txt")).expect("it was there");
     a.says("it is in the store", |report| report["entries"] == 3).await;
     assert_eq!(files(&b.dir).len(), 2, "nothing is concluded");
     let _other = ServiceProcess::start(dirs[1].path(), &other_addr);
+    drop(port);
     let all = [("one.txt", "one of b"), ("two.txt", "two"), ("large.txt", big.as_str())];
     a.has(&all).await;
     b.has(&all).await;
@@ -141,8 +144,11 @@ async fn a_folder_is_read_by_ticket_through_two_services() {
     reader.put("mine.txt", "mine");
     owner.put("two.txt", "two");
     reader.has(&[("one.txt", "one"), ("two.txt", "two"), ("mine.txt", "mine")]).await;
-    let status = reader.daemon.ok(&["folder", "status"]);
-    assert!(status.text().contains("mine.txt"), "{}", status.text());
+    eventually("its own file is told of", async || {
+        let status = reader.daemon.ok(&["folder", "status"]).text().to_owned();
+        status.contains("mine.txt").then_some(()).ok_or(status)
+    })
+    .await;
     owner.has(&[("one.txt", "one"), ("two.txt", "two")]).await;
 }
 
@@ -198,7 +204,11 @@ async fn two_agents_of_one_service_write_each_by_its_own_name() {
         })
         .await;
     }
-    assert_eq!(files(&a.dir), files(&b.dir));
+    eventually("they are alike", async || {
+        let (of_a, of_b) = (files(&a.dir), files(&b.dir));
+        (of_a == of_b).then_some(()).ok_or_else(|| format!("{of_a:?} {of_b:?}"))
+    })
+    .await;
 }
 
 /// Answers as a service from before folders.

@@ -10,7 +10,7 @@ use crate::support::scoreboard;
 
 const MIB: usize = 1 << 20;
 /// A path that is whole again is used within this time.
-const GOES_ON_WITHIN: Duration = Duration::from_secs(30);
+const GOES_ON_WITHIN: Duration = Duration::from_mins(2);
 
 fn bytes(seed: u64, len: usize) -> Vec<u8> {
     let mut out = vec![0; len];
@@ -23,9 +23,9 @@ fn country() -> Link {
     Link { delay: Duration::from_millis(10), jitter: Duration::from_millis(2), ..Link::default() }
 }
 
-/// Eight megabytes per second, so that a transfer has a middle.
+/// Three megabytes per second, so that a transfer has a middle.
 fn slow() -> Link {
-    let rate = Rate::new(8_000_000, Duration::from_millis(50));
+    let rate = Rate::new(3_000_000, Duration::from_millis(50));
     Link { delay: Duration::from_millis(5), rate: Some(rate), ..Link::default() }
 }
 

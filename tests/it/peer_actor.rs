@@ -228,7 +228,7 @@ impl Test {
 
     async fn health(&self) -> String {
         let actor = can_sync::testing::actor::ServiceRef::fixed(self.actor.clone());
-        let answer = actor.call(|reply| PeerMsg::GetHealth { reply }, Duration::from_secs(1)).await;
+        let answer = actor.call(|reply| PeerMsg::GetHealth { reply }, DEADLINE).await;
         answer.expect("it answers").detail.expect("it says something")
     }
 

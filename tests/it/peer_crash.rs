@@ -96,7 +96,7 @@ async fn a_crash_during_a_transfer_costs_neither_the_connection_nor_an_asset() {
     let (a, b) = tokio::join!(
         // Slow enough that every crash falls into the transfer.
         TestNode::start_with("a", a_crashes.spawn_peer(), |config| {
-            config.limits.upload_bytes_per_sec = Some(12_000_000);
+            config.limits.upload_bytes_per_sec = Some(3_000_000);
         }),
         TestNode::start_with("b", b_crashes.spawn_peer(), |_| {})
     );

@@ -20,7 +20,7 @@ use can_sync::testing::events::NodeEvent;
 use can_sync::testing::net::close;
 use can_sync::testing::peer::messages::{PeerMsg, PeersMsg};
 use can_sync::testing::peer::places::PlaceLimits;
-use can_sync::testing::peer::report::{ConnectionState, SyncState, TransferDirection};
+use can_sync::testing::peer::report::{ConnectionState, PeerReport, SyncState, TransferDirection};
 use can_sync::testing::peer::session::{SessionStatus, WaitingCounts};
 use can_sync::testing::record::{AssetRecord, ContentHash};
 use can_sync::testing::store::{FeedEntry, Holding, IncomingAsset, IncomingContent};

@@ -168,15 +168,26 @@ async fn discovery_goes_on_while_every_kind_crashes_at_once() {
     // Each as often as it may within its window.
     let storm = services.iter().map(async |(kind, service)| {
         for restart in 1..=crashes(*kind) {
-            service.cast(FaultyMsg::Panic("planned".to_owned())).expect("it runs");
+            eventually(kind.name(), async || {
+                service.cast(FaultyMsg::Panic("planned".to_owned())).map_err(|e| e.to_string())
+            })
+            .await;
             came_again(*kind, restart + 1, service).await;
         }
     });
     let discovery = async {
         for _ in 0..crashes(ChildKind::Rendezvous) {
-            eventually("a RendezvousActor", async || {
+            let before = eventually("a RendezvousActor", async || {
+                let actor = rendezvous.get().ok_or("it does not run")?;
                 let failed = RendezvousMsg::TaskFailed("planned".to_owned());
-                rendezvous.cast(failed).map_err(|e| e.to_string())
+                actor.cast(failed).map_err(|e| e.to_string())?;
+                Ok(actor.get_id())
+            })
+            .await;
+            // Until then it is the former one that looks, and the next failure would be the same one's.
+            eventually("another RendezvousActor", async || {
+                let now = rendezvous.get().map(|actor| actor.get_id());
+                now.is_some_and(|now| now != before).then_some(()).ok_or_else(|| format!("{now:?}"))
             })
             .await;
             // The new one looks.

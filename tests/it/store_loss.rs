@@ -11,17 +11,22 @@ use crate::support::embedded::{content_files, copy_dir as copy, open, try_open, 
 use crate::support::nodes::{TestNode, eventually};
 use crate::support::store::{hash_of, incoming, noise, read, record_of};
 
-/// A store with so many assets in the database alone, and then others that may be in its log only.
-async fn filled(dir: &Path) -> (EmbeddedStore, Vec<Vec<u8>>) {
+/// A store with one asset in the database alone, and then others that are in its log only; and who keeps them there: what is newer
+/// than a reader is not brought home.
+async fn filled(dir: &Path) -> (EmbeddedStore, Vec<Vec<u8>>, rusqlite::Connection) {
     let store = open(dir).await;
     upload(&store, b"first", IngestFields::default()).await;
     store.close().await;
     let store = open(dir).await;
+    let reader = rusqlite::Connection::open(dir.join("store.db")).unwrap();
+    reader.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    reader.query_row("SELECT count(*) FROM records", [], |_| Ok(())).unwrap();
     let contents: Vec<Vec<u8>> = (0..60).map(|n| noise(if n % 3 == 0 { 100_000 } else { 1000 }, n)).collect();
     let batch = contents.iter().map(|content| incoming(record_of(content), content)).collect();
-    // One transaction, which nobody has time to bring home.
+    // One transaction.
     store.ingest(batch).await.unwrap();
-    (store, contents)
+    (store, contents, reader)
 }
 
 /// Checks a copy from which the last transaction is gone.
@@ -58,9 +63,10 @@ async fn check_loss(copied: &Path, original: &EmbeddedStore, contents: &[Vec<u8>
 #[tokio::test]
 async fn a_log_that_is_gone_is_missed() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, contents) = filled(&dir.path().join("store")).await;
+    let (store, contents, reader) = filled(&dir.path().join("store")).await;
     let copied = dir.path().join("copied");
     copy(&dir.path().join("store"), &copied);
+    drop(reader);
     fs::remove_file(copied.join("store.db-wal")).unwrap();
     check_loss(&copied, &store, &contents, 60).await;
 }
@@ -68,9 +74,10 @@ async fn a_log_that_is_gone_is_missed() {
 #[tokio::test]
 async fn a_log_that_is_damaged_is_missed() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, contents) = filled(&dir.path().join("store")).await;
+    let (store, contents, reader) = filled(&dir.path().join("store")).await;
     let copied = dir.path().join("copied");
     copy(&dir.path().join("store"), &copied);
+    drop(reader);
     let log = fs::File::options().write(true).read(true).open(copied.join("store.db-wal")).unwrap();
     let mut byte = [0];
     log.read_exact_at(&mut byte, 5000).unwrap();
@@ -81,9 +88,10 @@ async fn a_log_that_is_damaged_is_missed() {
 #[tokio::test]
 async fn a_database_that_is_gone_is_missed() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, contents) = filled(&dir.path().join("store")).await;
+    let (store, contents, reader) = filled(&dir.path().join("store")).await;
     let copied = dir.path().join("copied");
     copy(&dir.path().join("store"), &copied);
+    drop(reader);
     for ending in ["", "-wal", "-shm"] {
         fs::remove_file(copied.join(format!("store.db{ending}"))).unwrap();
     }
@@ -93,9 +101,10 @@ async fn a_database_that_is_gone_is_missed() {
 #[tokio::test]
 async fn nothing_is_missed_where_nothing_is_gone() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, _) = filled(&dir.path().join("store")).await;
+    let (store, _, reader) = filled(&dir.path().join("store")).await;
     let copied = dir.path().join("copied");
     copy(&dir.path().join("store"), &copied);
+    drop(reader);
     for dir in [&copied, &copied] {
         let store = open(dir).await;
         assert_eq!(store.status().await.unwrap().notice, None);

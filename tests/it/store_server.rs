@@ -20,7 +20,9 @@ async fn its_end_is_a_failure_and_the_next_incarnation_has_its_port() {
     let addr = listener.local_addr().unwrap();
     let args = StoreServerArgs { listener, router: router(store, ServiceSettings::new("key".into(), addr)) };
     let url = format!("http://{addr}{BASE_PATH}/status");
-    let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
+    // No connection to an incarnation that has ended is used again.
+    let client =
+        reqwest::Client::builder().no_proxy().timeout(DEADLINE).pool_max_idle_per_host(0).build().unwrap();
 
     for _ in 0..2 {
         let (actor, ended) = Actor::spawn(None, StoreServerActor, args.clone()).await.unwrap();

@@ -1,7 +1,5 @@
 //! `/events`: order, resume, gaps, limits.
 
-use std::time::Duration;
-
 use can_sync::testing::api::events::STREAMS_MAX;
 use can_sync::testing::events::{NodeEvent, PeerProgress, SyncProgress};
 use eventsource_stream::{Event, Eventsource};
@@ -10,6 +8,7 @@ use futures::stream::BoxStream;
 use serde_json::{Value, json};
 
 use crate::support::agent::Agent;
+use crate::support::nodes::DEADLINE;
 
 /// An open stream.
 struct Watcher(BoxStream<'static, Event>);
@@ -28,7 +27,7 @@ impl Watcher {
     }
 
     async fn next(&mut self) -> Event {
-        let next = tokio::time::timeout(Duration::from_secs(10), self.0.next());
+        let next = tokio::time::timeout(DEADLINE, self.0.next());
         next.await.expect("an event within the deadline").expect("the stream goes on")
     }
 
@@ -179,7 +178,5 @@ async fn streams_are_limited_and_given_back() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), freed)
-        .await
-        .expect("the place of a closed stream is free again");
+    tokio::time::timeout(DEADLINE, freed).await.expect("the place of a closed stream is free again");
 }

@@ -1,7 +1,5 @@
 //! What keeps web pages of other sites, and people without the token, out.
 
-use std::time::Duration;
-
 use iroh::SecretKey;
 use reqwest::header::{CONTENT_TYPE, HOST, ORIGIN};
 use serde_json::json;
@@ -9,6 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::agent::Agent;
+use crate::support::nodes::DEADLINE;
 
 #[tokio::test]
 async fn only_known_hosts_are_answered() {
@@ -43,14 +42,14 @@ async fn raw(agent: &Agent, request: &str) -> u16 {
     let mut stream = TcpStream::connect(agent.addr).await.expect("a connection");
     stream.write_all(request.as_bytes()).await.expect("written");
     let mut answer = String::new();
-    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer));
+    let read = tokio::time::timeout(DEADLINE, stream.read_to_string(&mut answer));
     read.await.expect("in time").expect("an answer");
     answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
 }
 
 #[tokio::test]
 async fn pages_of_other_sites_are_refused() {
-    let agent = Agent::start().await;
+    let mut agent = Agent::start().await;
     let post = || agent.client.post(agent.url("/verify"));
     for request in [
         post().header(ORIGIN, "https://evil.example"),
@@ -66,6 +65,7 @@ async fn pages_of_other_sites_are_refused() {
     let answer = post().header(ORIGIN, own).header("Sec-Fetch-Site", "same-origin").send().await.unwrap();
     assert_eq!(answer.status(), 202);
     assert!(answer.headers().get("access-control-allow-origin").is_none());
+    agent.peers.wait_for("our own page's wish", |seen| !seen.is_empty()).await;
     assert!(agent.peers.look(|seen| seen.len() == 1));
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::agent::Agent;
+use crate::support::nodes::DEADLINE;
 
 #[tokio::test]
 async fn a_file_goes_in_and_comes_out() {
@@ -64,7 +65,7 @@ async fn a_store_that_is_gone_is_named() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
+    tokio::time::timeout(DEADLINE, gone).await.unwrap();
     let (status, body) = agent.json(agent.get("/store/list")).await;
     assert_eq!((status, &body["code"]), (502, &json!("store_unavailable")));
     assert!(body["error"].as_str().unwrap().contains(agent.args.view.store_proxy.base()), "{body}");

@@ -216,7 +216,7 @@ async fn peers_are_listed_without_what_acts_on_a_terminal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_are_added_by_ticket_or_by_id() {
-    let agent = Agent::start().await;
+    let mut agent = Agent::start().await;
     let addr = EndpointAddr::new(SecretKey::from_bytes(&[7; 32]).public())
         .with_ip_addr("192.0.2.9:1".parse().expect("an address"));
     let ticket = EndpointTicket::new(addr.clone()).to_string();
@@ -227,7 +227,8 @@ async fn peers_are_added_by_ticket_or_by_id() {
         let is_dial = |message: &&PeersMsg| matches!(message, PeersMsg::DialPeer { addr: dialled, .. } if *dialled == addr);
         seen.iter().filter(is_dial).count()
     };
-    assert_eq!(agent.peers.look(dialled), 2);
+    // A dial is noted down after it was answered.
+    agent.peers.wait_for("both dials", |seen| dialled(seen) == 2).await;
     assert_eq!(run(&agent.url(""), &["peers", "add", &ticket, "--addr", "127.0.0.1:9"]).code, 2);
     let garbage = run(&agent.url(""), &["peers", "add", "garbage"]);
     assert_eq!(garbage.code, 1, "{}", garbage.stderr);

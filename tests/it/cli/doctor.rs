@@ -13,12 +13,12 @@ use crate::support::agent::{Agent, peer};
 use crate::support::command::{Ran, User};
 use crate::support::fake_daemon::FakeDaemon;
 use crate::support::infrastructure::Infrastructure;
+use crate::support::nodes::eventually;
 use crate::support::store::record_of;
 
 /// An address at which nothing listens.
 fn nobody() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    format!("http://{}", listener.local_addr().expect("an address"))
+    format!("http://{}", crate::support::ports::nobody())
 }
 
 async fn doctor(home: &Path, api: &str, args: &[&str]) -> Ran {
@@ -85,17 +85,21 @@ async fn layers_that_work_are_told_apart_from_those_that_are_off() {
     let pkarr = found.discovery.pkarr_relays[0].to_string();
     let on = json!({ "pkarr_relays": [pkarr], "dht_bootstrap": found.discovery.dht_bootstrap, "mdns": true });
     user.write("config.yaml", config(&relay_url, &on));
-    let ran = doctor(user.home(), &nobody(), &["--json"]).await;
-    assert_eq!(ran.code, 0, "{} {}", ran.text(), ran.stderr);
     let mut all_on = all_off;
     for layer in ["relay", "pkarr_relays", "dht", "mdns"] {
         all_on.insert(layer.to_owned(), "ok".to_owned());
     }
-    let states = states(&ran);
-    // The relays of tests may leave the time out of their answers.
-    all_on.insert("clock".to_owned(), states["clock"].clone());
-    assert!(matches!(states["clock"].as_str(), "ok" | "warn"), "{}", ran.text());
-    assert_eq!(states, all_on, "{}", ran.text());
+    // Each has a few seconds, which may be too few on a busy machine.
+    eventually("all layers work", async || {
+        let ran = doctor(user.home(), &nobody(), &["--json"]).await;
+        let mut states = states(&ran);
+        // The relays of tests may leave the time out of their answers.
+        let clock = states.insert("clock".to_owned(), "off".to_owned());
+        let is_known = matches!(clock.as_deref(), Some("ok" | "warn"));
+        let is_so = ran.code == 0 && is_known && states == all_on;
+        is_so.then_some(()).ok_or_else(|| format!("{} {}", ran.text(), ran.stderr))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,7 +112,12 @@ async fn a_layer_that_fails_degrades_and_all_of_them_fail_the_node() {
     let dht =
         json!({ "pkarr_relays": [dead], "dht_bootstrap": found.discovery.dht_bootstrap, "mdns": false });
     user.write("config.yaml", config(&dead, &dht));
-    let ran = doctor(user.home(), &nobody(), &["--json"]).await;
+    // A busy machine may take too long over the one that works.
+    let ran = eventually("the DHT answers", async || {
+        let ran = doctor(user.home(), &nobody(), &["--json"]).await;
+        if states(&ran)["dht"] == "ok" { Ok(ran) } else { Err(ran.text().to_owned()) }
+    })
+    .await;
     assert_eq!(ran.code, 4, "{} {}", ran.text(), ran.stderr);
     let states = states(&ran);
     for (layer, state) in [("relay", "fail"), ("pkarr_relays", "fail"), ("dht", "ok"), ("clock", "warn")] {
@@ -121,8 +130,12 @@ async fn a_layer_that_fails_degrades_and_all_of_them_fail_the_node() {
     let node = silent.local_addr().expect("an address").to_string();
     let none = json!({ "pkarr_relays": [dead], "dht_bootstrap": [node], "mdns": false });
     user.write("config.yaml", config("disabled", &none));
-    let ran = doctor(user.home(), &nobody(), &[]).await;
-    assert_eq!(ran.code, 1, "{} {}", ran.text(), ran.stderr);
+    // That they do not answer takes most of the time that there is to find it out.
+    let ran = eventually("nobody answers", async || {
+        let ran = doctor(user.home(), &nobody(), &[]).await;
+        if ran.code == 1 { Ok(ran) } else { Err(format!("{} {}", ran.text(), ran.stderr)) }
+    })
+    .await;
     let lines: Vec<Vec<&str>> = ran.text().lines().map(|line| line.split('\t').collect()).collect();
     assert_eq!(lines[0], ["LAYER", "STATE", "WHAT", "WHAT_TO_DO"]);
     let of = |layer: &str| lines.iter().find(|line| line[0] == layer).expect(layer);

@@ -9,8 +9,7 @@ use crate::support::command::User;
 
 /// An address at which nothing listens.
 fn nobody() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    format!("http://{}", listener.local_addr().expect("an address"))
+    format!("http://{}", crate::support::ports::nobody())
 }
 
 #[test]

@@ -7,8 +7,7 @@ use crate::support::agent::{Agent, peer};
 use crate::support::command::{Ran, User};
 
 fn nobody() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    format!("http://{}", listener.local_addr().expect("an address"))
+    format!("http://{}", crate::support::ports::nobody())
 }
 
 fn repl(user: &User, api: &str, lines: &str) -> Ran {

@@ -132,6 +132,7 @@ async fn a_store_that_others_reach_is_warned_about_and_can_ask_for_a_token() {
     let warned = |text: &str| text.contains("can_listen_addr") && text.contains("can_token_file");
     assert!(said.code == 0 && warned(&said.stderr), "{}", said.stderr);
     let daemon = Daemon::start_as(open);
+    daemon.hear("can_token_file");
     assert!(warned(&daemon.stderr()), "{}", daemon.stderr());
     assert!(!warned(&Daemon::start(&embedded_yaml("")).stderr()));
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use serde_json::{Value, json};
 
 use crate::support::command::User;
-use crate::support::daemon::{Daemon, embedded_yaml, listing, yaml};
+use crate::support::daemon::{Daemon, embedded_yaml, listing};
 use crate::support::service::{ServiceProcess, command};
 
 fn said(user: &User, env: &[(&str, &str)]) -> Vec<Value> {
@@ -140,18 +140,14 @@ fn a_data_directory_that_cannot_be_is_found_without_making_it() {
 
 #[test]
 fn what_the_running_node_has_open_is_no_mistake() {
-    let api = TcpListener::bind("127.0.0.1:0").unwrap();
-    let can = TcpListener::bind("127.0.0.1:0").unwrap();
-    let config = yaml("").replace(
-        "listen_addr: 127.0.0.1:0",
-        &format!(
-            "listen_addr: {}\ncan_listen_addr: {}",
-            api.local_addr().unwrap(),
-            can.local_addr().unwrap()
-        ),
-    );
-    drop((api, can));
-    let mut daemon = Daemon::start(&config);
+    let mut daemon = Daemon::start(&embedded_yaml(""));
+    // Those that it got: one that was free before may be somebody else's by the time that it starts.
+    let (api, can) = (daemon.url(""), daemon.store_url(""));
+    let addr = |url: &str| url.trim_start_matches("http://").split('/').next().unwrap().to_owned();
+    let config = embedded_yaml("")
+        .replace("\nlisten_addr: 127.0.0.1:0", &format!("\nlisten_addr: {}", addr(&api)))
+        .replace("can_listen_addr: 127.0.0.1:0", &format!("can_listen_addr: {}", addr(&can)));
+    daemon.user.write("config.yaml", config);
     let ran = daemon.user.run(&["config", "check"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     daemon.kill();

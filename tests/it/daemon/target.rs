@@ -148,8 +148,7 @@ async fn api_means_that_node_for_every_command_and_never_the_store_here() {
 async fn nobody_at_the_address_is_no_reason_to_ask_here() {
     let here = Daemon::start(&embedded_yaml(""));
     here.user.write("note.txt", "a note");
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let api = format!("http://{nobody}");
+    let api = format!("http://{}", crate::support::ports::nobody());
     for args in [
         &["put", "note.txt"][..],
         &["list"],

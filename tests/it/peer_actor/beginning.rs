@@ -46,7 +46,8 @@ async fn a_connection_without_a_session_is_closed_in_time() {
         assert_closed(&t.connection, close::TIMEOUT).await;
         t.ends_in_order().await;
     }
-    // Half of an introduction is none.
+    // Half of an introduction is none; it is to be there in time.
+    let limits = PeerLimits { establish: Duration::from_secs(5), ..peer_limits() };
     let t = Test::start(Setup { limits, ..Setup::default() }).await;
     let (mut send, _receive) = t.connection.open_bi().await.unwrap();
     wire::write_frame(&mut send, hello(3)).await.unwrap();
@@ -126,7 +127,7 @@ async fn another_control_stream_begins_the_session_anew() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_control_stream_that_ends_may_be_replaced_for_a_moment() {
-    let limits = PeerLimits { establish: Duration::from_millis(700), ..peer_limits() };
+    let limits = PeerLimits { establish: Duration::from_secs(10), ..peer_limits() };
     let mut t = Test::start(Setup { limits, ..Setup::default() }).await;
     for n in 1..3 {
         let mut session = t.open().await;

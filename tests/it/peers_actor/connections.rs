@@ -205,10 +205,12 @@ async fn connections_are_limited_and_so_are_those_that_prove_nothing() {
     let (c_session, third) = rig.session(&c).await;
     assert_closed(&third, close::BUSY).await;
     rig.stage.wait_for("its end", |heard| stopped(heard, c_session)).await;
-    assert!(rig.peer(c.id()).await.is_none());
-    // Room again.
+    let is_c = |peer: &PeerReport| peer.endpoint_id == c.id().to_string();
+    rig.wait_for_report("nothing is kept of it", |report| !report.peers.iter().any(is_c)).await;
+    // Room again, once PeersActor has heard of the end.
     rig.stage.command(b_session, "stop");
     rig.stage.wait_for("its end", |heard| stopped(heard, b_session)).await;
+    rig.wait_for_report("room", |report| report.connected() == 1).await;
     let (_, third) = rig.session(&c).await;
     rig.wait_for_report("the third", |report| report.peers.iter().any(|peer| peer.name == "remote")).await;
     assert!(third.close_reason().is_none());
@@ -296,8 +298,10 @@ async fn a_peer_that_is_forgotten_while_it_is_dialled_stays_forgotten() {
     rig.dial(remote.addr()).await.unwrap();
     let incoming = timeout(DEADLINE, remote.0.accept()).await.unwrap().unwrap();
     assert!(forget(&rig, remote.id()).await);
-    let connection = incoming.await.unwrap();
-    assert_closed(&connection, close::SHUTDOWN).await;
+    // The connection may be closed again before its other end has seen the handshake through.
+    if let Ok(connection) = incoming.await {
+        assert_closed(&connection, close::SHUTDOWN).await;
+    }
     assert!(rig.peer(remote.id()).await.is_none());
     assert_eq!(rig.stage.starts(remote.id()), 0);
 }

@@ -85,17 +85,22 @@ async fn an_actor_that_hangs_is_shown_as_such_in_time() {
     let (a_session, _a) = rig.session(&a).await;
     let (_, _b) = rig.session(&b).await;
     rig.stage.command(a_session, "hang");
-    let query = |reply| PeersMsg::GetHealth { reply };
-    let detail =
-        rig.service.call(query, ASK_CHILD_LIMIT).await.expect("an answer within the root's patience");
-    assert_eq!(detail.detail.unwrap(), "2 connected, 2 known");
-    let state = |id: EndpointId| {
-        let label = Some(id.fmt_short().to_string());
-        let child = detail.children.iter().find(|child| child.label == label).unwrap();
-        (child.state, child.detail.as_deref())
-    };
-    assert_eq!(state(a.id()), (ActorState::Unresponsive, None));
-    assert_eq!(state(b.id()), (ActorState::Running, Some("well")));
+    // On a busy machine, one that works may be late as well, once.
+    eventually("an answer within the root's patience", async || {
+        let query = |reply| PeersMsg::GetHealth { reply };
+        let answer = rig.service.call(query, ASK_CHILD_LIMIT).await;
+        let detail = answer.map_err(|error| error.to_string())?;
+        assert_eq!(detail.detail.as_deref(), Some("2 connected, 2 known"));
+        let state = |id: EndpointId| {
+            let label = Some(id.fmt_short().to_string());
+            let child = detail.children.iter().find(|child| child.label == label).unwrap();
+            (child.state, child.detail.as_deref())
+        };
+        assert_eq!(state(a.id()), (ActorState::Unresponsive, None));
+        let is_well = state(b.id()) == (ActorState::Running, Some("well"));
+        is_well.then_some(()).ok_or_else(|| format!("{detail:?}"))
+    })
+    .await;
     // It holds up nobody.
     rig.dial(a.addr()).await.unwrap();
     rig.report().await;

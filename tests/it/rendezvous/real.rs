@@ -65,9 +65,14 @@ async fn two_meet(format: SlotFormat, channel: Channel, connect: Connect) {
     found(&first, 2).await;
     println!("{format:?} through {}: found in turn after {:?}", channel.name(), start.elapsed());
     for agent in [&first, &second] {
-        let report = agent.report(channel);
-        assert_eq!((report.state, report.found), (ChannelState::Up, 1), "{report:?}");
-        assert!(report.last_success_ms.is_some());
+        // A read that took too long on a busy machine is made good by the next one.
+        eventually("the channel is up", async || {
+            let report = agent.report(channel);
+            assert_eq!(report.found, 1, "{report:?}");
+            let is_up = report.state == ChannelState::Up && report.last_success_ms.is_some();
+            is_up.then_some(()).ok_or_else(|| format!("{report:?}"))
+        })
+        .await;
         let others = agent.args.channels.reports().into_iter().filter(|r| r.channel != channel);
         assert!(others.into_iter().all(|r| r.state == ChannelState::Off));
     }
@@ -133,7 +138,7 @@ async fn sixteen_simultaneous_writers_are_all_listed_in_the_end() {
     let start = Instant::now();
     let agents =
         futures::future::join_all((0..16).map(|n| Agent::start(n, format, dht(&network).connector()))).await;
-    eventually_within(Duration::from_mins(2), "all are listed", async || {
+    eventually_within(FIND_WITHIN, "all are listed", async || {
         let everyone = everyone(&reader, format).await;
         let listed: BTreeSet<_> = everyone.values().flatten().copied().collect();
         let counts: Vec<_> = everyone.iter().map(|(slot, ids)| (slot, ids.len())).collect();
@@ -141,7 +146,7 @@ async fn sixteen_simultaneous_writers_are_all_listed_in_the_end() {
     })
     .await;
     println!("sixteen blind writers: all listed after {:?}", start.elapsed());
-    eventually_within(Duration::from_mins(2), "all know all", async || {
+    eventually_within(FIND_WITHIN, "all know all", async || {
         let known: Vec<_> = agents.iter().map(|agent| agent.candidates().len()).collect();
         if known.iter().all(|known| *known == 15) { Ok(()) } else { Err(format!("{known:?}")) }
     })
@@ -319,9 +324,19 @@ async fn a_record_is_looked_up_by_members_through_either_channel() {
         .await;
         assert_eq!(published.addr.ip_addrs().map(std::net::SocketAddr::port).collect::<Vec<_>>(), [4001]);
         assert!(list::age(&published) < Duration::from_mins(2));
-        assert_eq!(lookup(&transports, &KEYS, unknown).await, Err(LookupError::NotFound(unknown)));
         let other = NetworkKeys::derive(&format!("not {PASSPHRASE}").as_str().into());
-        assert_eq!(lookup(&transports, &other, agent.id).await, Err(LookupError::NotOurs(agent.id)));
+        // What takes too long on a busy machine fails otherwise.
+        for (keys, id, expected) in [
+            (&*KEYS, unknown, LookupError::NotFound(unknown)),
+            (&other, agent.id, LookupError::NotOurs(agent.id)),
+        ] {
+            eventually("an answer", async || match lookup(&transports, keys, id).await {
+                Err(error) if error == expected => Ok(()),
+                Err(error) => Err(error.to_string()),
+                Ok(published) => panic!("{published:?} instead of {expected}"),
+            })
+            .await;
+        }
     }
     let nowhere = NetworkSettings { relays: Vec::new(), dht: false, dht_bootstrap: None, dht_bind: None };
     let error = lookup(&nowhere.connect().unwrap(), &KEYS, unknown).await.unwrap_err();

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use can_sync::testing::actor::ServiceCell;
@@ -34,6 +34,7 @@ use ractor::{Actor, ActorRef};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::nodes::DEADLINE;
 use super::probe::Probe;
 
 /// What the probe of PeersActor answers.
@@ -132,8 +133,7 @@ impl Agent {
         let addr = listener.local_addr().expect("an address");
         let args = HttpArgs { listener, view };
         let (actor, join) = Actor::spawn(None, HttpActor, args.clone()).await.expect("the API starts");
-        let client =
-            reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client");
+        let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().expect("a client");
         Self {
             args,
             actor,

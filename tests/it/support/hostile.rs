@@ -221,7 +221,7 @@ impl Attacker {
             introduction: &introduction,
             memory: &ConnectionMemory::default(),
             offers_mirror: true,
-            within: std::time::Duration::from_secs(10),
+            within: DEADLINE,
         };
         meeting.open().await.map_err(|error| error.to_string())
     }

@@ -101,7 +101,7 @@ impl Agent {
     pub(crate) async fn detail(&self) -> String {
         let (actor, _) = self.running.as_ref().expect("it runs");
         let answer =
-            actor.call(|reply| RendezvousMsg::GetHealth { reply }, Some(Duration::from_secs(5))).await;
+            actor.call(|reply| RendezvousMsg::GetHealth { reply }, Some(Duration::from_mins(1))).await;
         let detail = answer.expect("it runs").expect("it answers in time");
         detail.detail.expect("a line on how it is")
     }

@@ -11,15 +11,23 @@ use can_sync::testing::actor::{ServiceCell, ServiceRef};
 use can_sync::testing::events::EventLog;
 use parking_lot::Mutex;
 use ractor::ActorRef;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinHandle;
 
 use super::faulty::{FaultyActor, FaultyMsg, Plan};
+use super::nodes::DEADLINE;
 
 /// How long a test waits for a state; far above what any policy needs, and free where time is paused.
 const PATIENCE: Duration = Duration::from_mins(10);
 /// The first look comes soon, later ones wait longer, so that long waits in paused time stay cheap.
 const FIRST_POLL: Duration = Duration::from_millis(1);
 const LONGEST_POLL: Duration = Duration::from_millis(250);
+
+/// A second where time is paused; tests with several threads have the time of a machine that may be busy.
+fn at_once() -> Duration {
+    let is_paused = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
+    if is_paused { Duration::from_secs(1) } else { DEADLINE }
+}
 
 /// Each change of a degraded state: which child, and why.
 type Degraded = Arc<Mutex<Vec<(ChildKind, Option<String>)>>>;
@@ -96,13 +104,13 @@ impl Tree {
 
     /// Which incarnation answers.
     pub(crate) async fn ping(&self, kind: ChildKind) -> Result<u32, ServiceError> {
-        self.part(kind).service.call(FaultyMsg::Ping, Duration::from_secs(1)).await
+        self.part(kind).service.call(FaultyMsg::Ping, at_once()).await
     }
 
     /// The tree as RootSupervisor tells it; it must answer within a second, whatever its children do.
     pub(crate) async fn status(&self) -> ActorStatus {
         let root = ServiceRef::fixed(self.root.clone());
-        root.call(|reply| RootMsg::GetTree { reply }, Duration::from_secs(1)).await.expect("the root answers")
+        root.call(|reply| RootMsg::GetTree { reply }, at_once()).await.expect("the root answers")
     }
 
     /// One child of it.

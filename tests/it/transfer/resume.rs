@@ -14,7 +14,7 @@ use crate::support::scoreboard;
 const SEED: u64 = 0x7061_7274_6961_6c73;
 const BYTES: u64 = 120_000_000;
 /// Slow enough that no kill comes too late.
-const UPLOAD: &str = "disk_reserve_bytes: 0, upload_bytes_per_sec: 20 MiB";
+const UPLOAD: &str = "disk_reserve_bytes: 0, upload_bytes_per_sec: 6 MiB";
 const KILLS: u64 = 4;
 
 fn start(name: &str, more: &str) -> Daemon {

@@ -6,6 +6,7 @@ use can_sync::testing::wire;
 use can_sync::testing::wire::proto::{ContentHeader, WireRecord, frame};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
 
 use crate::support::hostile::{Attacker, hash_of, header, record};
 use crate::support::nodes::{TestNode, eventually};
@@ -91,9 +92,9 @@ async fn is_here(node: &TestNode, hash: &str) {
     assert_eq!(data_encoding::HEXLOWER.encode(&Sha256::digest(&stored)), hash);
 }
 
-/// Offers a content as one that it has, proves every part that it is asked for, and sends something else. How many bytes of that
-/// it sent before it was shut out, and what it was told.
-async fn lie(node: &TestNode, content: &[u8]) -> (String, u64, String) {
+/// Offers a content as one that it has, says when it is asked for it, proves every part of it that it is asked for, and sends
+/// something else. How many bytes of that it sent before it was shut out, and what it was told.
+async fn lie(node: &TestNode, content: &[u8], asked: &Notify) -> (String, u64, String) {
     let attacker = Attacker::member_of(node).await;
     let id = attacker.endpoint.id().to_string();
     let mut session = attacker.session().await;
@@ -104,6 +105,7 @@ async fn lie(node: &TestNode, content: &[u8]) -> (String, u64, String) {
     while session.connection.close_reason().is_none() {
         let Ok(kind) = session.read().await else { break };
         let frame::Kind::Want(want) = kind else { continue };
+        asked.notify_one();
         let wanted = &want.contents[0];
         let (from, to) = (wanted.offset, wanted.offset + wanted.length);
         let header = ContentHeader {
@@ -135,8 +137,13 @@ async fn a_liar_among_three_is_named_at_its_first_group_and_costs_nobody_else_an
         source("slow", 1, &content),
         TestNode::start("node", |_| {})
     );
-    let (liar, ..) =
-        tokio::join!(lie(&node, &content), async { tokio::join!(node.dial(&slow), node.dial(&good)) });
+    // By itself, the good one might send everything before the liar is asked for any of it.
+    let asked = Notify::new();
+    let good_too = async {
+        asked.notified().await;
+        node.dial(&good).await;
+    };
+    let (liar, ..) = tokio::join!(lie(&node, &content, &asked), node.dial(&slow), good_too);
     let (liar, sent, told) = liar;
     assert!(told.contains("wrong bytes"), "{told}");
     is_here(&node, &hash).await;

@@ -189,7 +189,7 @@ fn what_is_lost_is_what_the_seed_says() {
 
 #[test]
 fn nothing_passes_while_it_is_cut_and_what_was_under_way_is_lost() {
-    let Some(ends) = Ends::new([Link::after(MS * 300), Link::default()]) else { return };
+    let Some(ends) = Ends::new([Link::after(MS * 3000), Link::default()]) else { return };
     ends.send(1);
     assert_eq!(ends.counts(Way::There, 1).came, 1);
     ends.forwarder.cut();
