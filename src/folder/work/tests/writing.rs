@@ -63,6 +63,7 @@ fn an_empty_file_that_was_closed_is_taken_in_at_once_and_any_other_soon() {
     desk.stop_clock_at("last");
     desk.look().unwrap();
     assert_eq!((desk.work.live_entries(), desk.work.has_unrested()), (2, true));
+    desk.work.context.clock = Clock::system();
     std::thread::sleep(desk.work.next_turn().unwrap());
     desk.work.look(&LookScope { later: true, ..LookScope::default() }).unwrap();
     assert_eq!((desk.work.live_entries(), desk.work.has_unrested()), (3, false));
