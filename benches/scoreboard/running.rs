@@ -145,7 +145,9 @@ fn cargo() -> Command {
 pub(super) fn forget_package(command: &mut Command) {
     // What the cargo that runs us says of this package: build scripts that look at it would run again, and with them whatever
     // depends on theirs, now and at the next call of cargo.
-    let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    let of_package = |name: &str| {
+        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "OUT_DIR"
+    };
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_package)) {
         command.env_remove(name);
     }
