@@ -68,7 +68,9 @@ async fn what_nobody_has_is_searched_for_once_and_said_to_be_nowhere() {
     b.dial(&a).await;
     connected(&b, 1).await;
     let hash = "ab".repeat(32);
-    assert_eq!(fetch(&b, &hash).await["state"], "searching");
+    let begun = b.post(&format!("/fetch/{hash}"), json!({})).await;
+    // Where the one that was asked has answered by the time that this is, it is over already.
+    assert!(begun["data"]["state"] == "searching" || begun["status"] == "error", "{begun}");
     let error = eventually("an end", async || {
         let answer = why(&b, &hash).await;
         (answer["status"] == "error").then(|| answer["error"].clone()).ok_or_else(|| answer.to_string())
@@ -120,7 +122,7 @@ async fn a_peer_that_is_known_and_not_connected_is_dialled_for_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_user_wants_now_overtakes_what_waits() {
-    let a = TestNode::start("a", |config| config.limits.upload_bytes_per_sec = Some(2_000_000)).await;
+    let a = TestNode::start("a", |config| config.limits.upload_bytes_per_sec = Some(1_000_000)).await;
     let b = TestNode::start("b", |_| {}).await;
     for n in 0..60 {
         a.ingest(noise(400_000, n), &[]).await;

@@ -145,6 +145,8 @@ async fn many_removals_at_once_wait_for_somebodys_word() {
     // Whoever receives so many asks as well.
     b.says("removals are held there, too", |report| report["held"].as_u64().is_some_and(|held| held > 0))
         .await;
+    // It confirms those that it has heard of.
+    b.node.wait_in_sync().await;
     let done = b.act(json!({ "action": "confirm" })).await;
     assert_eq!(done["status"], "success", "{done}");
     b.has(&all[30..]).await;
@@ -246,6 +248,8 @@ async fn a_daemon_that_is_killed_in_the_middle_goes_on_and_loses_nothing() {
 async fn what_is_left_out_or_is_no_file_stays_alone_and_a_directory_may_have_a_files_name() {
     let (a, b) = pair().await;
     a.put(".can-syncignore", "*.tmp\n");
+    // A look that is under way goes by the rules that it began with.
+    a.does("look").await;
     a.put("a.tmp", "ignored");
     std::os::unix::fs::symlink("/etc/hostname", a.dir().join("link")).expect("a link");
     a.put("one.txt", "one");
@@ -272,6 +276,8 @@ async fn what_is_left_out_or_is_no_file_stays_alone_and_a_directory_may_have_a_f
 async fn what_is_left_out_no_more_is_on_the_other_machine_at_once() {
     let (a, b) = pair().await;
     a.put(".can-syncignore", "*.tmp\n*.bak\n");
+    // A look that is under way goes by the rules that it began with.
+    a.does("look").await;
     a.put("a.tmp", "one");
     a.put("b.bak", "two");
     a.put("c.txt", "three");

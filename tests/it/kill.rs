@@ -115,10 +115,15 @@ async fn killed_in_a_transfer(seed: u64) -> Vec<u128> {
 
     let shared = tempfile::tempdir().unwrap();
     let ticket = shared.path().join("ticket");
-    let a = Daemon::start(&embedded_yaml(&format!("name: a\nticket_file: {}", ticket.display())));
+    // As slow as it takes to be seen in the middle, even by somebody who rarely gets to look.
+    let yaml = |more: &str| {
+        embedded_yaml(more)
+            .replace("disk_reserve_bytes: 0", "disk_reserve_bytes: 0, upload_bytes_per_sec: 8 MiB")
+    };
+    let a = Daemon::start(&yaml(&format!("name: a\nticket_file: {}", ticket.display())));
     // It looks for the ticket once it is there: nothing moves while the assets are stored.
     let late = shared.path().join("late");
-    let b = Daemon::start(&embedded_yaml(&format!("name: b\nconnect_ticket_file: {}", late.display())));
+    let b = Daemon::start(&yaml(&format!("name: b\nconnect_ticket_file: {}", late.display())));
     let acknowledged: BTreeMap<String, usize> = futures::stream::iter(contents.into_iter().enumerate())
         .map(|(number, content)| {
             let daemon = if number % 2 == 0 { &a } else { &b };

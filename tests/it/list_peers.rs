@@ -203,13 +203,16 @@ async fn whoever_says_nothing_takes_no_place_and_is_let_go() {
         connections.push(connect(&mute.0, lister.addr()).await);
     }
     assert_eq!(asking(&lister).await.asking.list_all(10).await.unwrap().peers.len(), 3);
-    // Whatever comes from one place has few of those that are for strangers.
-    for connection in &connections[4..] {
-        assert_closed(connection, close::BUSY).await;
+    // Whatever comes from one place has few of those that are for strangers. Where it took long to connect all of them, the
+    // first ones were let go before the last ones came.
+    let mut too_late = 0;
+    for (n, connection) in connections.iter().enumerate() {
+        let reason = timeout(DEADLINE, connection.closed()).await.expect("it is closed");
+        assert!(is_close(&reason, close::BUSY) || is_close(&reason, close::TIMEOUT), "{reason}");
+        assert!(n >= 4 || is_close(&reason, close::TIMEOUT), "{n} has a place: {reason}");
+        too_late += usize::from(is_close(&reason, close::TIMEOUT));
     }
-    for connection in &connections[..4] {
-        assert_closed(connection, close::TIMEOUT).await;
-    }
+    assert!(too_late < connections.len(), "all had a place");
 }
 
 #[tokio::test]

@@ -144,7 +144,11 @@ async fn three_in_a_line_converge() {
     c.dial(&b).await;
     // Twenty each; the empty one is the same everywhere.
     tokio::join!(a.holds(58), b.holds(58), c.holds(58));
-    assert_eq!(a.assets().await, c.assets().await);
+    eventually("all that is said of them is the same", async || {
+        let (of_a, of_c) = (a.assets().await, c.assets().await);
+        (of_a == of_c).then_some(()).ok_or_else(|| format!("{of_a:?}\n{of_c:?}"))
+    })
+    .await;
     a.ingest(bytes(999, 12), &[]).await;
     c.holds(59).await;
 }

@@ -342,7 +342,8 @@ async fn questions_by_name_about_what_is_absent_are_answered_and_bounded() {
         }
     }
     let (code, said) = session.closed().await;
-    assert_eq!(code, 400, "{said}");
+    // Where the machine is too busy to make so many answers, it is the first ones that were left unread for too long.
+    assert!(code == 400 || code == 408, "{code}: {said}");
     // Nobody else suffers by it.
     let a = TestNode::start("a", |_| {}).await;
     let hash = a.ingest(noise(100, 1_000), &[]).await;
@@ -353,7 +354,7 @@ async fn questions_by_name_about_what_is_absent_are_answered_and_bounded() {
 /// A node that knows of a content and lets go of it, beside one that has it and sends it slowly.
 async fn known_beside_a_slow_holder(content: &[u8]) -> (TestNode, TestNode, ContentHash) {
     let (a, b) = tokio::join!(
-        TestNode::start("a", |config| config.limits.upload_bytes_per_sec = Some(4_000_000)),
+        TestNode::start("a", |config| config.limits.upload_bytes_per_sec = Some(2_000_000)),
         TestNode::start("b", |_| {})
     );
     let hash: ContentHash = a.ingest(content.to_vec(), &[]).await.parse().expect("a hash");
@@ -386,7 +387,7 @@ async fn all_of_a_large_content_is_read_while_it_comes() {
         assert_eq!(answer.status(), if range.is_some() { 206 } else { 200 });
         assert_eq!(answer.content_length(), Some(content.len() as u64));
         let mut read = answer.chunk().await.expect("a chunk").expect("a chunk").to_vec();
-        // At four megabytes a second most of it is still with the other one.
+        // At two megabytes a second most of it is still with the other one.
         assert_eq!(holding(&b, hash).await, Some(Holding::Wanted), "at its first byte it is not here yet");
         // What is broken off in the middle is not to be gone on with.
         assert_eq!(answer.headers()["cache-control"].to_str().expect("text"), "no-store");

@@ -60,6 +60,7 @@ async fn is_back(a: &Machine, b: &Machine) {
         ("disk/one.txt", "edited"),
         ("plain.txt", "plain, edited"),
     ];
+    a.says("it is looked after again", |report| report["state"].is_string()).await;
     a.does("look").await;
     a.has(&now).await;
     b.has(&now).await;

@@ -35,6 +35,7 @@ async fn nothing_is_written_to_a_directory_that_only_sends() {
     b.node.stop().await;
     b.node.boot().await;
     b.node.dial(&a.node).await;
+    b.says("it is looked after again", |report| report["state"].is_string()).await;
     b.does("look").await;
     b.has(&[("mine.txt", "of b")]).await;
     let refused = b.act(json!({ "action": "restore", "path": "mine.txt" })).await;
@@ -114,6 +115,7 @@ async fn what_others_remove_stays_where_removals_are_ignored() {
     b.node.stop().await;
     b.node.boot().await;
     b.node.dial(&a.node).await;
+    b.says("it is looked after again", |report| report["state"].is_string()).await;
     b.does("look").await;
     b.has(&[("one.txt", "one"), ("two.txt", "two")]).await;
     a.has(&[("two.txt", "two")]).await;

@@ -1,6 +1,7 @@
 //! What the user of the daemon may not read.
 
 use std::fs::{self, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -73,8 +74,12 @@ async fn what_cannot_be_read_for_a_while_is_not_removed_and_the_rest_goes_on() {
     says(&a, "all is agreed", |report| report["state"] == "idle" && report["entries"] == 4).await;
 
     // A directory, and a file that was written to since.
-    fs::write(dirs[0].join("secret.txt"), "secret, later").expect("it is written");
-    lock(&dirs[0].join("secret.txt"), 0);
+    let secret = dirs[0].join("secret.txt");
+    // Locked before it is written to: whoever looks in between could read it else.
+    let mut open = fs::OpenOptions::new().write(true).open(&secret).expect("it opens");
+    lock(&secret, 0);
+    open.write_all(b"secret, later").expect("it is written");
+    drop(open);
     lock(&dirs[0].join("locked"), 0);
     fs::write(dirs[1].join("locked/two.txt"), "two, later").expect("it is written");
     fs::write(dirs[1].join("new.txt"), "new").expect("it is written");

@@ -14,8 +14,8 @@ use crate::support::nodes::{TestNode, eventually, eventually_within};
 
 const IMAGE: &[(&str, &str)] = &[("mime_type", "image/png")];
 const TEXT: &[(&str, &str)] = &[("mime_type", "text/plain")];
-/// How soon somebody who may not stay is gone, with some room for a loaded machine.
-const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// How soon somebody who may not stay is gone. It takes two seconds, where a transfer to its end takes 50.
+const GONE_WITHIN: Duration = Duration::from_secs(30);
 
 async fn arrives(node: &TestNode, hash: &str) {
     eventually("it arrives", async || node.content(hash).await.map(drop).ok_or_else(|| hash.to_owned()))
@@ -289,7 +289,7 @@ async fn a_session_ends_when_its_ticket_does() {
     let picture = a.ingest("a picture", IMAGE).await;
     let share = Share::images(&a).await;
     let c = stranger("c").await;
-    share.invite(&a, json!({ "access": "read", "expires_secs": 4 })).await.join(&c).await;
+    share.invite(&a, json!({ "access": "read", "expires_secs": 20 })).await.join(&c).await;
     arrives(&c, &picture).await;
     eventually("its ticket expires", async || {
         let detail = share.detail(&a).await;
@@ -337,7 +337,7 @@ async fn a_denied_machine_is_shut_out_of_everything_until_it_is_approved() {
     let b = TestNode::start("b", |_| {}).await;
     b.dial(&a).await;
     let connected = async |expected: u64| {
-        eventually_within(Duration::from_secs(20), "connections", async || {
+        eventually("connections", async || {
             let status = a.get("/status").await;
             let connected = status["data"]["peers"]["connected"].as_u64();
             (connected == Some(expected)).then_some(()).ok_or_else(|| status.to_string())

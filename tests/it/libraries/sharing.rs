@@ -1,5 +1,6 @@
 //! What goes where: members outside the network of the passphrase see their libraries and nothing else.
 
+use can_sync::testing::library::ticket::Ticket;
 use serde_json::{Value, json};
 
 use super::{Share, stranger};
@@ -127,7 +128,14 @@ async fn a_member_joins_through_another_one_while_the_issuer_is_away() {
     arrives(&d, &image).await;
     share.in_sync(&d).await;
     share.member(&a).await;
-    let ticket = share.invite(&a, json!({ "access": "read" })).await;
+    // What a ticket says of where others are is written down a moment after they were connected to.
+    let ticket = eventually("a ticket that leads to d", async || {
+        let ticket = share.invite(&a, json!({ "access": "read" })).await;
+        let addrs = Ticket::parse(&ticket.ticket).expect("a ticket").addrs;
+        let leads = addrs.iter().any(|addr| addr.id.to_string() == d.id());
+        if leads { Ok(ticket) } else { Err(format!("{addrs:?}")) }
+    })
+    .await;
     a.stop().await;
     ticket.join(&c).await;
     arrives(&c, &image).await;
