@@ -10,7 +10,7 @@
 //! - **failed**: a test says no, or took too long;
 //! - **not shown**: a test could not run here, or none covers all of the promise; why stands beside it.
 //!
-//! The whole run takes hours and writes `docs/scoreboard.md` with every row; `--short` has a few rounds of what is quick, takes about three minutes
+//! The whole run takes two hours and writes `docs/scoreboard.md` with every row; `--short` has a few rounds of what is quick, takes about three minutes
 //! once everything is built, and writes `target/scoreboard.md`. Tests are built as `cargo test` builds them, without
 //! optimisation, but for those that measure a speed; `--release` builds all of them with it. The exit code is 1 where a row failed:
 //! a figure that is missed may be the machine's fault.
