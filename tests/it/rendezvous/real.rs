@@ -273,9 +273,9 @@ async fn ahead(format: SlotFormat, channel: Channel, network: &Infrastructure, c
     let writer = Poisoner::new(network, format);
     let (keys, slots) = (slot_keys(format), slots(format));
     let locked = [(0, HOUR_US), (2, 6 * HOUR_US), (4, 24 * HOUR_US), (7, 48 * HOUR_US)];
-    for (index, ahead_us) in locked {
+    for (n, (index, ahead_us)) in (90..).zip(locked) {
         let at_us = now_us() + ahead_us;
-        let itself = SlotEntry { id: secret_key(90 + index as u16).public(), alive_us: at_us };
+        let itself = SlotEntry { id: secret_key(n).public(), alive_us: at_us };
         let packet = keys.pack(slots[index], &[itself], at_us, rand::random()).expect("it fits");
         eventually("it is taken", async || {
             writer.client.publish(&packet).await.map(drop).map_err(|error| error.to_string())
