@@ -238,7 +238,7 @@ async fn one_that_breaks_again_and_again_holds_nothing_up() {
             stream.write_chunk(wire::encode(&header(request, hash, 200_000))).await.unwrap();
             stream.write_all(&[1; 1_000]).await.unwrap();
             // Once it was seen; else the request would be one of which nothing is seen, and asked for anew all the same.
-            let _ = timeout(Duration::from_secs(2), stream.stopped()).await;
+            let _ = timeout(Duration::from_millis(500), stream.stopped()).await;
             connection.close(reason.into(), b"");
         }
         let refused = session.refused(hash).await;
