@@ -1,8 +1,9 @@
 //! Notices that gossip stands still. Pure.
 //!
 //! iroh-gossip hands its messages to one neighbour after the other, and waits for each that has no room for more. A neighbour that
-//! reads nothing, or some that flood each other, hold up everything for as long as their connections last
-//! (<https://github.com/n0-computer/iroh-gossip/issues/47>, of version 0.101 as well).
+//! reads nothing holds up everything for as long as its connection lasts
+//! (<https://github.com/n0-computer/iroh-gossip/issues/47>, of version 0.101 as well). A flood can do worse: where the queue of what
+//! came in is full meanwhile, gossip stands still even after the connections are closed, until the node is started again.
 
 /// Looks in a row, a second apart, in which gossip did nothing before it counts as standing still.
 const LOOKS: u32 = 5;
