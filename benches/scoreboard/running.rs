@@ -53,7 +53,7 @@ impl Programs {
         Ok(Self { it, lib, optimised, fuzz_secs })
     }
 
-    /// Whether the tests that rows name are there: whoever moves one does not run all rows.
+    /// Fails for a row that names a test which does not exist, before the first row runs.
     pub(crate) fn check(&self, rows: &[Row]) -> Result<()> {
         let (it, lib) = (listed(&self.it)?, listed(&self.lib)?);
         for run in rows.iter().flat_map(|row| row.runs) {

@@ -65,6 +65,8 @@ async fn discovery_keeps_its_time_while_peer_actors_crash_a_thousand_times() {
     let took = began.elapsed();
     assert!(starts.iter().all(|n| *n == budget + 1), "the budget is spent, and no more: {starts:?}");
     assert!(starts.iter().sum::<usize>() >= CRASHES);
+    assert!(took < Duration::from_mins(1), "{CRASHES} crashes took {took:?}, so this says nothing");
+
     let log = pkarr.get().log.clone();
     for (what, write, period) in [("look", false, SCAN_EVERY), ("write", true, PUBLISH_EVERY)] {
         let mut at: Vec<Instant> = vec![began];
@@ -79,9 +81,8 @@ async fn discovery_keeps_its_time_while_peer_actors_crash_a_thousand_times() {
             took.as_secs_f64(),
             late.as_millis()
         );
-        scoreboard::figure(late <= LATE_MAX && took < Duration::from_mins(1), &figure);
-        // How late depends on the machine. That it goes on meanwhile does not.
-        assert!(late <= took / 4, "a {what} was {late:?} late, of {took:?}");
+        scoreboard::figure(late <= LATE_MAX, &figure);
+        assert!(late <= LATE_MAX, "a {what} was {late:?} late");
     }
 
     // It says so, and goes on: another peer gets its actor.

@@ -301,7 +301,7 @@ async fn nothing_else_waits_for_searches() {
     while let Some(done) = searches.try_join_next() {
         early += usize::from(done.unwrap().is_ok());
     }
-    assert!(!searches.is_empty(), "they went on while the rest was answered: {early} were done");
+    assert!(early < 60, "they went on while the rest was answered: {early} were done");
     while let Some(done) = searches.join_next().await {
         match done.unwrap() {
             Ok(page) => {
@@ -312,9 +312,8 @@ async fn nothing_else_waits_for_searches() {
             Err(error) => panic!("{error}"),
         }
     }
-    // On a slow machine, some of those that may wait do so for too long.
-    assert!(found + early >= 20, "{found} and {early}");
-    assert!(refused <= 200 - 20);
+    assert!(found + early >= 60, "{found} and {early}");
+    assert!(refused < 200 - 60);
     assert_eq!(store.list(miss()).await.unwrap().total, 0, "there is room again");
 }
 

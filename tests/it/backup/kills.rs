@@ -58,8 +58,7 @@ async fn a_backup_that_is_killed_leaves_the_one_before_or_the_new_one() {
             assets = 6 + 12 * (step as u64 + 1);
         }
     }
-    // How many depends on how soon this thread looks.
-    assert!(killed >= 1, "{killed} of 8 were killed before they ended");
+    assert!(killed >= 4, "{killed} of 8 were killed before they ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -351,12 +351,12 @@ impl PeersRig {
         self.call(|reply| PeersMsg::DialPeer { addr, reply }).await
     }
 
-    /// Asks; it must answer, whatever its PeerActors do.
+    /// Asks; it must answer soon, whatever its PeerActors do.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
         query: impl FnOnce(ractor::RpcReplyPort<T>) -> PeersMsg + Send,
     ) -> T {
-        self.service.call(query, DEADLINE).await.expect("it answers")
+        self.service.call(query, Duration::from_secs(10)).await.expect("it answers")
     }
 
     pub(crate) async fn report(&self) -> PeersReport {
@@ -400,7 +400,7 @@ impl PeersRig {
 
     /// How many peers it knows, from an answer within a time that a busy machine needs as well.
     pub(crate) async fn health(&self) -> usize {
-        let detail = self.service.call(|reply| PeersMsg::GetHealth { reply }, Duration::from_secs(20)).await;
+        let detail = self.service.call(|reply| PeersMsg::GetHealth { reply }, Duration::from_secs(10)).await;
         let detail = detail.expect("an answer in time").detail.expect("a word about itself");
         let known = detail.split(", ").nth(1).and_then(|known| known.split(' ').next());
         known.and_then(|known| known.parse().ok()).unwrap_or_else(|| panic!("'{detail}'"))

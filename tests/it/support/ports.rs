@@ -23,7 +23,7 @@ impl KeptPorts {
     }
 }
 
-/// Keeps one port, which whoever had it may take again all the same.
+/// Reserves a port of a server that is down: no other test gets it, and that server can bind it again.
 pub(crate) fn kept(addr: SocketAddr) -> Option<TcpSocket> {
     // A child that is just being started may still have a copy of the listener, or of this: that keeps nobody from the port.
     let socket = TcpSocket::new_v4().ok()?;

@@ -260,7 +260,7 @@ impl SimWorld {
             return Err(format!("{} messages though nothing is left to say", self.said));
         }
         // Some are honest: a version that comes from two sides at once, a comparison that overtakes the feed.
-        if self.mode == Mode::Everything && self.echoes * 4 > self.offers + 20 {
+        if self.mode == Mode::Everything && self.echoes * 5 > self.offers + 20 {
             return Err(format!(
                 "{} of {} offers went back to where they came from",
                 self.echoes, self.offers
